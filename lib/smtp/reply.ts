@@ -1,0 +1,60 @@
+/** One line of an SMTP reply (RFC 5321 section 4.2). */
+export interface ReplyLine {
+  /** The three digits, 200 to 599. */
+  readonly code: number;
+  /** False when another line of the same reply follows. */
+  readonly last: boolean;
+  /** What stands behind the code and its separator; may be empty. */
+  readonly text: string;
+}
+
+/**
+ * Reads a line as part of an SMTP reply: three digits, then "-" or a space and text, or nothing.
+ *
+ * @param line the line without its ending.
+ * @returns undefined when the line is no such thing.
+ */
+export function parseReplyLine(line: Buffer): ReplyLine | undefined {
+  const match = /^([2-5]\d\d)(?:([ -])(.*))?$/s.exec(line.toString('latin1'));
+  if (match === null) return undefined;
+  return { code: Number(match[1]), last: match[2] !== '-', text: match[3] ?? '' };
+}
+
+/**
+ * Writes a line of a reply, CRLF included.
+ *
+ * @param line the text is one octet a character (latin1), as `parseReplyLine` gives it.
+ */
+export function formatReplyLine(line: ReplyLine): Buffer {
+  return Buffer.from(`${line.code}${line.last ? ' ' : '-'}${line.text}\r\n`, 'latin1');
+}
+
+/** The keyword of an extension line in a reply to EHLO, in upper case; "AUTH=LOGIN" of old counts as AUTH. */
+export function extensionKeyword(line: ReplyLine): string {
+  return (/^[^ =]*/.exec(line.text)?.[0] ?? '').toUpperCase();
+}
+
+/**
+ * The replies that are ours and not smtpd's, each with an enhanced status code (RFC 2034, RFC 3463) and
+ * in the words of one who wants the mail to arrive.
+ */
+export const REPLIES = {
+  readyForTls: ours('220 2.0.0 Ready to start TLS'),
+  tlsUnavailable: ours('454 4.7.0 TLS is not available just now, please try again later'),
+  noParameter: ours('501 5.5.4 STARTTLS takes no parameter'),
+  waitForTls: ours('503 5.5.1 Please wait for the reply to STARTTLS before you send more; no TLS this time'),
+  mailFirst: ours('503 5.5.1 Please say MAIL first'),
+  tlsFirst: ours('530 5.7.0 Please say STARTTLS first'),
+  tlsBeforeAuth: ours('538 5.7.11 Encryption is needed to log in, please say STARTTLS first'),
+  notHttp: ours('421 4.7.0 This is a mail server and speaks SMTP only, goodbye'),
+  tooLong: ours('500 5.5.2 Line too long, please send shorter ones'),
+  controls: ours('500 5.5.2 A line must not hold a bare CR or a NUL'),
+  noCommand: ours('500 5.5.2 Empty line; please say a command, or QUIT'),
+  tooSlow: ours('421 4.4.2 Nothing happened for too long, closing; please try again'),
+  smtpdFailed: ours('421 4.3.0 The mail server behind this one failed, please try again later'),
+  shuttingDown: ours('421 4.3.2 The mail server is being shut down, please try again later'),
+} as const;
+
+function ours(reply: string): Buffer {
+  return Buffer.from(`${reply}\r\n`, 'latin1');
+}
