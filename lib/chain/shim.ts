@@ -1,0 +1,55 @@
+import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { createReporter } from '../program/reporter.ts';
+import { passSignals } from '../program/signals.ts';
+import type { SessionOptions } from '../session/session.ts';
+import { startSession } from '../session/session.ts';
+import type { ByteStream } from '../stream/byte-stream.ts';
+import { openSink, openSource } from '../stream/descriptor.ts';
+import { readUcspiTls, withoutUcspiTls } from '../ucspi/environment.ts';
+import { offerChainTls } from './tls-offer.ts';
+
+/** What the shim is told on its command line. */
+export interface ShimOptions
+  extends Pick<
+    SessionOptions,
+    'requireTls' | 'plaintextAuth' | 'fresh' | 'command' | 'dialogueSilence' | 'relaySilence'
+  > {
+  /** The name that messages begin with. */
+  readonly program: string;
+  /** 0 to 2, see `createReporter`. */
+  readonly verbosity: number;
+}
+
+/**
+ * Gives STARTTLS to an smtpd, between a client on descriptors 0 and 1 and the UCSPI-TLS server above.
+ *
+ * @returns the exit status: smtpd's.
+ * @throws Failure (100) when there is no UCSPI-TLS server above, (111) when descriptors 0 and 1 lead to no
+ * client.
+ */
+export async function runShim(options: ShimOptions, environment: NodeJS.ProcessEnv): Promise<number> {
+  const descriptors = readUcspiTls(environment);
+  const report = createReporter(options.program, options.verbosity);
+  const client = openClient();
+  const session = startSession({
+    ...options,
+    client,
+    environment: withoutUcspiTls(environment),
+    report,
+    tls: offerChainTls({ descriptors, client, environment, patience: options.dialogueSilence, report }),
+  });
+  passSignals(session.terminate);
+  const { status } = await session.ended;
+  return status;
+}
+
+function openClient(): ByteStream {
+  try {
+    return { source: openSource(0), sink: openSink(1) };
+  } catch (error) {
+    throw new Failure(
+      EXIT.systemCallFailed,
+      `unable to use descriptors 0 and 1, which must be sockets or pipes: ${errorCode(error)}`,
+    );
+  }
+}

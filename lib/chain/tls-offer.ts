@@ -1,0 +1,91 @@
+import type { Reporter } from '../program/reporter.ts';
+import type { TlsOffer } from '../session/session.ts';
+import type { ByteStream, Source } from '../stream/byte-stream.ts';
+import { closeDescriptors, openDescriptors, openSink, openSource } from '../stream/descriptor.ts';
+import { watchSilence } from '../stream/time.ts';
+import {
+  ANSWER_LIMIT,
+  type Answer,
+  describeTls,
+  parseAnswer,
+  START_TLS_AND_DESCRIBE,
+  tlsEnvironment,
+} from '../ucspi/control.ts';
+import { isSslserver, remoteAddress, type UcspiTls } from '../ucspi/environment.ts';
+
+/** What is needed to get TLS from the UCSPI-TLS server above. */
+export interface ChainTls {
+  readonly descriptors: UcspiTls;
+  /** The client's side in cleartext. */
+  readonly client: ByteStream;
+  /** Our environment, which tells what kind of server is above. */
+  readonly environment: NodeJS.ProcessEnv;
+  /** How long the handshake may take, in milliseconds. */
+  readonly patience: number;
+  readonly report: Reporter;
+}
+
+/** Makes the offer of TLS of a program in a chain: another process does TLS, on our word. */
+export function offerChainTls(chain: ChainTls): TlsOffer {
+  const { descriptors, client, environment, report } = chain;
+  const keepsControl = isSslserver(environment);
+
+  return {
+    decline: () => {
+      if (!keepsControl) closeDescriptors([descriptors.control, descriptors.read, descriptors.write]);
+    },
+    start: async (hurry) => {
+      const control = openDescriptors(descriptors.control, descriptors.control);
+      control.sink.write(Buffer.from(START_TLS_AND_DESCRIBE));
+      const { variables, rest } = await readAnswer(control.source, chain.patience, hurry);
+      report.info(`TLS with ${remoteAddress(environment)}: ${describeTls(variables)}`);
+      client.source.close();
+      client.sink.close();
+      return {
+        ...takeTls(control),
+        early: descriptors.read === descriptors.control ? rest : Buffer.alloc(0),
+        environment: tlsEnvironment(variables),
+      };
+    },
+  };
+
+  /** Opens the descriptors of the TLS session. The control socket may be one of them, or both. */
+  function takeTls(control: ByteStream): ByteStream {
+    const { read, write } = descriptors;
+    if (read === descriptors.control && write === descriptors.control) return control;
+    if (read === descriptors.control) return { source: control.source, sink: openSink(write) };
+    if (write === descriptors.control) return { source: openSource(read), sink: control.sink };
+    if (!keepsControl) {
+      control.source.close();
+      control.sink.close();
+    }
+    return openDescriptors(read, write);
+  }
+}
+
+/** Reads the answer to `Y`, and not a byte more than came with it. */
+function readAnswer(source: Source, patience: number, hurry: Promise<void>): Promise<Answer> {
+  let received = Buffer.alloc(0);
+  return new Promise((resolve, reject) => {
+    const fail = (why: string): void => {
+      watch.stop();
+      source.close();
+      reject(new Error(why));
+    };
+    const watch = watchSilence(patience, () => fail('the TLS server did not answer in time'));
+    void hurry.then(() => fail('told to end'));
+    source.listen({
+      bytes: (bytes) => {
+        received = Buffer.concat([received, bytes]);
+        const answer = parseAnswer(received);
+        if (answer !== undefined) {
+          watch.stop();
+          source.pause();
+          resolve(answer);
+        } else if (received.length > ANSWER_LIMIT) fail('the answer of the TLS server is too long');
+      },
+      ended: () => fail('the handshake failed, says the TLS server'),
+    });
+    source.read();
+  });
+}

@@ -1,0 +1,213 @@
+import type { Socket } from 'node:net';
+import { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
+import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { readPrivileges } from '../program/privileges.ts';
+import { createReporter, type Reporter } from '../program/reporter.ts';
+import { passSignals } from '../program/signals.ts';
+import { type ByteStream, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
+import { type ChildEnd, type ChildWithDescriptors, startChildWithDescriptors } from '../stream/child.ts';
+import { openConnection, releaseConnection } from '../stream/descriptor.ts';
+import { GRACE } from '../stream/end-child.ts';
+import { relay } from '../stream/relay.ts';
+import { after } from '../stream/time.ts';
+import { type Credentials, loadCredentials, withoutTlsVariables } from '../tls/credentials.ts';
+import { describeSession } from '../tls/description.ts';
+import { type HandshakeOptions, shakeHands } from '../tls/handshake.ts';
+import {
+  describeTls,
+  formatAnswer,
+  START_TLS,
+  START_TLS_AND_DESCRIBE,
+  type TlsVariables,
+} from '../ucspi/control.ts';
+import { remoteAddress, UCSPI_TLS_VARIABLES } from '../ucspi/environment.ts';
+
+/** What ucspi-tlsd is told on its command line. */
+export interface TlsdOptions extends HandshakeOptions {
+  /** The name that messages begin with. */
+  readonly program: string;
+  readonly command: readonly string[];
+  /** See `loadCredentials`. */
+  readonly sniLevel: number;
+  /** Say close_notify when the program has ended its side; else half-close without it. */
+  readonly sendsCloseNotify: boolean;
+  /** An end of the client's side without close_notify is an error. */
+  readonly insistsOnCloseNotify: boolean;
+  /** The program keeps the variables that name keys and the like. */
+  readonly keepsVariables: boolean;
+  /** 0 to 2, see `createReporter`. */
+  readonly verbosity: number;
+}
+
+/** How long a client may leave the last words of a program that has ended unread, in milliseconds. */
+const PATIENCE = 300_000;
+
+/**
+ * Offers TLS to a program by the rules of UCSPI-TLS, for one connection on descriptors 0 and 1.
+ *
+ * The connection is not touched until the program says so: it is the program that talks on it.
+ *
+ * @returns the exit status: the program's.
+ * @throws Failure (100, 111) when keys, certificates or privileges are not in order.
+ */
+export async function runTlsd(options: TlsdOptions, environment: NodeJS.ProcessEnv): Promise<number> {
+  const report = createReporter(options.program, options.verbosity);
+  const credentials = loadCredentials(environment, {
+    sniLevel: options.sniLevel,
+    asksClients: options.clientCertificate !== 'none',
+  });
+  const privileges = readPrivileges(environment);
+  // The program keeps the privileges that we give up: it is not for us to choose its user.
+  const program = startProgram(options, environment);
+  let giveUp: () => void = () => {};
+  const hurry = new Promise<void>((resolve) => {
+    giveUp = resolve;
+  });
+  passSignals((signal) => {
+    program.kill(signal);
+    setTimeout(() => {
+      program.kill('SIGKILL');
+      giveUp();
+    }, GRACE);
+  });
+  try {
+    privileges.drop();
+  } catch (error) {
+    program.kill('SIGTERM');
+    throw new Failure(EXIT.systemCallFailed, `unable to drop privileges: ${errorCode(error)}`);
+  }
+  const tls = serveTls({ options, environment, credentials, program, hurry, report });
+  const end = await Promise.race([
+    Promise.all([program.ended, tls]).then(([first]) => first),
+    abandon(hurry),
+  ]);
+  if (end.failure !== undefined) report.fatal(end.failure);
+  return end.status;
+}
+
+function startProgram(options: TlsdOptions, environment: NodeJS.ProcessEnv): ChildWithDescriptors {
+  const { control, read, write } = UCSPI_TLS_VARIABLES;
+  const given = options.keepsVariables ? environment : withoutTlsVariables(environment);
+  return startChildWithDescriptors(
+    options.command,
+    { ...given, [control]: '3', [read]: '4', [write]: '5' },
+    3,
+  );
+}
+
+/**
+ * A program of another user cannot be ended by one that has dropped its privileges. It is left to notice
+ * that its descriptors are closed.
+ */
+async function abandon(hurry: Promise<void>): Promise<ChildEnd> {
+  await hurry;
+  await after(GRACE).passed;
+  return { status: EXIT.systemCallFailed, failure: 'unable to end the program: it does not end' };
+}
+
+/** One connection, one program. */
+interface Tlsd {
+  readonly options: TlsdOptions;
+  readonly environment: NodeJS.ProcessEnv;
+  readonly credentials: Credentials;
+  readonly program: ChildWithDescriptors;
+  readonly hurry: Promise<void>;
+  readonly report: Reporter;
+}
+
+/** Waits for the program's word and does TLS for it until it ends. */
+async function serveTls(tlsd: Tlsd): Promise<void> {
+  const { program, report } = tlsd;
+  const [control, toProgram, fromProgram] = program.descriptors;
+  if (control === undefined || toProgram === undefined || fromProgram === undefined) return;
+  for (const socket of program.descriptors) socket.on('error', () => {});
+
+  const command = await readCommand(control);
+  if (command !== START_TLS && command !== START_TLS_AND_DESCRIBE) {
+    if (command !== undefined) report.warning(`the program said ${command}, which is no command`);
+    for (const socket of program.descriptors) socket.destroy();
+    // The connection belongs to the program alone now: when it hangs up, we must not hold the line.
+    return releaseConnection();
+  }
+  const client = await openTls(tlsd);
+  if (client === undefined) {
+    for (const socket of program.descriptors) socket.destroy();
+    return;
+  }
+  if (command === START_TLS_AND_DESCRIBE) control.write(formatAnswer(client.variables));
+  control.end();
+  await relay({
+    client,
+    child: { ...program, source: sourceOfStream(fromProgram), sink: sinkOfStream(toProgram) },
+    rest: { client: Buffer.alloc(0), child: Buffer.alloc(0) },
+    silence: undefined,
+    patience: PATIENCE,
+    hurry: tlsd.hurry,
+    farewell: () => undefined,
+  });
+}
+
+/** The first octet that the program says on the control socket; undefined when it closes it instead. */
+function readCommand(control: Socket): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    control.once('data', (bytes: Buffer) => resolve(bytes.toString('latin1', 0, 1)));
+    control.once('close', () => resolve(undefined));
+    control.once('end', () => resolve(undefined));
+  });
+}
+
+/** Does the handshake; undefined when there is no TLS, which has been said on stderr then. */
+async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: TlsVariables }) | undefined> {
+  const { options, environment, credentials, program, report } = tlsd;
+  const remote = remoteAddress(environment);
+  const connection = openConnection();
+  // Only a wire of our own tells whether the end of the connection came before that of TLS.
+  const wire = options.insistsOnCloseNotify ? wrap(connection) : connection;
+  const watch = new AbortController();
+  void program.ended.then(() => {
+    if (!watch.signal.aborted) connection.destroy();
+  });
+  try {
+    const socket = await shakeHands(wire, credentials, options);
+    watch.abort();
+    const variables = describeSession(socket);
+    report.info(`TLS with ${remote}: ${describeTls(variables)}`);
+    if (options.insistsOnCloseNotify) {
+      insistOnCloseNotify(wire, socket, () => {
+        report.warning(`${remote} ended the connection without close_notify`);
+        for (const descriptor of program.descriptors) descriptor.destroy();
+      });
+    }
+    const sink = sinkOfStream(socket);
+    return {
+      source: sourceOfStream(socket),
+      sink: options.sendsCloseNotify ? sink : { ...sink, end: (done) => halfClose(connection, done) },
+      variables,
+    };
+  } catch (error) {
+    report.warning(`unable to start TLS with ${remote}: ${errorCode(error)}`);
+    connection.destroy();
+    return undefined;
+  }
+}
+
+/** Calls back when the connection ends before TLS has said that it does. */
+function insistOnCloseNotify(wire: Duplex, socket: TLSSocket, missing: () => void): void {
+  let cut = false;
+  wire.on('end', () => {
+    cut = true;
+  });
+  socket.on('end', () => {
+    if (cut) missing();
+  });
+}
+
+function wrap(connection: Duplex): Duplex {
+  return Duplex.from({ readable: connection, writable: connection });
+}
+
+/** Ends our side of the connection below TLS, which does not learn of it. */
+function halfClose(connection: Duplex, done: (() => void) | undefined): void {
+  connection.end(() => done?.());
+}

@@ -1,0 +1,53 @@
+import { writeSync } from 'node:fs';
+import { EXIT, Failure } from './failure.ts';
+import { type OptionTable, type OptionValues, parseOptions, VERSION } from './options.ts';
+import { createReporter } from './reporter.ts';
+
+/** A program as its file in bin/ describes it. */
+export interface Program {
+  readonly name: string;
+  /** What `--help` prints: the command line, then a line an option. */
+  readonly help: string;
+  /** Its options, without `--help` and `--version`. */
+  readonly options: OptionTable;
+  /**
+   * Does what the program is for.
+   *
+   * @param values its options.
+   * @param words the rest of the command line.
+   * @returns the exit status.
+   * @throws Failure when it cannot.
+   */
+  run(values: OptionValues, words: readonly string[]): Promise<number>;
+}
+
+/**
+ * Runs a program with the command line of this process, and ends the process.
+ *
+ * Exit statuses: that of the program; 100 for wrong usage; 111 for what the system refused.
+ */
+export async function runProgram(program: Program): Promise<void> {
+  process.exit(await statusOf(program));
+}
+
+async function statusOf(program: Program): Promise<number> {
+  const options: OptionTable = {
+    ...program.options,
+    help: { type: 'boolean' },
+    version: { type: 'boolean' },
+  };
+  try {
+    const { values, rest } = parseOptions(process.argv.slice(2), options);
+    if (values.help !== undefined) return print(program.help);
+    if (values.version !== undefined) return print(`${program.name} ${VERSION}\n`);
+    return await program.run(values, rest);
+  } catch (error) {
+    createReporter(program.name, 0).fatal(error instanceof Error ? error.message : String(error));
+    return error instanceof Failure ? error.status : EXIT.systemCallFailed;
+  }
+}
+
+function print(text: string): number {
+  writeSync(1, text);
+  return EXIT.success;
+}

@@ -1,0 +1,130 @@
+import type { Reporter } from '../program/reporter.ts';
+import type { Dialogue, Step, Verdict } from '../smtp/dialogue.ts';
+import type { ByteStream } from '../stream/byte-stream.ts';
+import type { Child, ChildEnd } from '../stream/child.ts';
+import { endAfterOutput } from '../stream/end-child.ts';
+import { watchSilence } from '../stream/time.ts';
+import { reportEnd } from './smtpd.ts';
+
+/** What a dialogue is held between, and under which terms. */
+export interface Conversation {
+  readonly dialogue: Dialogue;
+  readonly client: ByteStream;
+  readonly smtpd: Child;
+  /** How long nothing may happen, in milliseconds; a line that trickles in does not count as happening. */
+  readonly silence: number;
+  /** Settles when it is to end at once, with the verdict `close`. */
+  readonly hurry: Promise<void>;
+  readonly report: Reporter;
+}
+
+/**
+ * Drives a dialogue: carries bytes into it and its steps out, until the verdict.
+ *
+ * Steps wait while a side does not take what was written to it, and then nobody is read: that is what
+ * bounds the memory. When the verdict is given both sources are paused, and nothing that was written is
+ * left in this process.
+ */
+export function converse(conversation: Conversation): Promise<Verdict> {
+  const { dialogue, client, smtpd, hurry, report } = conversation;
+  const { promise, resolve } = withResolvers<Verdict>();
+  let stalled = false;
+  let verdict: Verdict | undefined;
+  let smtpdEnd: ChildEnd | undefined;
+
+  const silence = watchSilence(conversation.silence, () => {
+    dialogue.timedOut();
+    // Whoever did not listen until now will not hear the farewell either. It is not waited for.
+    stalled = false;
+    advance();
+  });
+  void hurry.then(() => decide('close'));
+
+  client.source.listen({
+    bytes: (bytes) => {
+      dialogue.fromClient(bytes);
+      advance();
+    },
+    ended: clientGone,
+  });
+  client.sink.listen({ drained: resume, failed: clientGone });
+  smtpd.source.listen({
+    bytes: (bytes) => {
+      dialogue.fromSmtpd(bytes);
+      advance();
+    },
+    ended: smtpdGone,
+  });
+  // A failed write to smtpd needs no answer of its own: the end of its output follows.
+  smtpd.sink.listen({ drained: resume, failed: resume });
+  advance();
+  return promise;
+
+  function advance(): void {
+    while (verdict === undefined && !stalled) {
+      const step = dialogue.next();
+      if (step === undefined) break;
+      silence.heard();
+      stalled = !carryOut(step);
+    }
+    if (verdict !== undefined || stalled) {
+      client.source.pause();
+      smtpd.source.pause();
+      return;
+    }
+    smtpd.source.read();
+    if (dialogue.wantsClient()) client.source.read();
+    else client.source.pause();
+  }
+
+  /** Returns false when the next step has to wait. */
+  function carryOut(step: Step): boolean {
+    switch (step.type) {
+      case 'to-client':
+        return client.sink.write(step.bytes);
+      case 'to-smtpd':
+        return smtpd.sink.write(step.bytes);
+      case 'end-smtpd':
+        smtpd.sink.end();
+        return true;
+      case 'notice':
+        if (step.about === 'smtpd-end') reportEnd(report, step.text, smtpdEnd);
+        else report.warning(step.text);
+        return true;
+      case 'verdict':
+        decide(step.verdict);
+        return true;
+    }
+  }
+
+  function resume(): void {
+    stalled = false;
+    advance();
+  }
+
+  function clientGone(): void {
+    dialogue.clientEnded();
+    resume();
+  }
+
+  async function smtpdGone(): Promise<void> {
+    smtpdEnd = await endAfterOutput(smtpd);
+    dialogue.smtpdEnded();
+    advance();
+  }
+
+  function decide(what: Verdict): void {
+    if (verdict !== undefined) return;
+    verdict = what;
+    silence.stop();
+    resolve(what);
+  }
+}
+
+function withResolvers<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
+  let resolve: (value: T) => void = () => {};
+  const promise = new Promise<T>((settle) => {
+    resolve = settle;
+  });
+  return { promise, resolve };
+}

@@ -1,0 +1,179 @@
+import type { Reporter } from '../program/reporter.ts';
+import { createDialogue, type DialogueOptions } from '../smtp/dialogue.ts';
+import { REPLIES } from '../smtp/reply.ts';
+import type { ByteStream } from '../stream/byte-stream.ts';
+import { type Child, type ChildEnd, startChild } from '../stream/child.ts';
+import { endAfterOutput, endChild, GRACE } from '../stream/end-child.ts';
+import { hangUp, type RelayEnd, relay } from '../stream/relay.ts';
+import { converse } from './converse.ts';
+import { swallowGreeting } from './greeting.ts';
+import { reportEnd } from './smtpd.ts';
+
+/** A client with whom TLS has been started. */
+export interface TlsClient extends ByteStream {
+  /** What the client said in TLS and was read already. */
+  readonly early: Uint8Array;
+  /** What tells smtpd of the TLS session: environment variables, undefined for one that must not be set. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
+}
+
+/** Where TLS comes from. The session knows no more of it than this. */
+export interface TlsOffer {
+  /**
+   * Takes the connection over into TLS. The client has been told to begin and its side in cleartext is
+   * paused, with nothing left to write; it is closed by this call when the handshake is done.
+   *
+   * @param hurry settles when it is to give up.
+   * @throws Error with a message that says why there is no TLS.
+   */
+  start(hurry: Promise<void>): Promise<TlsClient>;
+  /** The session goes on in cleartext: TLS will not be asked for. */
+  decline(): void;
+}
+
+/** One client, one smtpd. */
+export interface SessionOptions extends DialogueOptions {
+  readonly client: ByteStream;
+  readonly tls: TlsOffer;
+  /** The smtpd, looked for along PATH, and its arguments. */
+  readonly command: readonly string[];
+  /** The environment of smtpd. */
+  readonly environment: NodeJS.ProcessEnv;
+  /** Start a new smtpd, which is told of TLS, when TLS has been started. */
+  readonly fresh: boolean;
+  /** How long nothing may happen in the dialogue, in milliseconds. */
+  readonly dialogueSilence: number;
+  /** How long nothing may pass in the relay, in milliseconds; undefined for no bound but smtpd's own. */
+  readonly relaySilence: number | undefined;
+  readonly report: Reporter;
+}
+
+/** A session under way. */
+export interface Session {
+  /** Settles when all is over, no process is left and the client's side is closed. */
+  readonly ended: Promise<ChildEnd>;
+  /** Passes a signal on to smtpd. The session then ends with it, or without it after a while. */
+  terminate(signal: NodeJS.Signals): void;
+}
+
+/** Runs a session: dialogue, verdict, then relay. */
+export function startSession(options: SessionOptions): Session {
+  const { client, tls, report } = options;
+  const children: Child[] = [];
+  let giveUp: () => void = () => {};
+  // A promise, where an AbortSignal would do: that one costs every start a quarter of a millisecond.
+  const hurry = new Promise<void>((resolve) => {
+    giveUp = resolve;
+  });
+  let terminated = false;
+
+  function startSmtpd(environment: NodeJS.ProcessEnv): Child {
+    const child = startChild(options.command, environment);
+    children.push(child);
+    return child;
+  }
+
+  async function run(): Promise<ChildEnd> {
+    const smtpd = startSmtpd(options.environment);
+    const dialogue = createDialogue(options);
+    const verdict = await converse({
+      dialogue,
+      client,
+      smtpd,
+      silence: options.dialogueSilence,
+      hurry,
+      report,
+    });
+    if (verdict === 'close') return close(client, smtpd);
+    if (verdict === 'plaintext') {
+      tls.decline();
+      return relayWith(client, smtpd, dialogue.rest().client, dialogue.rest().smtpd);
+    }
+    let tlsClient: TlsClient;
+    try {
+      tlsClient = await tls.start(hurry);
+    } catch (error) {
+      report.warning(`unable to start TLS: ${error instanceof Error ? error.message : String(error)}`);
+      return close(client, smtpd);
+    }
+    if (options.fresh) return refresh(tlsClient, smtpd);
+    return relayWith(tlsClient, smtpd, tlsClient.early, dialogue.rest().smtpd);
+  }
+
+  /** Puts an smtpd that is told of TLS in the place of the one that was not. */
+  async function refresh(tlsClient: TlsClient, stale: Child): Promise<ChildEnd> {
+    const staleEnded = endChild(stale);
+    const smtpd = startSmtpd(merge(options.environment, tlsClient.environment));
+    const greeting = await swallowGreeting(smtpd, options.dialogueSilence, hurry);
+    let ended: Promise<ChildEnd>;
+    if (greeting === undefined) {
+      reportEnd(report, 'smtpd did not greet a second time', await endAfterOutput(smtpd));
+      tlsClient.sink.write(REPLIES.smtpdFailed);
+      ended = close(tlsClient, smtpd);
+    } else {
+      ended = relayWith(tlsClient, smtpd, tlsClient.early, greeting);
+    }
+    const [end] = await Promise.all([ended, staleEnded]);
+    return end;
+  }
+
+  async function close(side: ByteStream, smtpd: Child): Promise<ChildEnd> {
+    const [end] = await Promise.all([endChild(smtpd), hangUp(side)]);
+    return end;
+  }
+
+  function relayWith(
+    side: ByteStream,
+    smtpd: Child,
+    fromClient: Uint8Array,
+    fromSmtpd: Uint8Array,
+  ): Promise<ChildEnd> {
+    return relay({
+      client: side,
+      child: smtpd,
+      rest: { client: fromClient, child: fromSmtpd },
+      silence: options.relaySilence,
+      patience: options.dialogueSilence,
+      hurry,
+      farewell,
+    });
+  }
+
+  /**
+   * A client that waits for smtpd's next word, and will wait in vain, gets a 421 (RFC 5321 section 3.8),
+   * unless that would stand in the middle of a line.
+   */
+  function farewell({ reason, end, said, atLineStart }: RelayEnd): Buffer | undefined {
+    const wasKilled = end?.signal !== undefined;
+    if (reason === 'too-silent') report.warning('nothing passed for too long, closing');
+    else if (reason === 'output-ended' && !wasKilled && said) return undefined;
+    else if (!terminated) reportEnd(report, 'smtpd ended in mid-session', end);
+    if (!atLineStart) return undefined;
+    if (reason === 'too-silent') return REPLIES.tooSlow;
+    return terminated ? REPLIES.shuttingDown : REPLIES.smtpdFailed;
+  }
+
+  let lastResort: NodeJS.Timeout | undefined;
+  const ended = run().finally(() => clearTimeout(lastResort));
+  return {
+    ended,
+    terminate: (signal) => {
+      for (const child of children) child.kill(signal);
+      if (terminated) return;
+      terminated = true;
+      lastResort = setTimeout(() => {
+        for (const child of children) child.kill('SIGKILL');
+        giveUp();
+      }, GRACE);
+    },
+  };
+}
+
+function merge(
+  environment: NodeJS.ProcessEnv,
+  changes: Readonly<Record<string, string | undefined>>,
+): NodeJS.ProcessEnv {
+  const merged = { ...environment, ...changes };
+  for (const name of Object.keys(merged)) if (merged[name] === undefined) delete merged[name];
+  return merged;
+}

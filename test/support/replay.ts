@@ -1,0 +1,132 @@
+/**
+ * Plays the driver of a dialogue to a transcript, honestly: what the client sends waits, as in a kernel,
+ * until the dialogue has nothing left to do and wants to hear it. The client's end waits there too.
+ */
+
+import { createDialogue } from '../../lib/smtp/dialogue.ts';
+import { LINE_LIMIT } from '../../lib/smtp/line.ts';
+import type { Entry, Transcript } from './transcript.ts';
+
+/** Cuts a packet in pieces that are read one by one. */
+export type Cut = (packet: Buffer, number: number) => readonly Buffer[];
+
+/** All that was seen in a dialogue, without the times at which it was. */
+export interface Outcome {
+  readonly toClient: string;
+  readonly toSmtpd: string;
+  /** Notices and the verdict. */
+  readonly others: readonly string[];
+  /** What the dialogue left of the client's bytes, read or not. */
+  readonly leftFromClient: string;
+  readonly leftFromSmtpd: string;
+}
+
+/**
+ * Replays a transcript.
+ *
+ * @param transcript of which the inputs count, not what is expected.
+ * @param cut how packets are to be cut; without it all that waits is read at once.
+ * @returns the inputs, and among them what came out.
+ * @throws Error when the dialogue keeps more bytes than it may.
+ */
+export function replay(transcript: Transcript, cut?: Cut): Entry[] {
+  const dialogue = createDialogue(transcript.options);
+  const seen: Entry[] = [];
+  let waiting: Buffer[] = [];
+  const lateFromSmtpd: Buffer[] = [];
+  let largest = 0;
+  let clientEnds = false;
+  let verdict = false;
+
+  function settle(): void {
+    for (;;) {
+      const step = dialogue.next();
+      if (step !== undefined) {
+        if (verdict) throw new Error(`a step after the verdict: ${step.type}`);
+        seen.push(step);
+        verdict = step.type === 'verdict';
+      } else if (verdict || !dialogue.wantsClient()) break;
+      else if (waiting.length > 0) readClient();
+      else if (clientEnds) {
+        clientEnds = false;
+        dialogue.clientEnded();
+      } else break;
+    }
+    const { client, smtpd } = dialogue.rest();
+    const bound = LINE_LIMIT + largest;
+    if (client.length > bound || smtpd.length > bound) throw new Error('the dialogue keeps too much');
+  }
+
+  function readClient(): void {
+    const bytes = cut === undefined ? Buffer.concat(waiting) : (waiting[0] ?? Buffer.alloc(0));
+    waiting = cut === undefined ? [] : waiting.slice(1);
+    largest = Math.max(largest, bytes.length);
+    dialogue.fromClient(bytes);
+  }
+
+  function readSmtpd(bytes: Buffer): void {
+    if (verdict) {
+      lateFromSmtpd.push(bytes);
+      return;
+    }
+    largest = Math.max(largest, bytes.length);
+    dialogue.fromSmtpd(bytes);
+    settle();
+  }
+
+  for (const [number, entry] of inputsOf(transcript).entries()) {
+    seen.push(entry);
+    switch (entry.type) {
+      case 'client-says':
+        waiting.push(...(cut === undefined ? [entry.bytes] : cut(entry.bytes, number)));
+        break;
+      case 'smtpd-says':
+        for (const piece of cut === undefined ? [entry.bytes] : cut(entry.bytes, number)) readSmtpd(piece);
+        break;
+      case 'client-ends':
+        clientEnds = true;
+        break;
+      case 'smtpd-ends':
+        if (!verdict) dialogue.smtpdEnded();
+        break;
+      case 'timeout':
+        if (!verdict) dialogue.timedOut();
+        break;
+    }
+    settle();
+  }
+  const { client, smtpd } = dialogue.rest();
+  const left: Entry[] = [
+    { type: 'left-client', bytes: client },
+    { type: 'left-smtpd', bytes: Buffer.concat([smtpd, ...lateFromSmtpd]) },
+    { type: 'unread', bytes: Buffer.concat(waiting) },
+  ];
+  return [...seen, ...left.filter((entry) => 'bytes' in entry && entry.bytes.length > 0)];
+}
+
+/** What is put in, without what is expected to come out. */
+export function inputsOf(transcript: Transcript): Entry[] {
+  const inputs = ['client-says', 'smtpd-says', 'client-ends', 'smtpd-ends', 'timeout'];
+  return transcript.entries.filter((entry) => inputs.includes(entry.type));
+}
+
+/** Sums up what came out of a dialogue. */
+export function outcomeOf(entries: readonly Entry[]): Outcome {
+  const others: string[] = [];
+  const left: string[] = [];
+  const bytes: Record<string, string> = {};
+  for (const entry of entries) {
+    if ('bytes' in entry) bytes[entry.type] = (bytes[entry.type] ?? '') + entry.bytes.toString('latin1');
+    else if (entry.type === 'end-smtpd') bytes['to-smtpd'] = `${bytes['to-smtpd'] ?? ''}(end)`;
+    else if (entry.type === 'notice') others.push(`! ${entry.text}`);
+    else if (entry.type === 'verdict') others.push(`= ${entry.verdict}`);
+  }
+  left.push(bytes['left-client'] ?? '', bytes['unread'] ?? '');
+  return {
+    toClient: bytes['to-client'] ?? '',
+    toSmtpd: bytes['to-smtpd'] ?? '',
+    others,
+    leftFromClient: left.join(''),
+    leftFromSmtpd: bytes['left-smtpd'] ?? '',
+  };
+}

@@ -1,0 +1,242 @@
+/**
+ * Transcripts: a dialogue written down so that a person can read it, write it, and send it in with a bug.
+ *
+ *     # A line that is no command gets smtpd's answer        the title; more # lines explain
+ *     -- options require-tls plaintext-auth                  the options; none is the default
+ *     < 220 host ready                                       smtpd says
+ *     S: 220 host ready                                      the client must hear
+ *     C: NOOP                                                the client says
+ *     > NOOP                                                 smtpd must hear
+ *     < 250 ok
+ *     S: 250 ok
+ *     -- client ends                                         the client will say no more
+ *     > (end)                                                smtpd's standard input must be closed
+ *     -- smtpd ends                                          or could not even be started
+ *     ! smtpd says STARTTLS itself                           one line on stderr
+ *     ! [smtpd-end] smtpd ended in mid-dialogue              the same, of which the driver knows more
+ *     -- timeout                                             nothing happened for too long
+ *     = close                                                the verdict: plaintext, tls or close
+ *     = left from client: MAIL FROM:<a@b>                    read and not consumed: where the relay begins
+ *     = left from smtpd: 421 bye
+ *     = unread: \x16\x03\x01\                                sent by the client and never read
+ *
+ * The two last kinds stand at the end, whether there was a verdict or not. A blank line ends a scenario,
+ * so a file may hold several.
+ *
+ * Bytes. A line ends with CRLF unless a lone backslash ends it here. Escapes: `\r \n \t \0 \\ \{ \xNN`.
+ * `{A*20000}` is twenty thousand times A; the thing repeated may be longer and may hold escapes. A space
+ * at a line's end is written `\x20`.
+ *
+ * Packets. Lines of one side that follow each other are one packet. A line of `--` alone parts two packets.
+ *
+ * `-- repeat 17` ... `-- end repeat` stands for what is between, as many times.
+ *
+ * Splits. Every transcript is replayed with its packets cut in pieces, too, and has to come out the same
+ * (see replay.ts). What cannot says so:
+ * `-- behind STARTTLS: word` where the cut behind STARTTLS changes the answer, as it should. Then smtpd
+ * must never hear the word, wherever the cut is.
+ * `-- unsplit: why` where the cut makes another conversation of it.
+ *
+ * `-- todo: why` marks a scenario that shows a known defect and fails for now.
+ */
+
+import type { DialogueOptions, Step } from '../../lib/smtp/dialogue.ts';
+
+/** One thing in a transcript: what was put in, or a step that came out. */
+export type Entry =
+  | Step
+  | { readonly type: 'client-says' | 'smtpd-says'; readonly bytes: Buffer }
+  | { readonly type: 'client-ends' | 'smtpd-ends' | 'timeout' }
+  | { readonly type: 'left-client' | 'left-smtpd' | 'unread'; readonly bytes: Buffer };
+
+/** A scenario as it was written. */
+export interface Transcript {
+  readonly title: string;
+  readonly options: DialogueOptions;
+  readonly entries: readonly Entry[];
+  /** The word that smtpd must not hear wherever the packets are cut. */
+  readonly behindStarttls: string | undefined;
+  /** Why the packets are not to be cut. */
+  readonly unsplit: string | undefined;
+  /** Why the scenario fails for now. */
+  readonly todo: string | undefined;
+}
+
+/** What each kind of entry that holds bytes begins with. */
+const PREFIXES = {
+  'client-says': 'C:',
+  'to-client': 'S:',
+  'smtpd-says': '<',
+  'to-smtpd': '>',
+  'left-client': '= left from client:',
+  'left-smtpd': '= left from smtpd:',
+  unread: '= unread:',
+} as const;
+
+const ABOUT_END = '! [smtpd-end] ';
+
+type BytesType = keyof typeof PREFIXES;
+const BYTES_TYPES = Object.keys(PREFIXES) as BytesType[];
+
+/** A run of one character that is longer than this is written as a repetition. */
+const LONG_RUN = 40;
+
+/**
+ * Reads the scenarios of a file.
+ *
+ * @param text the file, in ASCII.
+ * @throws Error for a line that is none of the above, with its number in its scenario.
+ */
+export function parseTranscripts(text: string): Transcript[] {
+  return text
+    .split(/\n\s*\n/)
+    .map((scenario) => scenario.trim())
+    .filter((scenario) => scenario !== '')
+    .map(parseScenario);
+}
+
+function parseScenario(text: string): Transcript {
+  const lines = expandRepeats(text.split('\n'));
+  const title = lines.find((line) => line.startsWith('#'))?.slice(1).trim();
+  if (title === undefined) throw new Error(`no title: ${text.slice(0, 60)}`);
+  const entries: Entry[] = [];
+  const directives = new Map<string, string>();
+  let joined = false;
+  for (const [index, line] of lines.entries()) {
+    if (line.startsWith('#')) continue;
+    const directive = /^-- (options|behind STARTTLS:|unsplit:|todo:) *(.*)$/.exec(line);
+    if (directive !== null) {
+      directives.set(directive[1] ?? '', directive[2] ?? '');
+      continue;
+    }
+    if (line === '--') {
+      joined = false;
+      continue;
+    }
+    const entry = parseEntry(line);
+    if (entry === undefined) throw new Error(`${title}: line ${index + 1} makes no sense: ${line}`);
+    addEntry(entries, entry, joined);
+    joined = true;
+  }
+  const options = (directives.get('options') ?? '').split(' ');
+  return {
+    title,
+    options: { requireTls: options.includes('require-tls'), plaintextAuth: options.includes('plaintext-auth') },
+    entries,
+    behindStarttls: directives.get('behind STARTTLS:'),
+    unsplit: directives.get('unsplit:'),
+    todo: directives.get('todo:'),
+  };
+}
+
+function expandRepeats(lines: readonly string[]): string[] {
+  const start = lines.findIndex((line) => line.startsWith('-- repeat '));
+  if (start < 0) return [...lines];
+  const end = lines.indexOf('-- end repeat', start);
+  if (end < 0) throw new Error('-- repeat without -- end repeat');
+  const times = Number(lines[start]?.slice('-- repeat '.length));
+  const middle: string[] = [];
+  for (let count = 0; count < times; count++) middle.push(...lines.slice(start + 1, end));
+  return [...lines.slice(0, start), ...middle, ...expandRepeats(lines.slice(end + 1))];
+}
+
+function parseEntry(line: string): Entry | undefined {
+  switch (line) {
+    case '-- client ends':
+      return { type: 'client-ends' };
+    case '-- smtpd ends':
+      return { type: 'smtpd-ends' };
+    case '-- timeout':
+      return { type: 'timeout' };
+    case '> (end)':
+      return { type: 'end-smtpd' };
+    case '= plaintext':
+      return { type: 'verdict', verdict: 'plaintext' };
+    case '= tls':
+      return { type: 'verdict', verdict: 'tls' };
+    case '= close':
+      return { type: 'verdict', verdict: 'close' };
+  }
+  if (line.startsWith(ABOUT_END)) return { type: 'notice', text: line.slice(ABOUT_END.length), about: 'smtpd-end' };
+  if (line.startsWith('! ')) return { type: 'notice', text: line.slice(2) };
+  const type = BYTES_TYPES.find((candidate) => line.startsWith(PREFIXES[candidate]));
+  if (type === undefined) return undefined;
+  return { type, bytes: parseBytes(line.slice(PREFIXES[type].length).replace(/^ /, '')) };
+}
+
+function parseBytes(text: string): Buffer {
+  const unended = /(?:^|[^\\])(?:\\\\)*\\$/.test(text);
+  const plain = unescape(unended ? text.slice(0, -1) : text);
+  return Buffer.from(unended ? plain : `${plain}\r\n`, 'latin1');
+}
+
+const ESCAPES = /\{((?:\\.|[^\\{}])*)\*(\d+)\}|\\x([0-9a-fA-F]{2})|\\(.)/g;
+const LETTERS: Readonly<Record<string, string>> = { r: '\r', n: '\n', t: '\t', '0': '\0' };
+
+function unescape(text: string): string {
+  return text.replace(ESCAPES, (_, unit?: string, count?: string, hex?: string, letter?: string) => {
+    if (unit !== undefined) return unescape(unit).repeat(Number(count));
+    if (hex !== undefined) return String.fromCharCode(Number.parseInt(hex, 16));
+    return LETTERS[letter ?? ''] ?? letter ?? '';
+  });
+}
+
+/** Adds an entry; bytes of the same kind become one entry, unless two packets are to stay apart. */
+function addEntry(entries: Entry[], entry: Entry, join: boolean): void {
+  const before = entries.at(-1);
+  if (join && before !== undefined && 'bytes' in before && 'bytes' in entry && before.type === entry.type) {
+    entries[entries.length - 1] = { type: entry.type, bytes: Buffer.concat([before.bytes, entry.bytes]) };
+  } else entries.push(entry);
+}
+
+/**
+ * Writes entries down as `parseTranscripts` reads them. Steps that say something to the same side one
+ * after the other look the same as one step.
+ */
+export function formatEntries(entries: readonly Entry[]): string {
+  const lines: string[] = [];
+  let before: Entry | undefined;
+  for (const entry of entries) {
+    const isPacket = entry.type === 'client-says' || entry.type === 'smtpd-says';
+    if (isPacket && before?.type === entry.type) lines.push('--');
+    lines.push(...formatEntry(entry));
+    before = entry;
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function formatEntry(entry: Entry): string[] {
+  switch (entry.type) {
+    case 'client-ends':
+      return ['-- client ends'];
+    case 'timeout':
+      return ['-- timeout'];
+    case 'smtpd-ends':
+      return ['-- smtpd ends'];
+    case 'end-smtpd':
+      return ['> (end)'];
+    case 'notice':
+      return [`${entry.about === undefined ? '! ' : ABOUT_END}${entry.text}`];
+    case 'verdict':
+      return [`= ${entry.verdict}`];
+    default:
+      return formatBytes(entry.bytes).map((line) => `${PREFIXES[entry.type]} ${line}`.trimEnd());
+  }
+}
+
+function formatBytes(bytes: Buffer): string[] {
+  const lines = bytes.toString('latin1').match(/[^\n]*\n|[^\n]+$/g) ?? [];
+  return lines.map((line) => (line.endsWith('\r\n') ? escape(line.slice(0, -2)) : `${escape(line)}\\`));
+}
+
+function escape(text: string): string {
+  return text
+    .replace(/[\\{]/g, '\\$&')
+    .replace(/\r/g, '\\r')
+    .replace(/\n/g, '\\n')
+    .replace(/\t/g, '\\t')
+    .replace(/[^\x20-\x7e]| $/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
+    .replace(/([^\\{}])\1+/g, (run: string, c: string) =>
+      run.length > LONG_RUN ? `{${c}*${run.length}}` : run,
+    );
+}
