@@ -8,6 +8,8 @@ MANDIR   = $(DESTDIR)$(PREFIX)/share/man/man8
 PROGRAMS = smtpd-starttls-proxy-io ucspi-tlsd smtpd-maildir
 BINS     = $(PROGRAMS:%=dist/bin/%)
 MANS     = $(PROGRAMS:%=dist/man/%.8)
+FIXTURES = $(patsubst test/support/programs/%.ts,dist/test/%.cjs,$(wildcard test/support/programs/*.ts))
+TESTS    = $(sort $(shell find test -name '*.test.ts'))
 SOURCES  = $(shell find lib -name '*.ts')
 
 # npm leaves this file behind when it has installed what the lock file asks for.
@@ -38,3 +40,22 @@ dist/bin/%: bin/%.ts $(SOURCES) package.json LICENSE dist/package.json $(TOOLS)
 dist/package.json:
 	@mkdir -p $(@D)
 	printf '{ "type": "commonjs" }\n' > $@
+
+# The programs that tests start: the same way, because some are started for each connection.
+dist/test/%.cjs: test/support/programs/%.ts $(SOURCES) $(TOOLS)
+	@mkdir -p $(@D)
+	$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --log-level=warning --outfile=$@
+
+test: build $(FIXTURES)
+	$(TSX) --test --test-concurrency=2 $(TESTS)
+
+# FUZZ="--count N --seed S" for another run than the usual one.
+fuzz: $(TOOLS)
+	$(TSX) test/fuzz/fuzz.ts $(FUZZ)
+
+check: $(TOOLS)
+	node_modules/.bin/tsc
+	node_modules/.bin/biome check
+
+format: $(TOOLS)
+	node_modules/.bin/biome check --write

@@ -144,7 +144,6 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
     silence: undefined,
     patience: PATIENCE,
     hurry: tlsd.hurry,
-    farewell: () => undefined,
   });
 }
 

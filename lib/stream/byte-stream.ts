@@ -119,7 +119,8 @@ export function watchedSource(
   return { source, bytes: (bytes) => listener.bytes(bytes) };
 }
 
-const DEAF: SourceListener & SinkListener = { bytes() {}, ended() {}, drained() {}, failed() {} };
+/** A listener that does not listen. */
+export const DEAF: SourceListener & SinkListener = { bytes() {}, ended() {}, drained() {}, failed() {} };
 
 /** Makes a Sink of a stream of Node's. */
 export function sinkOfStream(stream: Writable): Sink {

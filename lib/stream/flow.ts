@@ -1,4 +1,4 @@
-import type { Sink, Source } from './byte-stream.ts';
+import { DEAF, type Sink, type Source } from './byte-stream.ts';
 import { after } from './time.ts';
 
 /** How one direction of a relay ended: its source had no more to give, or its sink took no more. */
@@ -10,6 +10,8 @@ export interface Flow {
   readonly ended: Promise<FlowEnd>;
   /** True while bytes wait because the far side does not read. */
   isStalled(): boolean;
+  /** Lets go of source and sink as they are, so that they can be given to someone else. */
+  release(): void;
 }
 
 /** What a direction is to do besides copying. */
@@ -62,7 +64,14 @@ export function flow(source: Source, sink: Sink, { first, passed }: FlowOptions)
   });
   if (first.length > 0) pass(first);
   if (!stalled) source.read();
-  return { ended, isStalled: () => stalled };
+  return {
+    ended,
+    isStalled: () => stalled,
+    release: () => {
+      source.listen(DEAF);
+      sink.listen(DEAF);
+    },
+  };
 }
 
 /**

@@ -40,8 +40,11 @@ export interface Relaying {
   readonly patience: number;
   /** Settles when it is to end at once. */
   readonly hurry: Promise<void>;
-  /** Told when nothing more will come from the program; gives what is to be said to the client instead. */
-  readonly farewell: (end: RelayEnd) => Uint8Array | undefined;
+  /**
+   * Told when nothing more will come from the program; gives what is to be said to the client instead.
+   * Without it the client is half-closed at once.
+   */
+  readonly farewell?: (end: RelayEnd) => Uint8Array | undefined;
 }
 
 /**
@@ -74,7 +77,7 @@ export async function relay(relaying: Relaying): Promise<ChildEnd> {
 
   const reason = await Promise.race([down.ended, limit.passed, hurried]);
   if (reason === 'sink-failed') child.source.close();
-  else {
+  else if (relaying.farewell !== undefined) {
     const isOver = reason === 'output-ended' || reason === 'source-ended';
     const farewell = relaying.farewell({
       reason: isOver ? 'output-ended' : reason,
@@ -89,6 +92,8 @@ export async function relay(relaying: Relaying): Promise<ChildEnd> {
   const isPressed = reason === 'too-silent' || reason === 'hurried';
   const end = isPressed ? reason : await Promise.race([child.ended, limit.passed, hurried]);
   limit.stop();
+  // What fails from now on must not stop the reading of what the client has yet to say.
+  up.release();
   const [childEnd] = await Promise.all([typeof end === 'string' ? endChild(child) : end, hangUp(client)]);
   return childEnd;
 }

@@ -97,7 +97,10 @@ export function parseTranscripts(text: string): Transcript[] {
 
 function parseScenario(text: string): Transcript {
   const lines = expandRepeats(text.split('\n'));
-  const title = lines.find((line) => line.startsWith('#'))?.slice(1).trim();
+  const title = lines
+    .find((line) => line.startsWith('#'))
+    ?.slice(1)
+    .trim();
   if (title === undefined) throw new Error(`no title: ${text.slice(0, 60)}`);
   const entries: Entry[] = [];
   const directives = new Map<string, string>();
@@ -121,7 +124,10 @@ function parseScenario(text: string): Transcript {
   const options = (directives.get('options') ?? '').split(' ');
   return {
     title,
-    options: { requireTls: options.includes('require-tls'), plaintextAuth: options.includes('plaintext-auth') },
+    options: {
+      requireTls: options.includes('require-tls'),
+      plaintextAuth: options.includes('plaintext-auth'),
+    },
     entries,
     behindStarttls: directives.get('behind STARTTLS:'),
     unsplit: directives.get('unsplit:'),
@@ -157,7 +163,8 @@ function parseEntry(line: string): Entry | undefined {
     case '= close':
       return { type: 'verdict', verdict: 'close' };
   }
-  if (line.startsWith(ABOUT_END)) return { type: 'notice', text: line.slice(ABOUT_END.length), about: 'smtpd-end' };
+  if (line.startsWith(ABOUT_END))
+    return { type: 'notice', text: line.slice(ABOUT_END.length), about: 'smtpd-end' };
   if (line.startsWith('! ')) return { type: 'notice', text: line.slice(2) };
   const type = BYTES_TYPES.find((candidate) => line.startsWith(PREFIXES[candidate]));
   if (type === undefined) return undefined;

@@ -1,0 +1,49 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+/** A certificate and its key, in files. */
+export interface Pair {
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+/** Makes certificates in a folder of its own, with the openssl command. */
+export interface CertificateMaker {
+  readonly folder: string;
+  /** A self-signed certificate for a name; P-256 unless `key` says otherwise, as `openssl req -newkey` takes it. */
+  selfSigned(name: string, key?: readonly string[]): Pair;
+  /** A certificate for a name that another one, self-signed, has signed. */
+  signedBy(authority: Pair, name: string): Pair;
+  /** Removes the folder. */
+  remove(): void;
+}
+
+const P256 = ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256'];
+
+/** Makes a folder for certificates. */
+export function makeCertificates(): CertificateMaker {
+  const folder = mkdtempSync(join(tmpdir(), 'certificates-'));
+  let count = 0;
+  function pair(name: string, key: readonly string[], more: readonly string[]): Pair {
+    count += 1;
+    const certFile = join(folder, `${count}.cert.pem`);
+    const keyFile = join(folder, `${count}.key.pem`);
+    const subject = ['-subj', `/CN=${name}`, '-addext', `subjectAltName=DNS:${name}`];
+    const files = ['-keyout', keyFile, '-out', certFile];
+    const args = ['req', '-x509', '-newkey', ...key, '-nodes', '-days', '30', ...subject, ...files, ...more];
+    execFileSync('openssl', args, { stdio: 'pipe' });
+    return { certFile, keyFile };
+  }
+  return {
+    folder,
+    selfSigned: (name, key = P256) => pair(name, key, []),
+    signedBy: (authority, name) =>
+      pair(name, P256, [
+        ...['-CA', authority.certFile, '-CAkey', authority.keyFile],
+        ...['-addext', 'basicConstraints=critical,CA:FALSE'],
+      ]),
+    remove: () => rmSync(folder, { recursive: true, force: true }),
+  };
+}

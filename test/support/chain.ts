@@ -1,0 +1,110 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+
+/** A process that serves one connection. */
+export interface Served {
+  readonly pid: number;
+  /** Settles when the process has ended. */
+  readonly ended: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>;
+  /** What it and the processes below it have said on stderr so far. */
+  stderr(): string;
+  /** Settles when stderr matches; rejects when stderr ends without it. */
+  says(pattern: RegExp): Promise<void>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** A listener that starts a command for each connection, as tcpserver does. */
+export interface Chain {
+  readonly port: number;
+  /** The process that serves the connection with this number, from 0. */
+  served(index: number): Promise<Served>;
+  /** Stops listening, ends what still runs, and waits for it. */
+  close(): Promise<void>;
+}
+
+/**
+ * Listens on 127.0.0.1 and starts a command for each connection, with the connection on descriptors 0 and 1
+ * and the UCSPI variables of tcpserver.
+ */
+export async function serve(command: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Chain> {
+  const all: Served[] = [];
+  const waiting: (() => void)[] = [];
+  const server: Server = createServer({ pauseOnConnect: true }, (socket) => {
+    all.push(start(command, { ...process.env, ...ucspiTcp(socket), ...environment }, socket));
+    // The process has descriptors of its own now.
+    socket.destroy();
+    for (const wake of waiting.splice(0)) wake();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  return {
+    port,
+    served: async (index) => {
+      for (;;) {
+        const one = all[index];
+        if (one !== undefined) return one;
+        await new Promise<void>((resolve) => waiting.push(resolve));
+      }
+    },
+    close: async () => {
+      server.close();
+      for (const one of all) one.kill('SIGKILL');
+      await Promise.all(all.map((one) => one.ended));
+    },
+  };
+}
+
+function ucspiTcp(socket: Socket): NodeJS.ProcessEnv {
+  return {
+    PROTO: 'TCP',
+    TCPREMOTEIP: socket.remoteAddress,
+    TCPREMOTEPORT: String(socket.remotePort),
+    TCPLOCALIP: socket.localAddress,
+    TCPLOCALPORT: String(socket.localPort),
+  };
+}
+
+function start(command: readonly string[], env: NodeJS.ProcessEnv, socket: Socket): Served {
+  const [file = '', ...args] = command;
+  const child = spawn(file, args, { env, stdio: [socket, socket, 'pipe'] });
+  return { ...watch(child), pid: child.pid ?? 0 };
+}
+
+/** Watches a process that was started with its stderr on a pipe. */
+export function watch(child: ChildProcess): Omit<Served, 'pid'> {
+  let said = '';
+  let over = false;
+  const checks = new Set<() => void>();
+  const check = (): void => {
+    for (const one of checks) one();
+  };
+  child.stderr?.on('data', (bytes: Buffer) => {
+    said += bytes.toString('latin1');
+    check();
+  });
+  child.stderr?.on('end', () => {
+    over = true;
+    check();
+  });
+  return {
+    ended: new Promise((resolve, reject) => {
+      child.on('exit', (code, signal) => resolve({ code, signal }));
+      child.on('error', reject);
+    }),
+    stderr: () => said,
+    says: (pattern) =>
+      new Promise((resolve, reject) => {
+        const look = (): void => {
+          if (pattern.test(said)) resolve();
+          else if (over) reject(new Error(`stderr has ended without ${pattern}: ${said}`));
+          else return;
+          checks.delete(look);
+        };
+        checks.add(look);
+        look();
+      }),
+    kill: (signal) => {
+      child.kill(signal);
+    },
+  };
+}

@@ -1,0 +1,141 @@
+import { connect, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
+
+/** A client that says what a test tells it to, and nothing by itself. */
+export interface SmtpClient {
+  /** Sends bytes as they are. */
+  send(bytes: string | Uint8Array): void;
+  /** Sends lines, each with CRLF, in one piece. */
+  say(...lines: string[]): void;
+  /** The next whole reply, its lines joined by "\n". Rejects when the connection ends before that. */
+  reply(): Promise<string>;
+  /** Says a line and gives the reply. */
+  ask(line: string): Promise<string>;
+  /** Says STARTTLS, expects 220 and does the handshake. */
+  startTls(options?: ConnectionOptions): Promise<void>;
+  /** Does the handshake, the 220 being read already. */
+  shakeHands(options?: ConnectionOptions): Promise<void>;
+  /** Half-closes. */
+  end(): void;
+  /** Closes at once. */
+  destroy(): void;
+  /** All that comes until the other side ends. */
+  rest(): Promise<string>;
+  /** Stops and resumes reading. */
+  pause(): void;
+  resume(): void;
+  /** The socket in use: of TCP, or of TLS once it was started. */
+  socket(): Duplex;
+  /** The TLS socket; throws while there is none. */
+  tls(): TLSSocket;
+}
+
+/** Connects to 127.0.0.1. */
+export async function connectSmtp(port: number): Promise<SmtpClient> {
+  const tcp = connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
+  await new Promise<void>((resolve, reject) => {
+    tcp.once('connect', resolve);
+    tcp.once('error', reject);
+  });
+  return createClient(tcp);
+}
+
+function createClient(tcp: Socket): SmtpClient {
+  let stream: Duplex = tcp;
+  let tlsSocket: TLSSocket | undefined;
+  let received = '';
+  let over: Error | 'end' | undefined;
+  const checks = new Set<() => void>();
+  const check = (): void => {
+    for (const one of checks) one();
+  };
+
+  function attach(to: Duplex): void {
+    stream = to;
+    to.on('data', (bytes: Buffer) => {
+      if (stream !== to) return;
+      received += bytes.toString('latin1');
+      check();
+    });
+    for (const event of ['end', 'close'] as const) {
+      to.on(event, () => {
+        if (stream !== to) return;
+        over ??= 'end';
+        check();
+      });
+    }
+    to.on('error', (error) => {
+      over ??= error;
+      check();
+    });
+  }
+  attach(tcp);
+
+  function until<T>(look: () => T | undefined): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const one = (): void => {
+        const found = look();
+        if (found !== undefined) resolve(found);
+        else if (over !== undefined) {
+          reject(
+            over === 'end' ? new Error(`the connection has ended after ${JSON.stringify(received)}`) : over,
+          );
+        } else return;
+        checks.delete(one);
+      };
+      checks.add(one);
+      one();
+    });
+  }
+
+  const client: SmtpClient = {
+    send: (bytes) => stream.write(typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes),
+    say: (...lines) => client.send(lines.map((line) => `${line}\r\n`).join('')),
+    reply: () =>
+      until(() => {
+        const match = /^(?:\d{3}-[^\n]*\n)*\d{3}(?: [^\n]*)?\n/.exec(received);
+        if (match === null) return undefined;
+        received = received.slice(match[0].length);
+        return match[0].replaceAll('\r\n', '\n').trimEnd();
+      }),
+    ask: (line) => {
+      client.say(line);
+      return client.reply();
+    },
+    startTls: async (options) => {
+      const reply = await client.ask('STARTTLS');
+      if (!reply.startsWith('220 ')) throw new Error(`STARTTLS was answered ${reply}`);
+      await client.shakeHands(options);
+    },
+    shakeHands: async (options = {}) => {
+      tcp.removeAllListeners('data');
+      const secure = connectTls({ socket: tcp, rejectUnauthorized: false, ...options });
+      await new Promise<void>((resolve, reject) => {
+        secure.once('secureConnect', resolve);
+        secure.once('error', reject);
+        secure.once('close', () => reject(new Error('the connection has ended in the handshake')));
+      });
+      received = '';
+      tlsSocket = secure;
+      attach(secure);
+    },
+    end: () => stream.end(),
+    destroy: () => tcp.destroy(),
+    rest: () =>
+      until(() => {
+        if (over === undefined) return undefined;
+        const all = received;
+        received = '';
+        return all;
+      }),
+    pause: () => stream.pause(),
+    resume: () => stream.resume(),
+    socket: () => stream,
+    tls: () => {
+      if (tlsSocket === undefined) throw new Error('TLS was not started');
+      return tlsSocket;
+    },
+  };
+  return client;
+}
