@@ -59,3 +59,24 @@ check: $(TOOLS)
 
 format: $(TOOLS)
 	node_modules/.bin/biome check --write
+
+# The main job: a mail server with STARTTLS on 127.0.0.1 port 2525 and a Maildir under ./run.
+run: build
+	docs/examples/demo/run run 2525
+
+install: build
+	install -d $(BINDIR) $(MANDIR)
+	install -m 755 $(BINS) $(BINDIR)
+	install -m 644 $(MANS) $(MANDIR)
+
+uninstall:
+	rm -f $(PROGRAMS:%=$(BINDIR)/%) $(PROGRAMS:%=$(MANDIR)/%.8)
+
+clean:
+	rm -rf dist
+
+# Written once, in Markdown, for the repository's pages and for man.
+dist/man/%: docs/%.md $(TOOLS)
+	@mkdir -p $(@D)
+	node_modules/.bin/marked-man --no-breaks --manual "smtpd-starttls-proxy" $< > $@.new
+	@mv $@.new $@

@@ -54,11 +54,13 @@ function command(random: Random, number: number, end: string): string {
   if (kind < 88) return chunk(random, end);
   if (kind < 92) return `${random.pick(['', ' ', '\t '])}${end}`;
   if (kind < 99) return `${random.pick(DECIDING)} #${number}${end}`;
-  return random.chance(30) ? `NOOP ${'A'.repeat(longLength(random))}${end}` : `NOOP \xe9\xff #${number}${end}`;
+  return random.chance(30)
+    ? `NOOP ${'A'.repeat(longLength(random))}${end}`
+    : `NOOP \xe9\xff #${number}${end}`;
 }
 
 function chunk(random: Random, end: string): string {
-  const inside = random.chance(2)
+  const inside = random.chance(4)
     ? 'B'.repeat(longLength(random))
     : random.pick(['', 'x', 'STARTTLS\r\n', 'QUIT\r\nMAIL\r\n', '\n\n\n', 'no line end']);
   return `BDAT ${inside.length}${random.pick(['', ' LAST'])}${end}${inside}`;
@@ -93,8 +95,30 @@ function garbage(random: Random): string {
   return text;
 }
 
-const EXTENSIONS = ['AUTH PLAIN', 'auth=LOGIN', 'AUTH', 'STARTTLS', 'StartTLS', 'PIPELINING', 'AUTHX', 'SIZE'] as const;
-const NO_REPLIES = ['', '25', '250x', 'oops', ' 250 ok', '600 ok', '199 ok', '250\tok', '250 a\rb', '250 a\0b'] as const;
+const EXTENSIONS = [
+  'AUTH PLAIN',
+  'AUTH\tLOGIN',
+  ' AUTH',
+  'auth=LOGIN',
+  'AUTH',
+  'STARTTLS',
+  'StartTLS',
+  'PIPELINING',
+  'AUTHX',
+  'SIZE',
+] as const;
+const NO_REPLIES = [
+  '',
+  '25',
+  '250x',
+  'oops',
+  ' 250 ok',
+  '600 ok',
+  '199 ok',
+  '250\tok',
+  '250 a\rb',
+  '250 a\0b',
+] as const;
 
 /**
  * Makes up smtpd's reply to a command.

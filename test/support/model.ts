@@ -91,7 +91,7 @@ export function createModel(stream: string, options: DialogueOptions): Model {
     const raw = smtpdText.slice(smtpd, lineEnd + 1);
     const line = raw.replace(/\r?\n$/, '');
     smtpd = lineEnd + 1;
-    const [, code = '', separator = '', text = ''] = /^([2-5][0-9]{2})(?:([ -])([^]*))?$/.exec(line) ?? [];
+    const [, code = '', separator = '', text = ''] = /^([2-5][0-9]{2})(?:([ -])([\s\S]*))?$/.exec(line) ?? [];
     const sound = raw.length <= LIMIT && !/[\r\0]/.test(line) && code !== '';
     if (!sound || (codeOfUnfinished !== '' && codeOfUnfinished !== code)) return fail();
     const isLast = separator !== '-';
@@ -149,7 +149,7 @@ export function createModel(stream: string, options: DialogueOptions): Model {
     const line = stream.slice(start, client).replace(/\r?\n$/, '');
     if (client - start > LIMIT) return ours(REPLIES.tooLong);
     if (/[\r\0]/.test(line)) return ours(REPLIES.controls);
-    const [, verb = '', argument = ''] = /^\s*(\S*)\s*([^]*?)\s*$/.exec(line) ?? [];
+    const [, verb = '', argument = ''] = /^\s*(\S*)\s*([\s\S]*?)\s*$/.exec(line) ?? [];
     return obey(verb.toUpperCase(), argument, line, start);
   }
 

@@ -173,16 +173,16 @@ function parseEntry(line: string): Entry | undefined {
 
 function parseBytes(text: string): Buffer {
   const unended = /(?:^|[^\\])(?:\\\\)*\\$/.test(text);
-  const plain = unescape(unended ? text.slice(0, -1) : text);
+  const plain = readEscapes(unended ? text.slice(0, -1) : text);
   return Buffer.from(unended ? plain : `${plain}\r\n`, 'latin1');
 }
 
 const ESCAPES = /\{((?:\\.|[^\\{}])*)\*(\d+)\}|\\x([0-9a-fA-F]{2})|\\(.)/g;
 const LETTERS: Readonly<Record<string, string>> = { r: '\r', n: '\n', t: '\t', '0': '\0' };
 
-function unescape(text: string): string {
+function readEscapes(text: string): string {
   return text.replace(ESCAPES, (_, unit?: string, count?: string, hex?: string, letter?: string) => {
-    if (unit !== undefined) return unescape(unit).repeat(Number(count));
+    if (unit !== undefined) return readEscapes(unit).repeat(Number(count));
     if (hex !== undefined) return String.fromCharCode(Number.parseInt(hex, 16));
     return LETTERS[letter ?? ''] ?? letter ?? '';
   });
@@ -233,10 +233,12 @@ function formatEntry(entry: Entry): string[] {
 
 function formatBytes(bytes: Buffer): string[] {
   const lines = bytes.toString('latin1').match(/[^\n]*\n|[^\n]+$/g) ?? [];
-  return lines.map((line) => (line.endsWith('\r\n') ? escape(line.slice(0, -2)) : `${escape(line)}\\`));
+  return lines.map((line) =>
+    line.endsWith('\r\n') ? writeEscapes(line.slice(0, -2)) : `${writeEscapes(line)}\\`,
+  );
 }
 
-function escape(text: string): string {
+function writeEscapes(text: string): string {
   return text
     .replace(/[\\{]/g, '\\$&')
     .replace(/\r/g, '\\r')
