@@ -6,6 +6,7 @@ BINDIR   = $(DESTDIR)$(PREFIX)/bin
 MANDIR   = $(DESTDIR)$(PREFIX)/share/man/man8
 
 PROGRAMS = smtpd-starttls-proxy-io ucspi-tlsd smtpd-maildir
+VERSION  = $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 BINS     = $(PROGRAMS:%=dist/bin/%)
 MANS     = $(PROGRAMS:%=dist/man/%.8)
 FIXTURES = $(patsubst test/support/programs/%.ts,dist/test/%.cjs,$(wildcard test/support/programs/*.ts))
@@ -32,7 +33,7 @@ $(TOOLS): package.json package-lock.json
 dist/bin/%: bin/%.ts $(SOURCES) package.json LICENSE dist/package.json $(TOOLS)
 	@mkdir -p $(@D)
 	$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --minify \
-	  --legal-comments=none --log-level=warning \
+	  --legal-comments=none --log-level=warning --define:PROJECT_VERSION='"$(VERSION)"' \
 	  --banner:js="$$(printf '#!/usr/bin/env node\n/*\n%s\n*/' "$$(cat LICENSE)")" --outfile=$@
 	@chmod +x $@
 

@@ -1,5 +1,4 @@
 import { type ParseArgsConfig, parseArgs } from 'node:util';
-import manifest from '../../package.json' with { type: 'json' };
 import { EXIT, Failure } from './failure.ts';
 
 /** The options of a program, in the form that parseArgs of node:util takes. */
@@ -64,5 +63,7 @@ export function usage(why: string): Failure {
   return new Failure(EXIT.wrongUsage, `wrong usage: ${why}`);
 }
 
-/** The version of this project. */
-export const VERSION: string = manifest.version;
+declare const PROJECT_VERSION: string | undefined;
+
+/** The version of this project, which the build writes in; "unbuilt" where there was none. */
+export const VERSION: string = typeof PROJECT_VERSION === 'string' ? PROJECT_VERSION : 'unbuilt';

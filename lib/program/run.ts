@@ -27,6 +27,8 @@ export interface Program {
  * Exit statuses: that of the program; 100 for wrong usage; 111 for what the system refused.
  */
 export async function runProgram(program: Program): Promise<void> {
+  // What nobody expected still ends in one line. Children find their pipes closed and end too.
+  process.on('uncaughtException', (error) => process.exit(fail(program, error)));
   process.exit(await statusOf(program));
 }
 
@@ -42,9 +44,13 @@ async function statusOf(program: Program): Promise<number> {
     if (values.version !== undefined) return print(`${program.name} ${VERSION}\n`);
     return await program.run(values, rest);
   } catch (error) {
-    createReporter(program.name, 0).fatal(error instanceof Error ? error.message : String(error));
-    return error instanceof Failure ? error.status : EXIT.systemCallFailed;
+    return fail(program, error);
   }
+}
+
+function fail(program: Program, error: unknown): number {
+  createReporter(program.name, 0).fatal(error instanceof Error ? error.message : String(error));
+  return error instanceof Failure ? error.status : EXIT.systemCallFailed;
 }
 
 function print(text: string): number {

@@ -113,20 +113,19 @@ export function inputsOf(transcript: Transcript): Entry[] {
 /** Sums up what came out of a dialogue. */
 export function outcomeOf(entries: readonly Entry[]): Outcome {
   const others: string[] = [];
-  const left: string[] = [];
-  const bytes: Record<string, string> = {};
+  const said = new Map<string, string>();
+  const add = (type: string, text: string) => said.set(type, (said.get(type) ?? '') + text);
   for (const entry of entries) {
-    if ('bytes' in entry) bytes[entry.type] = (bytes[entry.type] ?? '') + entry.bytes.toString('latin1');
-    else if (entry.type === 'end-smtpd') bytes['to-smtpd'] = `${bytes['to-smtpd'] ?? ''}(end)`;
+    if ('bytes' in entry) add(entry.type, entry.bytes.toString('latin1'));
+    else if (entry.type === 'end-smtpd') add('to-smtpd', '(end)');
     else if (entry.type === 'notice') others.push(`! ${entry.text}`);
     else if (entry.type === 'verdict') others.push(`= ${entry.verdict}`);
   }
-  left.push(bytes['left-client'] ?? '', bytes['unread'] ?? '');
   return {
-    toClient: bytes['to-client'] ?? '',
-    toSmtpd: bytes['to-smtpd'] ?? '',
+    toClient: said.get('to-client') ?? '',
+    toSmtpd: said.get('to-smtpd') ?? '',
     others,
-    leftFromClient: left.join(''),
-    leftFromSmtpd: bytes['left-smtpd'] ?? '',
+    leftFromClient: (said.get('left-client') ?? '') + (said.get('unread') ?? ''),
+    leftFromSmtpd: said.get('left-smtpd') ?? '',
   };
 }

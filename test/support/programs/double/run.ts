@@ -1,0 +1,106 @@
+/**
+ * A UCSPI-TLS server that does what another one is known to do, as its traits say: right or wrong, but
+ * always the same. Unlike the real ones it stays the parent of the program, and ends as the program does.
+ */
+
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { pipeline } from 'node:stream/promises';
+import { createServer, type TLSSocket } from 'node:tls';
+import { type Program, startProgram } from './start.ts';
+import { type Traits, writeAnswer } from './traits.ts';
+
+/** Serves the connection on descriptors 0 and 1 and the program of the command line. */
+export async function runDouble(traits: Traits): Promise<void> {
+  const program = startProgram(traits);
+  const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) => {
+    program.process.on('exit', (code, signal) => resolve({ code, signal }));
+    program.process.on('error', () => resolve({ code: 111, signal: null }));
+  });
+  const released = new Promise<void>((resolve) => process.once('SIGUSR1', () => resolve()));
+  await Promise.all([serveTls(traits, program, released), ended]);
+  const { code, signal } = await ended;
+  if (signal !== null) process.kill(process.pid, signal);
+  process.exit(code ?? 111);
+}
+
+async function serveTls(traits: Traits, program: Program, released: Promise<void>): Promise<void> {
+  const command = await readCommand(program);
+  if (command === undefined) {
+    if (traits.terminates) program.process.kill('SIGTERM');
+    return leave(program);
+  }
+  if (traits.waits === true) await released;
+  // Not before the program's word: until then the connection is its own.
+  const connection = new Socket({ fd: 0, allowHalfOpen: true });
+  const client = await shakeHands(connection);
+  if (client === undefined) {
+    // As the death of the server would: the signal first, then the descriptors.
+    if (traits.terminates) program.process.kill('SIGTERM');
+    if (traits.closesControl || program.control === program.said) program.control.destroy();
+    return;
+  }
+  if (command === 'Y' && !answer(traits, program, client)) return;
+  await relay(program, client);
+  if (traits.terminates) program.process.kill('SIGTERM');
+}
+
+/** The first octet on the control socket; undefined when it is closed without one. */
+async function readCommand({ control }: Program): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    control.once('data', (bytes: Buffer) => {
+      control.pause();
+      resolve(bytes.toString('latin1', 0, 1));
+    });
+    control.once('close', () => resolve(undefined));
+    control.once('end', () => resolve(undefined));
+  });
+}
+
+/** The server goes away, and the connection is the program's alone. */
+function leave(program: Program): void {
+  for (const descriptor of [program.control, program.said, program.hears]) descriptor.destroy();
+  for (const fd of [0, 1]) {
+    closeSync(fd);
+    openSync('/dev/null', 'r+');
+  }
+}
+
+async function shakeHands(connection: Socket): Promise<TLSSocket | undefined> {
+  const { CERTFILE = '', KEYFILE = '', CAFILE } = process.env;
+  const server = createServer({
+    cert: readFileSync(CERTFILE),
+    key: readFileSync(KEYFILE),
+    ...(CAFILE === undefined ? {} : { ca: readFileSync(CAFILE), requestCert: true }),
+    rejectUnauthorized: false,
+  });
+  return new Promise((resolve) => {
+    server.on('secureConnection', resolve);
+    server.on('tlsClientError', () => {
+      connection.destroy();
+      resolve(undefined);
+    });
+    server.emit('connection', connection);
+  });
+}
+
+/** Returns false when there is to be no session after it. */
+function answer(traits: Traits, { control }: Program, client: TLSSocket): boolean {
+  const right = writeAnswer(traits.describe(client));
+  const { then, pieces } = traits.answer?.(right) ?? { then: 'session', pieces: [right] };
+  for (const piece of pieces) control.write(piece);
+  if (then === 'die') process.kill(process.pid, 'SIGKILL');
+  if (then === 'close' || (then === 'session' && traits.closesControl)) control.end();
+  return then === 'session';
+}
+
+async function relay({ said, hears, process: program }: Program, client: TLSSocket): Promise<void> {
+  client.on('error', () => {});
+  const closed = new Promise<void>((resolve) => client.on('close', () => resolve()));
+  const up = pipeline(client, hears).catch(() => {});
+  const down = pipeline(said, client, { end: true }).catch(() => {});
+  // A client that does not hang up when the program has ended is not waited for.
+  const alone = new Promise<void>((resolve) => program.on('exit', () => resolve())).then(() => down);
+  await Promise.race([Promise.all([up, down]), closed, alone]);
+  for (const descriptor of [said, hears]) descriptor.destroy();
+}

@@ -1,0 +1,26 @@
+/** Does what sslserver -n does, where a program can tell. */
+
+import { runDouble } from './double/run.ts';
+
+void runDouble({
+  // Another order than that of the others: nobody may count on one.
+  numbers: { control: 5, read: 3, write: 4 },
+  environment: {
+    SSLLOCALIP: process.env.TCPLOCALIP,
+    SSLREMOTEIP: process.env.TCPREMOTEIP,
+    TCPREMOTEIP: undefined,
+  },
+  describe: (socket) => {
+    const subject = socket.getPeerX509Certificate()?.subject.split('\n').join(',');
+    const { servername } = socket as { servername?: unknown };
+    return [
+      ['SSL_PROTOCOL', socket.getProtocol() ?? ''],
+      ['SSL_CIPHER', socket.getCipher().name],
+      ['SSL_SERVER_S_DN_CN', 'mail.example.org'],
+      ...(typeof servername === 'string' ? ([['SSL_TLS_SNI', servername]] as const) : []),
+      ...(subject === undefined ? [] : ([['SSL_CLIENT_S_DN', subject]] as const)),
+    ];
+  },
+  closesControl: false,
+  terminates: true,
+});

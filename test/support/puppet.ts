@@ -1,0 +1,188 @@
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import type { TestContext } from 'node:test';
+import { type Served, serve } from './chain.ts';
+import { fixture, ours } from './programs.ts';
+
+/** The descriptors of a program under a UCSPI-TLS server. */
+export type Descriptor = 'stdin' | 'stdout' | 'control' | 'read' | 'write';
+
+/** How much has passed, and what. */
+export interface Digest {
+  readonly size: number;
+  readonly sha256: string;
+}
+
+/** A program that ucspi-tlsd runs, in the hand of a test. */
+export interface Puppet {
+  readonly pid: number;
+  /** Its parent: ucspi-tlsd. */
+  readonly parent: number;
+  readonly environment: NodeJS.ProcessEnv;
+  /** What comes next; empty at the end. */
+  read(from: Descriptor): Promise<Buffer>;
+  /** All that comes until the end. */
+  readAll(from: Descriptor): Promise<Buffer>;
+  write(to: Descriptor, bytes: string | Uint8Array): Promise<void>;
+  close(what: Descriptor): Promise<void>;
+  /** Reads until the end and tells what it was. */
+  hash(from: Descriptor): Promise<Digest>;
+  /** Writes a piece so many times, each time with a number and a colon in front, as `poured` does. */
+  pour(to: Descriptor, piece: string, count: number): Promise<void>;
+  /** Catches a signal from now on; `caught` then tells of it. */
+  catch(signal: NodeJS.Signals): Promise<void>;
+  /** The next signal that was caught. */
+  caught(): Promise<string>;
+  /** Ends with a status, or by a signal. */
+  exit(status: number): void;
+  die(signal: NodeJS.Signals): void;
+}
+
+/** A client, ucspi-tlsd and its program. */
+export interface Scene {
+  readonly client: Socket;
+  readonly tlsd: Served;
+  readonly puppet: Puppet;
+}
+
+/** How ucspi-tlsd is to be started. */
+export interface SceneOptions {
+  readonly options?: readonly string[];
+  readonly environment?: NodeJS.ProcessEnv;
+}
+
+/** Connects to ucspi-tlsd with a puppet below it. All is ended with the test. */
+export async function openScene(t: TestContext, { options, environment }: SceneOptions): Promise<Scene> {
+  const hand = await openHand();
+  const command = [ours('ucspi-tlsd'), ...(options ?? []), '--', ...fixture('tlsd-puppet')];
+  const chain = await serve(command, { ...environment, PUPPET: String(hand.port) });
+  const client = await connectTcp(chain.port);
+  t.after(async () => {
+    client.destroy();
+    await chain.close();
+    hand.close();
+  });
+  const tlsd = await chain.served(0);
+  const over = tlsd.ended.then(() => {
+    throw new Error(`ucspi-tlsd has ended before its program began: ${tlsd.stderr()}`);
+  });
+  // Only the first of the two counts: later on, ended is what ucspi-tlsd is to be.
+  return { client, tlsd, puppet: await Promise.race([hand.puppet, over]) };
+}
+
+/** Connects to 127.0.0.1, in cleartext. */
+export async function connectTcp(port: number): Promise<Socket> {
+  const client = connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
+  await new Promise<void>((resolve, reject) => {
+    client.once('connect', resolve);
+    client.once('error', reject);
+  });
+  // What becomes of a connection is asserted where it matters; elsewhere a reset is none of our business.
+  client.on('error', () => {});
+  return client;
+}
+
+/** What `pour` writes. */
+export function* poured(piece: string, count: number): Generator<Buffer> {
+  for (let n = 0; n < count; n++) yield Buffer.from(`${n}:${piece}`, 'latin1');
+}
+
+/** Waits for one puppet to call. */
+async function openHand(): Promise<{ port: number; puppet: Promise<Puppet>; close(): void }> {
+  const server = createServer();
+  let connection: Socket | undefined;
+  const puppet = new Promise<Puppet>((resolve) => {
+    server.once('connection', (socket) => {
+      connection = socket;
+      socket.on('error', () => {});
+      takeInHand(socket, resolve);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    port: (server.address() as AddressInfo).port,
+    puppet,
+    close: () => {
+      server.close();
+      connection?.destroy();
+    },
+  };
+}
+
+interface Answer {
+  readonly id: number;
+  readonly result?: unknown;
+  readonly error?: string;
+}
+
+function takeInHand(socket: Socket, ready: (puppet: Puppet) => void): void {
+  const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (why: Error) => void }>();
+  let count = 0;
+  let begun = false;
+
+  function order(verb: string, more: Record<string, unknown> = {}): Promise<unknown> {
+    count += 1;
+    const id = count;
+    socket.write(`${JSON.stringify({ id, verb, ...more })}\n`);
+    return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
+  }
+
+  createInterface({ input: socket }).on('line', (line) => {
+    if (begun) {
+      const { id, result, error }: Answer = JSON.parse(line);
+      if (error === undefined) waiting.get(id)?.resolve(result);
+      else waiting.get(id)?.reject(new Error(`the program: ${error}`));
+      waiting.delete(id);
+    } else {
+      begun = true;
+      ready(createPuppet(JSON.parse(line), order));
+    }
+  });
+  socket.on('close', () => {
+    for (const { reject } of waiting.values()) reject(new Error('the program has ended'));
+  });
+}
+
+function createPuppet(
+  self: Pick<Puppet, 'pid' | 'parent' | 'environment'>,
+  order: (verb: string, more?: Record<string, unknown>) => Promise<unknown>,
+): Puppet {
+  const { SSLCTLFD, SSLREADFD, SSLWRITEFD } = self.environment;
+  const numbers: Readonly<Record<Descriptor, number>> = {
+    stdin: 0,
+    stdout: 1,
+    control: Number(SSLCTLFD),
+    read: Number(SSLREADFD),
+    write: Number(SSLWRITEFD),
+  };
+  async function read(from: Descriptor): Promise<Buffer> {
+    return Buffer.from(String(await order('read', { fd: numbers[from] })), 'base64');
+  }
+  return {
+    ...self,
+    read,
+    readAll: async (from) => {
+      const all: Buffer[] = [];
+      for (let piece = await read(from); piece.length > 0; piece = await read(from)) all.push(piece);
+      return Buffer.concat(all);
+    },
+    write: async (to, bytes) => {
+      const data = Buffer.from(bytes as string, 'latin1').toString('base64');
+      await order('write', { fd: numbers[to], data });
+    },
+    close: async (what) => {
+      await order('close', { fd: numbers[what] });
+    },
+    hash: async (from) => (await order('hash', { fd: numbers[from] })) as Digest,
+    pour: async (to, piece, count) => {
+      await order('pour', { fd: numbers[to], data: piece, size: count });
+    },
+    catch: async (signal) => {
+      await order('catch', { data: signal });
+    },
+    caught: async () => String(await order('caught')),
+    // Whoever has ended does not answer.
+    exit: (status) => void order('exit', { size: status }).catch(() => {}),
+    die: (signal) => void order('die', { data: signal }).catch(() => {}),
+  };
+}
