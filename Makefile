@@ -33,7 +33,7 @@ $(TOOLS): package.json package-lock.json
 dist/bin/%: bin/%.ts $(SOURCES) package.json LICENSE dist/package.json $(TOOLS)
 	@mkdir -p $(@D)
 	$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --minify \
-	  --legal-comments=none --log-level=warning --define:PROJECT_VERSION='"$(VERSION)"' \
+	  --legal-comments=none --log-level=warning --supported:dynamic-import=false --define:PROJECT_VERSION='"$(VERSION)"' \
 	  --banner:js="$$(printf '#!/usr/bin/env node\n/*\n%s\n*/' "$$(cat LICENSE)")" --outfile=$@
 	@chmod +x $@
 

@@ -64,7 +64,7 @@ describe('chunkSize', () => {
   });
 
   it('is 0 when there is none', () => {
-    for (const argument of ['', 'LAST', '-5', '+5', 'x5', '.5'])
+    for (const argument of ['', 'LAST', '-5', '+5', 'x5', 'a5', '.5'])
       assert.equal(chunkSize(argument), 0, argument);
   });
 

@@ -120,6 +120,14 @@ describe('createLineReader', () => {
     assert.deepEqual(takeAll(reader), ['NOOP']);
   });
 
+  it('finds the end of a line of which the beginning was skipped', () => {
+    const reader = createLineReader();
+    reader.push(bytes('QUITab'));
+    reader.skip(4);
+    reader.push(bytes('\n'));
+    assert.deepEqual(takeAll(reader), ['ab']);
+  });
+
   it('skips nothing when told so', () => {
     const reader = createLineReader();
     reader.push(bytes('NO'));

@@ -120,8 +120,9 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4 }, () => {
   it('takes what was said in cleartext behind STARTTLS for no TLS, and gives none of it to the program', async (t) => {
     const { client, puppet } = await openScene(t, scene);
     client.write('RSET\r\nMAIL FROM:<eve@example.org>\r\n');
+    const refused = assert.rejects(startTls(client));
     await puppet.write('control', 'y');
-    await assert.rejects(startTls(client));
+    await refused;
     assert.equal((await puppet.readAll('read')).length, 0);
   });
 

@@ -7,7 +7,7 @@ import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { type ByteStream, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { type ChildEnd, type ChildWithDescriptors, startChildWithDescriptors } from '../stream/child.ts';
-import { openConnection, releaseConnection } from '../stream/descriptor.ts';
+import { openConnection, releaseConnection } from '../stream/connection.ts';
 import { GRACE } from '../stream/end-child.ts';
 import { relay } from '../stream/relay.ts';
 import { after } from '../stream/time.ts';

@@ -1,4 +1,4 @@
-import { type ParseArgsConfig, parseArgs } from 'node:util';
+import type { ParseArgsConfig } from 'node:util';
 import { EXIT, Failure } from './failure.ts';
 
 /** The options of a program, in the form that parseArgs of node:util takes. */
@@ -20,9 +20,10 @@ export interface CommandLine {
  *
  * @throws Failure (100) that names the option at fault.
  */
-export function parseOptions(words: readonly string[], options: OptionTable): CommandLine {
-  // Most command lines begin with the program. It saves the loading of the parser, 2 % of a start.
+export async function parseOptions(words: readonly string[], options: OptionTable): Promise<CommandLine> {
+  // Many command lines begin with the program. It saves the loading of the parser, 2 % of a start.
   if (words[0] !== undefined && !words[0].startsWith('-')) return { values: {}, rest: words };
+  const { parseArgs } = await import('node:util');
   const args = [...words];
   const { tokens } = parseArgs({ args, options, strict: false, allowPositionals: true, tokens: true });
   const end = tokens.find((token) => token.kind !== 'option');

@@ -67,11 +67,9 @@ export function converse(conversation: Conversation): Promise<Verdict> {
       silence.heard();
       stalled = !carryOut(step);
     }
-    if (verdict !== undefined || stalled) {
-      client.source.pause();
-      smtpd.source.pause();
-      return;
-    }
+    // From the verdict on both sides are another's: what we still hear of them must not stop it.
+    if (verdict !== undefined) return;
+    if (stalled) return pauseBoth();
     smtpd.source.read();
     if (dialogue.wantsClient()) client.source.read();
     else client.source.pause();
@@ -117,7 +115,13 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     if (verdict !== undefined) return;
     verdict = what;
     silence.stop();
+    pauseBoth();
     resolve(what);
+  }
+
+  function pauseBoth(): void {
+    client.source.pause();
+    smtpd.source.pause();
   }
 }
 

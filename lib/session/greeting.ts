@@ -6,6 +6,16 @@ import { watchSilence } from '../stream/time.ts';
 /** The longest greeting that is taken, in octets. */
 const GREETING_LIMIT = 65536;
 
+/** How a second greeting went. */
+export type Greeting =
+  /**
+   * What the client must see: what came right behind the greeting, nothing as a rule. A greeting that
+   * refuses service is no secret and is given whole: it stands as the reply to the client's next command.
+   */
+  | { readonly forClient: Buffer }
+  /** There was none: why, where it is not that smtpd has ended its output. */
+  | { readonly forClient: undefined; readonly fault?: string };
+
 /**
  * Reads the greeting of a second smtpd, which the client must not see, because it has had one.
  *
@@ -13,42 +23,38 @@ const GREETING_LIMIT = 65536;
  *
  * @param silence how long smtpd may say nothing, in milliseconds.
  * @param hurry settles when it is to give up.
- * @returns what the client must see: what came right behind the greeting, nothing as a rule. A greeting
- * that refuses service is no secret and is given whole: it stands as the reply to the client's next
- * command. Undefined when smtpd did not greet. The source is paused.
+ * @returns how that went. The source is paused then.
  */
-export function swallowGreeting(
-  smtpd: Child,
-  silence: number,
-  hurry: Promise<void>,
-): Promise<Buffer | undefined> {
+export function swallowGreeting(smtpd: Child, silence: number, hurry: Promise<void>): Promise<Greeting> {
   const reader = createLineReader();
   const said: Buffer[] = [];
   let octets = 0;
   return new Promise((resolve) => {
-    const give = (bytes: Buffer | undefined): void => {
+    const settle = (greeting: Greeting): void => {
       watch.stop();
       smtpd.source.pause();
-      resolve(bytes);
+      resolve(greeting);
     };
-    const fail = (): void => give(undefined);
-    const watch = watchSilence(silence, fail);
-    void hurry.then(fail);
+    const fail = (fault: string): void => settle({ forClient: undefined, fault });
+    const watch = watchSilence(silence, () => fail('it said nothing for too long'));
+    void hurry.then(() => fail('it was told to end'));
     smtpd.source.listen({
       bytes: (bytes) => {
         watch.heard();
         octets += bytes.length;
-        if (octets > GREETING_LIMIT) return fail();
+        if (octets > GREETING_LIMIT) return fail('its greeting is too long');
         said.push(Buffer.from(bytes));
         reader.push(bytes);
         for (let line = reader.peek(); line !== undefined; line = reader.peek()) {
           reader.drop();
           const reply = line.fault === undefined ? parseReplyLine(line.text) : undefined;
-          if (reply === undefined) return fail();
-          if (reply.last) return give(reply.code < 300 ? reader.rest() : Buffer.concat(said));
+          if (reply === undefined) return fail('what it said is no SMTP reply');
+          if (reply.last) {
+            return settle({ forClient: reply.code < 300 ? reader.rest() : Buffer.concat(said) });
+          }
         }
       },
-      ended: fail,
+      ended: () => settle({ forClient: undefined }),
     });
     smtpd.source.read();
   });

@@ -106,12 +106,14 @@ export function startSession(options: SessionOptions): Session {
     const smtpd = startSmtpd(merge(options.environment, tlsClient.environment));
     const greeting = await swallowGreeting(smtpd, options.dialogueSilence, hurry);
     let ended: Promise<ChildEnd>;
-    if (greeting === undefined) {
-      reportEnd(report, 'smtpd did not greet a second time', await endAfterOutput(smtpd));
+    if (greeting.forClient === undefined) {
+      const what = 'smtpd did not greet a second time';
+      if (greeting.fault !== undefined) report.warning(`${what}: ${greeting.fault}`);
+      else reportEnd(report, what, await endAfterOutput(smtpd));
       tlsClient.sink.write(REPLIES.smtpdFailed);
       ended = close(tlsClient, smtpd);
     } else {
-      ended = relayWith(tlsClient, smtpd, tlsClient.early, greeting);
+      ended = relayWith(tlsClient, smtpd, tlsClient.early, greeting.forClient);
     }
     const [end] = await Promise.all([ended, staleEnded]);
     return end;

@@ -59,7 +59,7 @@ export type Step =
 export interface DialogueOptions {
   /** No mail and no HELO session without TLS (RFC 3207 section 4, reply 530). */
   readonly requireTls: boolean;
-  /** AUTH may be offered and used in cleartext. */
+  /** AUTH may be offered and used in cleartext; means nothing together with `requireTls`. */
   readonly plaintextAuth: boolean;
 }
 
@@ -86,7 +86,9 @@ export interface Dialogue {
 /** What smtpd owes. `reset` is the answer to our own RSET, of which the client hears nothing. */
 type Owed = 'greeting' | 'hello' | 'reply' | 'reset';
 
-const RSET = Buffer.from('RSET\r\n', 'latin1');
+const RSET = Buffer.from('RSET\r\n');
+const CRLF = Buffer.from('\r\n');
+const LF = Buffer.from('\n');
 
 /**
  * Opens a dialogue. smtpd owes its greeting, so the client is not listened to yet.
@@ -94,6 +96,7 @@ const RSET = Buffer.from('RSET\r\n', 'latin1');
  * @param options what the one who runs the server decides.
  */
 export function createDialogue(options: DialogueOptions): Dialogue {
+  const mayAuth = options.plaintextAuth && !options.requireTls;
   const client = createLineReader();
   const smtpd = createLineReader();
   const steps: Step[] = [];
@@ -124,10 +127,10 @@ export function createDialogue(options: DialogueOptions): Dialogue {
       }
     },
     mail: () => (options.requireTls ? answer(REPLIES.tlsFirst) : handOver()),
-    auth: () => (options.plaintextAuth ? handOver() : answer(REPLIES.tlsBeforeAuth)),
+    auth: () => (mayAuth ? handOver() : answer(REPLIES.tlsBeforeAuth)),
     early: () => answer(REPLIES.mailFirst),
     chunk: ({ argument }) => {
-      answer(REPLIES.mailFirst);
+      steps.push({ type: 'to-client', bytes: REPLIES.mailFirst });
       // The octets of the chunk come whatever we say to it (RFC 3030 section 4.2). They are no commands.
       client.skip(chunkSize(argument));
     },
@@ -154,7 +157,7 @@ export function createDialogue(options: DialogueOptions): Dialogue {
 
   /** Lets smtpd answer the command at hand. */
   function ask(what: Owed, line: Line): void {
-    const bytes = Buffer.concat([line.text, Buffer.from('\r\n')]);
+    const bytes = Buffer.concat([line.text, CRLF]);
     client.drop();
     toSmtpd(bytes, what);
   }
@@ -214,7 +217,7 @@ export function createDialogue(options: DialogueOptions): Dialogue {
   }
 
   function isOffered(keyword: string): boolean {
-    if (keyword === 'AUTH') return options.plaintextAuth;
+    if (keyword === 'AUTH') return mayAuth;
     if (keyword !== 'STARTTLS') return true;
     if (!saidThatSmtpdOffersTls) {
       saidThatSmtpdOffersTls = true;
@@ -287,10 +290,13 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     smtpdEnded: () => {
       smtpdHasEof = true;
       // Last words without a line's end are delivered all the same.
-      if (smtpd.rest().length > 0 && smtpd.peek() === undefined) smtpd.push(Buffer.from('\r\n'));
+      if (smtpd.rest().length > 0 && smtpd.peek() === undefined) smtpd.push(LF);
     },
     timedOut: () => {
-      if (verdict === undefined) close(REPLIES.tooSlow);
+      if (verdict !== undefined) return;
+      // After its 221 there is nothing to add, but smtpd ought to have hung up.
+      if (isClientsTurn() && lastCode === 221) decide('close');
+      else close(REPLIES.tooSlow);
     },
     next: () => {
       while (steps.length === 0 && advance());

@@ -34,7 +34,7 @@ export interface LineReader {
   peek(): Line | undefined;
   /** Lets go of the line that `peek` gave. */
   drop(): void;
-  /** Lets go of the next `octets` octets, those that have yet to come too. */
+  /** Lets go of the line that `peek` gave and of `octets` octets behind it, those that have yet to come too. */
   skip(octets: number): void;
   /** Lets go of all that came, up to the end of the line that is on its way. */
   clear(): void;
@@ -102,8 +102,9 @@ export function createLineReader(limit: number = LINE_LIMIT): LineReader {
   }
 
   function skip(octets: number): void {
-    const skipped = Math.min(octets, pending.length);
-    toSkip = octets - skipped;
+    const all = length + octets;
+    const skipped = Math.min(all, pending.length);
+    toSkip = all - skipped;
     pending = pending.subarray(skipped);
     searched = 0;
     findEnd();

@@ -31,28 +31,59 @@ export function formatReplyLine(line: ReplyLine): Buffer {
 
 /** The keyword of an extension line in a reply to EHLO, in upper case; "AUTH=LOGIN" of old counts as AUTH. */
 export function extensionKeyword(line: ReplyLine): string {
-  return (/^[^ =]*/.exec(line.text)?.[0] ?? '').toUpperCase();
+  return (/^\s*([^\s=]*)/.exec(line.text)?.[1] ?? '').toUpperCase();
 }
 
 /**
  * The replies that are ours and not smtpd's, each with an enhanced status code (RFC 2034, RFC 3463) and
  * in the words of one who wants the mail to arrive.
+ *
+ * Each is made when it is asked for: to make them all is 1 % of the start of a program, and most are never
+ * said.
  */
 export const REPLIES = {
-  readyForTls: ours('220 2.0.0 Ready to start TLS'),
-  tlsUnavailable: ours('454 4.7.0 TLS is not available just now, please try again later'),
-  noParameter: ours('501 5.5.4 STARTTLS takes no parameter'),
-  waitForTls: ours('503 5.5.1 Please wait for the reply to STARTTLS before you send more; no TLS this time'),
-  mailFirst: ours('503 5.5.1 Please say MAIL first'),
-  tlsFirst: ours('530 5.7.0 Please say STARTTLS first'),
-  tlsBeforeAuth: ours('538 5.7.11 Encryption is needed to log in, please say STARTTLS first'),
-  notHttp: ours('421 4.7.0 This is a mail server and speaks SMTP only, goodbye'),
-  tooLong: ours('500 5.5.2 Line too long, please send shorter ones'),
-  controls: ours('500 5.5.2 A line must not hold a bare CR or a NUL'),
-  noCommand: ours('500 5.5.2 Empty line; please say a command, or QUIT'),
-  tooSlow: ours('421 4.4.2 Nothing happened for too long, closing; please try again'),
-  smtpdFailed: ours('421 4.3.0 The mail server behind this one failed, please try again later'),
-  shuttingDown: ours('421 4.3.2 The mail server is being shut down, please try again later'),
+  get readyForTls() {
+    return ours('220 2.0.0 Ready to start TLS');
+  },
+  get tlsUnavailable() {
+    return ours('454 4.7.0 TLS is not available just now, please try again later');
+  },
+  get noParameter() {
+    return ours('501 5.5.4 STARTTLS takes no parameter');
+  },
+  get waitForTls() {
+    return ours('503 5.5.1 Please wait for the reply to STARTTLS before you send more; no TLS this time');
+  },
+  get mailFirst() {
+    return ours('503 5.5.1 Please say MAIL first');
+  },
+  get tlsFirst() {
+    return ours('530 5.7.0 Please say STARTTLS first');
+  },
+  get tlsBeforeAuth() {
+    return ours('538 5.7.11 Encryption is needed to log in, please say STARTTLS first');
+  },
+  get notHttp() {
+    return ours('421 4.7.0 This is a mail server and speaks SMTP only, goodbye');
+  },
+  get tooLong() {
+    return ours('500 5.5.2 Line too long, please send shorter ones');
+  },
+  get controls() {
+    return ours('500 5.5.2 A line must not hold a bare CR or a NUL');
+  },
+  get noCommand() {
+    return ours('500 5.5.2 Empty line; please say a command, or QUIT');
+  },
+  get tooSlow() {
+    return ours('421 4.4.2 Nothing happened for too long, closing; please try again');
+  },
+  get smtpdFailed() {
+    return ours('421 4.3.0 The mail server behind this one failed, please try again later');
+  },
+  get shuttingDown() {
+    return ours('421 4.3.2 The mail server is being shut down, please try again later');
+  },
 } as const;
 
 function ours(reply: string): Buffer {

@@ -1,6 +1,6 @@
 import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process';
 import { Socket } from 'node:net';
-import { Readable, Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { errorCode } from '../program/failure.ts';
 import { type ByteStream, sinkOfStream, sourceOfStream } from './byte-stream.ts';
 
@@ -109,8 +109,13 @@ async function describeExit(code: number | null, signal: NodeJS.Signals | null):
 /** The child that could not be started: it says nothing and takes nothing. */
 function stillborn(ended: Promise<ChildEnd>): Child {
   return {
-    source: sourceOfStream(Readable.from([])),
-    sink: sinkOfStream(new Writable({ write: (_bytes, _encoding, done) => done() })),
+    source: {
+      listen: (listener) => queueMicrotask(() => listener.ended()),
+      read() {},
+      pause() {},
+      close() {},
+    },
+    sink: { listen() {}, write: () => true, end: (done) => done?.(), close() {} },
     ended,
     kill: () => {},
   };

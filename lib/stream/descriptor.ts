@@ -1,6 +1,5 @@
 import { closeSync, fstatSync, openSync, type Stats } from 'node:fs';
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
-import { Duplex } from 'node:stream';
 import { type ByteStream, once, type Sink, type Source, sinkOfStream, watchedSource } from './byte-stream.ts';
 
 /**
@@ -97,7 +96,7 @@ function readAtOnce(fd: number, writable: boolean): { source: Source; socket: So
  * descriptor that is opened later, a pipe to a child, say, must not become number 0 or 1, because then
  * libuv would not close that either.
  */
-function release(fd: number): void {
+export function release(fd: number): void {
   if (fd > 2) return;
   closeSync(fd);
   openSync('/dev/null', 'r+');
@@ -150,29 +149,4 @@ function tryStat(fd: number): Stats | undefined {
   } catch {
     return undefined;
   }
-}
-
-/**
- * Opens descriptors 0 and 1, which lead to a network connection, as one stream of Node's. They are given
- * up, both, when it is destroyed.
- *
- * @throws when they are of another kind (a file, a terminal).
- */
-export function openConnection(): Duplex {
-  const isOne = fstatSync(0).ino === fstatSync(1).ino;
-  const input = new Socket({ fd: 0, readable: true, writable: isOne, allowHalfOpen: true });
-  input.on('close', () => release(0));
-  if (isOne) {
-    input.on('close', () => release(1));
-    return input;
-  }
-  const output = new Socket({ fd: 1, readable: false, writable: true, allowHalfOpen: true });
-  output.on('close', () => release(1));
-  return Duplex.from({ readable: input, writable: output });
-}
-
-/** Gives up descriptors 0 and 1, which nobody in this process has opened. */
-export function releaseConnection(): void {
-  release(0);
-  release(1);
 }

@@ -50,6 +50,7 @@ export function replay(transcript: Transcript, cut?: Cut): Entry[] {
       else if (clientEnds) {
         clientEnds = false;
         dialogue.clientEnded();
+        if (dialogue.wantsClient()) throw new Error('the dialogue wants to hear a client that ended');
       } else break;
     }
     const { client, smtpd } = dialogue.rest();
@@ -87,10 +88,10 @@ export function replay(transcript: Transcript, cut?: Cut): Entry[] {
         clientEnds = true;
         break;
       case 'smtpd-ends':
-        if (!verdict) dialogue.smtpdEnded();
+        dialogue.smtpdEnded();
         break;
       case 'timeout':
-        if (!verdict) dialogue.timedOut();
+        dialogue.timedOut();
         break;
     }
     settle();

@@ -37,7 +37,7 @@ async function serveTls(traits: Traits, program: Program, released: Promise<void
   if (client === undefined) {
     // As the death of the server would: the signal first, then the descriptors.
     if (traits.terminates) program.process.kill('SIGTERM');
-    if (traits.closesControl || program.control === program.said) program.control.destroy();
+    else for (const descriptor of [program.control, program.said, program.hears]) descriptor.destroy();
     return;
   }
   if (command === 'Y' && !answer(traits, program, client)) return;
@@ -96,6 +96,9 @@ function answer(traits: Traits, { control }: Program, client: TLSSocket): boolea
 
 async function relay({ said, hears, process: program }: Program, client: TLSSocket): Promise<void> {
   client.on('error', () => {});
+  // Two pipelines listen for more than Node takes to be sound.
+  client.setMaxListeners(0);
+  hears.setMaxListeners(0);
   const closed = new Promise<void>((resolve) => client.on('close', () => resolve()));
   const up = pipeline(client, hears).catch(() => {});
   const down = pipeline(said, client, { end: true }).catch(() => {});

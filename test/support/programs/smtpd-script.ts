@@ -1,0 +1,63 @@
+/**
+ * An smtpd that does what it is told, by its command line and by its client: see script/actions.ts.
+ *
+ *     --record=FILE           everything that it reads goes there, octet for octet
+ *     --start=ACTIONS         instead of the greeting
+ *     --start-in-tls=ACTIONS  instead of the greeting, when the environment says that there is TLS
+ *     --on=VERB:ACTIONS       instead of the usual reply to a command
+ *     --end=ACTIONS           at the end of its input, instead of leaving
+ *     --signal=NAME:ACTIONS   instead of dying of a signal
+ *     --prologue=ACTIONS      before all else
+ *
+ * The client may say `XDO actions` at any time.
+ */
+
+import { appendFileSync } from 'node:fs';
+import { createActor } from './script/actions.ts';
+import { createInput } from './script/input.ts';
+import { usualReply } from './script/replies.ts';
+
+const options = process.argv.slice(2).map((word) => {
+  const [, name = '', value = ''] = /^--([a-z-]+)=(.*)$/s.exec(word) ?? [];
+  if (name === '') throw new Error(`no option: ${word}`);
+  return { name, value };
+});
+
+function option(name: string): string | undefined {
+  return options.find((one) => one.name === name)?.value;
+}
+
+/** Actions by what they wait for. */
+function table(name: string): Map<string, string> {
+  const entries = options.filter((one) => one.name === name).map((one) => one.value.split(/:(.*)/s));
+  return new Map(entries.map(([key = '', actions = '']) => [key, actions]));
+}
+
+const record = option('record');
+const input = createInput((bytes) => {
+  if (record !== undefined) appendFileSync(record, bytes);
+});
+const actor = createActor(input, record ?? '/dev/null');
+const onVerb = table('on');
+
+for (const [signal, actions] of table('signal')) {
+  process.on(signal as NodeJS.Signals, () => void actor.act(actions));
+}
+
+// What waits for a signal, after the end of its input say, is not to fall out of the event loop.
+setInterval(() => {}, 60_000);
+void main();
+
+async function main(): Promise<void> {
+  await actor.act(option('prologue') ?? '');
+  const start = option('start') ?? 'say 220 smtpd-script ready';
+  await actor.act(process.env.SSL_PROTOCOL === undefined ? start : (option('start-in-tls') ?? start));
+  for (;;) {
+    const line = await input.line();
+    if (line === undefined) break;
+    const [, verb = '', rest = ''] = /^(\S*) ?(.*?)\r?$/s.exec(line.toString('latin1')) ?? [];
+    const name = verb.toUpperCase();
+    await actor.act(name === 'XDO' ? rest : (onVerb.get(name) ?? usualReply(name)));
+  }
+  await actor.act(option('end') ?? 'exit 0');
+}
