@@ -39,7 +39,7 @@ async function statusOf(program: Program): Promise<number> {
     version: { type: 'boolean' },
   };
   try {
-    const { values, rest } = await parseOptions(process.argv.slice(2), options);
+    const { values, rest } = parseOptions(process.argv.slice(2), options);
     if (values.help !== undefined) return print(program.help);
     if (values.version !== undefined) return print(`${program.name} ${VERSION}\n`);
     return await program.run(values, rest);
