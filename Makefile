@@ -49,7 +49,7 @@ dist/test/%.cjs: test/support/programs/%.ts $(SOURCES) $(TOOLS)
 	$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --log-level=warning --outfile=$@
 
 test: build $(FIXTURES)
-	$(TSX) --test --test-concurrency=2 $(TESTS)
+	$(TSX) --test --test-concurrency=2 --test-timeout=120000 $(TESTS)
 
 # FUZZ="--count N --seed S" for another run than the usual one.
 fuzz: $(TOOLS)

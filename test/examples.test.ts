@@ -143,7 +143,7 @@ test('xinetd: the service takes mail', { skip: missing('xinetd') || needsRoot() 
     `PATH='${environment.PATH}'\nCERTFILE=${pair.certFile}\nKEYFILE=${pair.keyFile}\nSMTPD_LOG=${log}\nMAILDIR=${folder}/xinetd\n`,
   );
   const example = readFileSync(join(EXAMPLES, 'inetd/smtp.xinetd'), 'utf8')
-    .replace('/usr/local/sbin/smtpd-starttls', join(EXAMPLES, 'inetd/smtpd-starttls'))
+    .replaceAll('/usr/local/sbin/smtpd-starttls', join(EXAMPLES, 'inetd/smtpd-starttls'))
     .replace('user            = mail', 'user            = root')
     .replace(
       '\n}',
