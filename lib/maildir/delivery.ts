@@ -36,7 +36,7 @@ export function beginDelivery(maildir: string, host: string): Delivery {
     if (!open) return;
     open = false;
     remove(temporary);
-    closeSync(fd);
+    close(fd);
   }
 
   return {
@@ -70,6 +70,15 @@ function publish(temporary: string, final: string): void {
   } catch (error) {
     if (errorCode(error) === 'EEXIST') throw error;
     renameSync(temporary, final);
+  }
+}
+
+/** Closes a file of which nothing more is expected: it was written out, or nobody wants it. */
+function close(fd: number): void {
+  try {
+    closeSync(fd);
+  } catch {
+    // NFS tells here of what it could not write. It has told at fsync already.
   }
 }
 

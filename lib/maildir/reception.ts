@@ -22,7 +22,7 @@ import { parseCommand } from '../smtp/command.ts';
 import { createLineReader, type Line } from '../smtp/line.ts';
 import { REPLIES } from '../smtp/reply.ts';
 import { createDataReader, type DataReader } from './data.ts';
-import { ANSWERS, answer } from './replies.ts';
+import { ANSWERS, answer, extensions } from './replies.ts';
 import { createTransaction, type Envelope } from './transaction.ts';
 
 /** The longest command line that is taken, in octets; RFC 5321 section 4.5.3.1.4 asks for 512. */
@@ -36,8 +36,10 @@ export type Step =
   | { readonly type: 'reply'; readonly bytes: Buffer }
   /** Make room for a message. To be answered with `opened` or `failed`. */
   | { readonly type: 'open'; readonly envelope: Envelope }
-  /** Add to it. The bytes are good until `next`. To be answered with `failed`, if it does. */
+  /** Add to it. The bytes are good until the next call. To be answered with `failed`, if it does. */
   | { readonly type: 'write'; readonly bytes: Buffer }
+  /** Nothing: a piece of a message went by that will be refused. The client is not idle. */
+  | { readonly type: 'skip' }
   /** It is whole: store it for good. To be answered with `stored` or `failed`. */
   | { readonly type: 'store' }
   /** It will not be stored: leave nothing of it. */
@@ -75,7 +77,7 @@ export interface Reception {
 
 type Phase = 'commands' | 'opening' | 'message' | 'end-of-message' | 'storing' | 'closed';
 
-/** Commands that others know. To say "not offered" to those is politer than "no such command". */
+/** Commands that others know: "not offered" is politer than "no such command". */
 const NOT_OFFERED = new Set(['AUTH', 'BDAT', 'ETRN', 'EXPN', 'LHLO', 'STARTTLS', 'TURN']);
 
 const LF = 0x0a;
@@ -87,6 +89,8 @@ export function createReception({ host, sizeLimit }: ReceptionOptions): Receptio
   const lines = createLineReader(COMMAND_LIMIT);
   const transaction = createTransaction(sizeLimit);
   const steps: Step[] = [{ type: 'reply', bytes: answer(`220 ${host} ESMTP`) }];
+  /** Where input is kept, over and over: a new buffer for each read would be 50 MB until they are collected. */
+  let room = NOTHING;
   let input = NOTHING;
   let phase: Phase = 'commands';
   let message: DataReader = createDataReader();
@@ -131,9 +135,7 @@ export function createReception({ host, sizeLimit }: ReceptionOptions): Receptio
   function greet(name: string, extended: boolean): void {
     if (name === '') return say(ANSWERS.noName);
     transaction.greet(name, extended);
-    if (!extended) return say(answer(`250 ${host}`));
-    const extensions = ['PIPELINING', '8BITMIME', 'ENHANCEDSTATUSCODES', `SIZE ${sizeLimit}`];
-    say(answer(`250-${host}`, ...extensions.map((extension) => `250-${extension}`), '250 HELP'));
+    say(extended ? extensions(host, sizeLimit) : answer(`250 ${host}`));
   }
 
   function reset(): void {
@@ -168,7 +170,10 @@ export function createReception({ host, sizeLimit }: ReceptionOptions): Receptio
     const { text, consumed, ended } = message.read(input);
     input = input.subarray(consumed);
     if (ended) phase = 'end-of-message';
-    if (refusal !== undefined) return;
+    if (refusal !== undefined) {
+      steps.push({ type: 'skip' });
+      return;
+    }
     if (sizeLimit > 0 && message.size() > sizeLimit) refusal = ANSWERS.tooLarge;
     else if (message.isFaulty()) refusal = ANSWERS.notText;
     if (refusal !== undefined) steps.push({ type: 'discard' });
@@ -227,7 +232,10 @@ export function createReception({ host, sizeLimit }: ReceptionOptions): Receptio
 
   return {
     fromClient: (bytes) => {
-      input = input.length === 0 ? Buffer.from(bytes) : Buffer.concat([input, bytes]);
+      const first = input.length === 0;
+      if (room.length < bytes.length) room = Buffer.allocUnsafeSlow(bytes.length);
+      if (first) room.set(bytes);
+      input = first ? room.subarray(0, bytes.length) : Buffer.concat([input, bytes]);
     },
     clientEnded: () => {
       clientGone = true;

@@ -40,3 +40,20 @@ export const ANSWERS = {
 export function answer(...lines: readonly string[]): Buffer {
   return Buffer.from(`${lines.join('\r\n')}\r\n`, 'latin1');
 }
+
+/**
+ * The answer to EHLO: PIPELINING (RFC 2920), 8BITMIME (RFC 6152), ENHANCEDSTATUSCODES (RFC 2034), SIZE
+ * (RFC 1870) and HELP.
+ *
+ * @param sizeLimit in octets; 0 for none.
+ */
+export function extensions(host: string, sizeLimit: number): Buffer {
+  return answer(
+    `250-${host}`,
+    '250-PIPELINING',
+    '250-8BITMIME',
+    '250-ENHANCEDSTATUSCODES',
+    `250-SIZE ${sizeLimit}`,
+    '250 HELP',
+  );
+}

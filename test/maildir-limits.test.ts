@@ -1,0 +1,142 @@
+/** smtpd-maildir as a process: its limits, and how it ends. */
+
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { describe, it } from 'node:test';
+import { filesIn, newMaildir, startServer, TO_DATA, textsIn } from './maildir/server.ts';
+import { statusOf } from './support/processes.ts';
+
+/** The most memory that a process has had, in KiB. */
+function peakMemory(pid: number): number {
+  return Number.parseInt(statusOf(pid, 'VmHWM'), 10);
+}
+
+/**
+ * How much more memory than at the greeting the server may have, in KiB. It keeps no more than one read; the
+ * rest is what has not been collected yet.
+ */
+const GROWTH = 48 * 1024;
+
+describe('smtpd-maildir is bounded', () => {
+  it('in memory when a message is large', async (t) => {
+    const maildir = newMaildir(t);
+    const server = startServer(t, { args: [maildir] });
+    await server.hears(/^220 /m);
+    const before = peakMemory(server.pid);
+    const line = 'x'.repeat(78);
+    server.say(...TO_DATA);
+    server.say(`${line}\r\n`.repeat(250_000).concat('.'));
+    await server.hears(/^250 2\.0\.0 /m);
+    const after = peakMemory(server.pid);
+    assert.ok(after - before < GROWTH, `${before} KiB before, ${after} KiB after`);
+    server.say('QUIT');
+    assert.equal(await server.ended, 0);
+    assert.equal(textsIn(maildir)[0], `${line}\n`.repeat(250_000));
+  });
+
+  it('in memory and in time when the client does not read the replies', async (t) => {
+    const maildir = newMaildir(t);
+    const server = startServer(t, { args: ['-t', '1', maildir] });
+    await server.hears(/^220 /m);
+    const before = peakMemory(server.pid);
+    server.process.stdout?.pause();
+    server.say('HELP\r\n'.repeat(1_000_000));
+    let after = before;
+    const watch = setInterval(() => {
+      after = peakMemory(server.pid);
+    }, 100);
+    server.process.on('exit', () => {
+      clearInterval(watch);
+      server.process.stdout?.resume();
+    });
+    assert.equal(await server.ended, 1);
+    assert.ok(after - before < GROWTH, `${before} KiB before, ${after} KiB after`);
+  });
+
+  it('in memory when a line does not end', async (t) => {
+    const maildir = newMaildir(t);
+    const server = startServer(t, { args: [maildir] });
+    await server.hears(/^220 /m);
+    const before = peakMemory(server.pid);
+    server.say('x'.repeat(100_000_000), 'NOOP');
+    await server.hears(/^500 5\.5\.2 .*\r\n250 2\.0\.0 /m);
+    const after = peakMemory(server.pid);
+    assert.ok(after - before < GROWTH, `${before} KiB before, ${after} KiB after`);
+  });
+
+  it('in time when the client says nothing', async (t) => {
+    const maildir = newMaildir(t);
+    const server = startServer(t, { args: ['-t', '1', maildir] });
+    server.say(...TO_DATA, 'half');
+    await server.hears(/^421 4\.4\.2 .*\r\n/m);
+    server.process.stdin?.end();
+    assert.equal(await server.ended, 1);
+    assert.deepEqual([filesIn(maildir, 'tmp'), filesIn(maildir, 'new')], [[], []]);
+  });
+
+  it('in time when a command trickles in', async (t) => {
+    const maildir = newMaildir(t);
+    const server = startServer(t, { args: ['-t', '1', maildir] });
+    await server.hears(/^220 /m);
+    const trickle = setInterval(() => server.process.stdin?.write('x'), 100);
+    await server.hears(/^421 4\.4\.2 /m);
+    clearInterval(trickle);
+    server.process.stdin?.end();
+    assert.equal(await server.ended, 1);
+  });
+});
+
+describe('smtpd-maildir ends', () => {
+  it('with 0 when the client hangs up between messages', async (t) => {
+    const server = startServer(t, { args: [newMaildir(t)] });
+    await server.ask('EHLO me', /^250 HELP/m);
+    server.process.stdin?.end();
+    assert.equal(await server.ended, 0);
+    assert.equal(server.stderr(), '');
+  });
+
+  it('with 0 after QUIT, though the client does not hang up', async (t) => {
+    const server = startServer(t, { args: [newMaildir(t)] });
+    await server.ask('QUIT', /^221 /m);
+    assert.equal(await server.ended, 0);
+  });
+
+  it('with 100 when it is used wrongly', async (t) => {
+    const maildir = newMaildir(t);
+    const wrong: [string[], NodeJS.ProcessEnv, RegExp][] = [
+      [[], {}, /: no Maildir named\n$/],
+      [[''], {}, /: no Maildir named\n$/],
+      [[maildir, 'more'], {}, /: more\n$/],
+      [['-t', '0', maildir], {}, /: --timeout takes a whole number /],
+      [['--size', 'big', maildir], {}, /: --size takes a whole number /],
+      [['-x', maildir], {}, /'-x'/],
+      [[maildir], { DATABYTES: '1k' }, /: DATABYTES is no number: 1k\n$/],
+    ];
+    for (const [args, environment, message] of wrong) {
+      const server = startServer(t, { args, environment });
+      assert.equal(await server.ended, 100);
+      assert.match(server.stderr(), /^smtpd-maildir: fatal: wrong usage: /);
+      assert.match(server.stderr(), message);
+    }
+  });
+
+  it('with 111 when there can be no Maildir', async (t) => {
+    const maildir = newMaildir(t);
+    writeFileSync(maildir, '');
+    const server = startServer(t, { args: [maildir] });
+    assert.equal(await server.ended, 111);
+    assert.match(
+      server.stderr(),
+      /^smtpd-maildir: fatal: unable to make the Maildir .*: (ENOTDIR|EEXIST)\n$/,
+    );
+    assert.equal(server.unread(), '');
+  });
+
+  it('with 111 when there is no client', async (t) => {
+    for (const script of ['"$@" <&-', '"$@" >&-', '"$@" </dev/null', '"$@" >/dev/null']) {
+      const server = startServer(t, { args: [newMaildir(t)], script });
+      assert.equal(await server.ended, 111, script);
+      assert.match(server.stderr(), /^smtpd-maildir: fatal: unable to use descriptors 0 and 1, /);
+    }
+  });
+});
