@@ -7,7 +7,7 @@ import { isNonBlocking, targetOf, until } from './support/processes.ts';
 import { openScene, type SceneOptions } from './support/puppet.ts';
 import { hear, startTls } from './support/tls-client.ts';
 
-describe('the control socket of ucspi-tlsd', { concurrency: 4 }, () => {
+describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
   let certificates: CertificateMaker;
   let scene: SceneOptions;
   before(() => {
@@ -122,8 +122,9 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4 }, () => {
     client.write('RSET\r\nMAIL FROM:<eve@example.org>\r\n');
     const refused = assert.rejects(startTls(client));
     await puppet.write('control', 'y');
-    await refused;
     assert.equal((await puppet.readAll('read')).length, 0);
+    puppet.exit(0);
+    await refused;
   });
 
   it('holds nothing of the connection once the program has closed it: the client sees the end', async (t) => {

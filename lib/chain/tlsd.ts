@@ -160,16 +160,15 @@ function readCommand(control: Socket): Promise<string | undefined> {
 async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: TlsVariables }) | undefined> {
   const { options, environment, credentials, program, report } = tlsd;
   const remote = remoteAddress(environment);
-  const connection = openConnection();
-  // Only a wire of our own tells whether the end of the connection came before that of TLS.
-  const wire = options.insistsOnCloseNotify ? wrap(connection) : connection;
-  const watch = new AbortController();
-  void program.ended.then(() => {
-    if (!watch.signal.aborted) connection.destroy();
-  });
+  let isDone = false;
   try {
+    const connection = openConnection();
+    void program.ended.then(() => {
+      if (!isDone) connection.destroy();
+    });
+    // Only a wire of our own tells whether the end of the connection came before that of TLS.
+    const wire = options.insistsOnCloseNotify ? wrap(connection) : connection;
     const socket = await shakeHands(wire, credentials, options);
-    watch.abort();
     const variables = describeSession(socket);
     report.info(`TLS with ${remote}: ${describeTls(variables)}`);
     if (options.insistsOnCloseNotify) {
@@ -186,17 +185,27 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
     };
   } catch (error) {
     report.warning(`unable to start TLS with ${remote}: ${errorCode(error)}`);
-    connection.destroy();
     return undefined;
+  } finally {
+    isDone = true;
   }
 }
 
-/** Calls back when the connection ends before TLS has said that it does. */
+/** Calls back when the connection ends before TLS has said that it does, and all that came is read. */
 function insistOnCloseNotify(wire: Duplex, socket: TLSSocket, missing: () => void): void {
+  let hasEnded = false;
   let cut = false;
-  wire.on('end', () => {
-    cut = true;
+  // Before the TLS engine learns of it.
+  wire.prependListener('end', () => {
+    hasEnded = true;
   });
+  // The moment to look is when the engine puts the end behind what it has decrypted. The event comes later,
+  // when all that is read: by then the end of the connection has come in any case.
+  const push = socket.push;
+  socket.push = (...args) => {
+    if (args[0] === null) cut = hasEnded;
+    return push.apply(socket, args);
+  };
   socket.on('end', () => {
     if (cut) missing();
   });

@@ -162,7 +162,11 @@ function list(directory: string): string[] {
 }
 
 function parseKey(bytes: Buffer): KeyObject {
-  if (isPem(bytes)) return createPrivateKey(bytes);
+  if (isPem(bytes)) {
+    // OpenSSL's own word for it depends on the version, and none of them is this one.
+    if (bytes.includes('ENCRYPTED')) throw new Error('it is encrypted');
+    return createPrivateKey(bytes);
+  }
   for (const type of ['pkcs8', 'sec1'] as const) {
     try {
       return createPrivateKey({ key: bytes, format: 'der', type });

@@ -16,7 +16,7 @@ export interface Digest {
 /** A program that ucspi-tlsd runs, in the hand of a test. */
 export interface Puppet {
   readonly pid: number;
-  /** Its parent: ucspi-tlsd. */
+  /** The process number of its parent, ucspi-tlsd. */
   readonly parent: number;
   readonly environment: NodeJS.ProcessEnv;
   /** What comes next; empty at the end. */
@@ -167,8 +167,8 @@ function createPuppet(
       return Buffer.concat(all);
     },
     write: async (to, bytes) => {
-      const data = Buffer.from(bytes as string, 'latin1').toString('base64');
-      await order('write', { fd: numbers[to], data });
+      const data = typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : Buffer.from(bytes);
+      await order('write', { fd: numbers[to], data: data.toString('base64') });
     },
     close: async (what) => {
       await order('close', { fd: numbers[what] });

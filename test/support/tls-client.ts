@@ -101,6 +101,7 @@ export function tap(client: Socket): Tap {
 
 function recordTypes(bytes: Buffer): number[] {
   const types: number[] = [];
-  for (let at = 0; at + 5 <= bytes.length; at += 5 + bytes.readUInt16BE(at + 3)) types.push(bytes.readUInt8(at));
+  for (let at = 0; at + 5 <= bytes.length; at += 5 + bytes.readUInt16BE(at + 3))
+    types.push(bytes.readUInt8(at));
   return types;
 }
