@@ -20,8 +20,7 @@ for (const server of SERVER_NAMES) {
       const first = await run.smtpd();
       await client.startTls();
       assert.match(await client.ask('EHLO client'), /^250-smtpd-script\n/);
-      const second = await run.smtpd();
-      assert.notEqual(second, first);
+      await run.smtpd(first);
       await until('the first smtpd is gone', () => isGone(first));
       client.say('QUIT');
       assert.equal(await client.rest(), '221 2.0.0 Bye\r\n');
@@ -82,7 +81,7 @@ describe('the environment of the second smtpd', { concurrency: 4 }, () => {
     await client.reply();
     await client.startTls();
     const environment = JSON.parse((await client.ask('XDO environment')).slice(4));
-    const names = Object.keys(environment).filter((name) => name.startsWith('SSL'));
+    const names = Object.keys(environment).filter((name) => /^SSL_(?!CERT_)/.test(name));
     assert.deepEqual(names.sort(), ['SSL_CIPHER', 'SSL_PROTOCOL']);
   });
 });
@@ -130,7 +129,10 @@ describe('a second smtpd', { concurrency: 4 }, () => {
       client.end();
       assert.equal(await run.status(), status);
       await run.allGone();
-      assertOneLine(run.served.stderr(), new RegExp(`warning: smtpd did not greet a second time: ${why}$`, 'm'));
+      assertOneLine(
+        run.served.stderr(),
+        new RegExp(`warning: smtpd did not greet a second time: ${why}$`, 'm'),
+      );
     });
   }
 

@@ -10,7 +10,7 @@ import { statusOf, until } from './support/processes.ts';
 import { assertOneLine, runShim, SERVER_NAMES, type ShimRun } from './support/shim.ts';
 
 /** What the shim alone has said. */
-function ours(run: ShimRun): string {
+function ours(run: Pick<ShimRun, 'served'>): string {
   return run.served.stderr().replaceAll(/^ucspi-tlsd: .*\n/gm, '');
 }
 
@@ -165,12 +165,18 @@ describe('in the dialogue, -t 1', { concurrency: 4 }, () => {
   });
 
   it('ends one in which smtpd greets in half a line', async (t) => {
-    const { client } = await runShim(t, { options: ['-t', '1'], smtpd: ['--start=write 220 hal; await-end; exit 0'] });
+    const { client } = await runShim(t, {
+      options: ['-t', '1'],
+      smtpd: ['--start=write 220 hal; await-end; exit 0'],
+    });
     assert.match(await client.rest(), /^421 4\.4\.2 [^\n]*\n$/);
   });
 
   it('ends one in which smtpd never answers RSET, and there is no TLS', async (t) => {
-    const { client, ...run } = await runShim(t, { options: ['-t', '1'], smtpd: ['--on=RSET:await-end; exit 0'] });
+    const { client, ...run } = await runShim(t, {
+      options: ['-t', '1'],
+      smtpd: ['--on=RSET:await-end; exit 0'],
+    });
     await client.reply();
     assert.match(await client.ask('STARTTLS'), /^421 4\.4\.2 /);
     client.end();

@@ -66,8 +66,12 @@ export function offerChainTls(chain: ChainTls): TlsOffer {
 /** Reads the answer to `Y`, and not a byte more than came with it. */
 function readAnswer(source: Source, patience: number, hurry: Promise<void>): Promise<Answer> {
   let received = Buffer.alloc(0);
+  let settled = false;
   return new Promise((resolve, reject) => {
     const fail = (why: string): void => {
+      // Told to end after the answer: the source may be that of the TLS session by now.
+      if (settled) return;
+      settled = true;
       watch.stop();
       source.close();
       reject(new Error(why));
@@ -79,6 +83,7 @@ function readAnswer(source: Source, patience: number, hurry: Promise<void>): Pro
         received = Buffer.concat([received, bytes]);
         const answer = parseAnswer(received);
         if (answer !== undefined) {
+          settled = true;
           watch.stop();
           source.pause();
           resolve(answer);

@@ -29,8 +29,12 @@ export function swallowGreeting(smtpd: Child, silence: number, hurry: Promise<vo
   const reader = createLineReader();
   const said: Buffer[] = [];
   let octets = 0;
+  let settled = false;
   return new Promise((resolve) => {
     const settle = (greeting: Greeting): void => {
+      // Told to end after the greeting: the source is the relay's by now.
+      if (settled) return;
+      settled = true;
       watch.stop();
       smtpd.source.pause();
       resolve(greeting);

@@ -65,11 +65,16 @@ export function startSession(options: SessionOptions): Session {
   const hurry = new Promise<void>((resolve) => {
     giveUp = resolve;
   });
-  let terminated = false;
+  let startEnding: () => void = () => {};
+  const ending = new Promise<void>((resolve) => {
+    startEnding = resolve;
+  });
+  let terminated: NodeJS.Signals | undefined;
 
   function startSmtpd(environment: NodeJS.ProcessEnv): Child {
     const child = startChild(options.command, environment);
     children.push(child);
+    if (terminated !== undefined) child.kill(terminated);
     return child;
   }
 
@@ -91,7 +96,8 @@ export function startSession(options: SessionOptions): Session {
     }
     let tlsClient: TlsClient;
     try {
-      tlsClient = await tls.start(hurry);
+      // smtpd is told to end as soon as we are, so there is nobody any more to do a handshake for.
+      tlsClient = await tls.start(ending);
     } catch (error) {
       report.warning(`unable to start TLS: ${error instanceof Error ? error.message : String(error)}`);
       return close(client, smtpd);
@@ -149,10 +155,10 @@ export function startSession(options: SessionOptions): Session {
     const wasKilled = end?.signal !== undefined;
     if (reason === 'too-silent') report.warning('nothing passed for too long, closing');
     else if (reason === 'output-ended' && !wasKilled && said) return undefined;
-    else if (!terminated) reportEnd(report, 'smtpd ended in mid-session', end);
+    else if (terminated === undefined) reportEnd(report, 'smtpd ended in mid-session', end);
     if (!atLineStart) return undefined;
     if (reason === 'too-silent') return REPLIES.tooSlow;
-    return terminated ? REPLIES.shuttingDown : REPLIES.smtpdFailed;
+    return terminated === undefined ? REPLIES.smtpdFailed : REPLIES.shuttingDown;
   }
 
   let lastResort: NodeJS.Timeout | undefined;
@@ -161,8 +167,9 @@ export function startSession(options: SessionOptions): Session {
     ended,
     terminate: (signal) => {
       for (const child of children) child.kill(signal);
-      if (terminated) return;
-      terminated = true;
+      if (terminated !== undefined) return;
+      terminated = signal;
+      startEnding();
       lastResort = setTimeout(() => {
         for (const child of children) child.kill('SIGKILL');
         giveUp();

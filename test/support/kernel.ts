@@ -9,7 +9,8 @@ import { readFileSync } from 'node:fs';
 export function unreadOctets(port: number, peer: number): number {
   for (const line of readFileSync('/proc/net/tcp', 'latin1').split('\n')) {
     const [, local = '', remote = '', , queues = ''] = line.trim().split(/\s+/);
-    if (portOf(local) === port && portOf(remote) === peer) return Number.parseInt(queues.split(':')[1] ?? '', 16);
+    if (portOf(local) === port && portOf(remote) === peer)
+      return Number.parseInt(queues.split(':')[1] ?? '', 16);
   }
   throw new Error(`no connection from ${port} to ${peer}`);
 }

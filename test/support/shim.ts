@@ -44,8 +44,8 @@ export interface ShimRun {
   readonly served: Served;
   /** The process of the shim. */
   shim(): Promise<number>;
-  /** The process of the smtpd that was started last. */
-  smtpd(): Promise<number>;
+  /** The process of the smtpd that was started last; waits for another than `before`. */
+  smtpd(before?: number): Promise<number>;
   /** All that smtpd-script has read so far. */
   record(): string;
   /** Settles when smtpd-script has read that. */
@@ -73,15 +73,19 @@ export async function runShim(t: TestContext, setup: ShimSetup = {}): Promise<Sh
   const seen = new Set<number>();
   t.after(() => cleanUp(client, chain, [served.pid, ...seen], folder));
 
-  /** The process that was started last of those that another has started. */
-  async function youngest(parent: number, what: string): Promise<number> {
-    let child: number | undefined;
+  /** The process that was started last of those that another has started and `isIt` knows. */
+  async function youngest(
+    parent: number,
+    what: string,
+    isIt: (command: string, pid: number) => boolean,
+  ): Promise<number> {
+    let child = 0;
     await until(`there is ${what}`, () => {
-      child = childrenOf(parent).at(-1);
-      return child !== undefined;
+      child = tryChildrenOf(parent).findLast((one) => isIt(commandOf(one), one)) ?? 0;
+      return child !== 0;
     });
-    seen.add(child ?? 0);
-    return child ?? 0;
+    seen.add(child);
+    return child;
   }
 
   const run: ShimRun = {
@@ -89,8 +93,17 @@ export async function runShim(t: TestContext, setup: ShimSetup = {}): Promise<Sh
     port: chain.port,
     clientPort: (client.socket() as Socket).localPort ?? 0,
     served,
-    shim: () => youngest(served.pid, 'a shim'),
-    smtpd: async () => youngest(await run.shim(), 'an smtpd'),
+    shim: () => youngest(served.pid, 'a shim', (command) => command.split('\0')[1] === shim[0]),
+    smtpd: async (before) => {
+      const parent = await run.shim();
+      // Between fork and exec it looks like its parent.
+      const own = commandOf(parent);
+      return youngest(
+        parent,
+        'an smtpd',
+        (command, pid) => command !== '' && command !== own && pid !== before,
+      );
+    },
     record: () => readIfThere(recordFile),
     hasRead: (text) => until(`smtpd reads ${text}`, () => run.record().includes(text)),
     status: async () => {
@@ -116,7 +129,12 @@ function readIfThere(file: string): string {
   }
 }
 
-async function cleanUp(client: SmtpClient, chain: Chain, pids: readonly number[], folder: string): Promise<void> {
+async function cleanUp(
+  client: SmtpClient,
+  chain: Chain,
+  pids: readonly number[],
+  folder: string,
+): Promise<void> {
   client.destroy();
   const all = new Set(pids);
   // Sets grow while they are walked: children of children are found, too.
@@ -132,6 +150,11 @@ function tryChildrenOf(pid: number): number[] {
   } catch {
     return [];
   }
+}
+
+/** The command line of a process, the words ended by NUL; empty for a zombie. */
+function commandOf(pid: number): string {
+  return readIfThere(`/proc/${pid}/cmdline`);
 }
 
 function tryKill(pid: number): void {

@@ -20,27 +20,30 @@ const KINDS: Readonly<Record<string, Traits>> = {
   'one-descriptor': { ...S6, numbers: { control: 3, read: 3, write: 3 }, closesControl: false },
   /** The connection is not read before SIGUSR1. */
   late: { ...S6, waits: true },
-  'never-answers': { ...S6, answer: () => ({ then: 'silence', pieces: [] }) },
-  'half-answers': { ...S6, answer: (right) => ({ then: 'silence', pieces: [right.subarray(0, -1)] }) },
-  'closes-in-answer': { ...S6, answer: (right) => ({ then: 'close', pieces: [right.subarray(0, -1)] }) },
-  garbage: { ...S6, answer: () => ({ then: 'close', pieces: [Buffer.alloc(4096, 0xfe)] }) },
-  'too-much': { ...S6, answer: () => ({ then: 'silence', pieces: [Buffer.alloc(1_000_000, 'A')] }) },
-  dies: { ...S6, answer: () => ({ then: 'die', pieces: [] }) },
-  empty: { ...S6, answer: () => ({ then: 'session', pieces: [Buffer.from('\0\0')] }) },
+  'never-answers': { ...S6, answer: () => ({ next: 'silence', pieces: [] }) },
+  'half-answers': { ...S6, answer: (right) => ({ next: 'silence', pieces: [right.subarray(0, -1)] }) },
+  'closes-in-answer': { ...S6, answer: (right) => ({ next: 'close', pieces: [right.subarray(0, -1)] }) },
+  garbage: { ...S6, answer: () => ({ next: 'close', pieces: [Buffer.alloc(4096, 0xfe)] }) },
+  'too-much': { ...S6, answer: () => ({ next: 'silence', pieces: [Buffer.alloc(1_000_000, 'A')] }) },
+  dies: { ...S6, answer: () => ({ next: 'die', pieces: [] }) },
+  empty: { ...S6, answer: () => ({ next: 'session', pieces: [Buffer.from('\0\0')] }) },
   'byte-by-byte': {
     ...S6,
-    answer: (right) => ({ then: 'session', pieces: Array.from(right, (octet) => Buffer.from([octet])) }),
+    answer: (right) => ({ next: 'session', pieces: Array.from(right, (octet) => Buffer.from([octet])) }),
   },
   nameless: {
     ...S6,
-    answer: () => ({ then: 'session', pieces: [Buffer.from('=value\0no name\0SSL_PROTOCOL=TLSv9\0\0')] }),
+    answer: () => ({ next: 'session', pieces: [Buffer.from('=value\0no name\0SSL_PROTOCOL=TLSv9\0\0')] }),
   },
   forger: {
     ...S6,
     describe: () => [
       ['SSL_PROTOCOL', 'TLSv1.3'],
       ['SSL_CIPHER', 'A'],
-      ['SSL_PEER_CERT_SUBJECT', 'CN=eve\nsmtpd-starttls-proxy-io: info: TLS with 10.0.0.1\x1b[2J\x7f\u009b\u2028'],
+      [
+        'SSL_PEER_CERT_SUBJECT',
+        'CN=eve\nsmtpd-starttls-proxy-io: info: TLS with 10.0.0.1\x1b[2J\x7f\u009b\u2028',
+      ],
     ],
   },
 };

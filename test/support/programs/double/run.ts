@@ -32,7 +32,7 @@ async function serveTls(traits: Traits, program: Program, released: Promise<void
   }
   if (traits.waits === true) await released;
   // Not before the program's word: until then the connection is its own.
-  const connection = new Socket({ fd: 0, allowHalfOpen: true });
+  const connection = new Socket({ fd: 0 });
   const client = await shakeHands(connection);
   if (client === undefined) {
     // As the death of the server would: the signal first, then the descriptors.
@@ -75,7 +75,11 @@ async function shakeHands(connection: Socket): Promise<TLSSocket | undefined> {
     rejectUnauthorized: false,
   });
   return new Promise((resolve) => {
-    server.on('secureConnection', resolve);
+    server.on('secureConnection', (socket) => {
+      // Not before: an end in the middle of the handshake would be waited out.
+      socket.allowHalfOpen = true;
+      resolve(socket);
+    });
     server.on('tlsClientError', () => {
       connection.destroy();
       resolve(undefined);
@@ -87,11 +91,11 @@ async function shakeHands(connection: Socket): Promise<TLSSocket | undefined> {
 /** Returns false when there is to be no session after it. */
 function answer(traits: Traits, { control }: Program, client: TLSSocket): boolean {
   const right = writeAnswer(traits.describe(client));
-  const { then, pieces } = traits.answer?.(right) ?? { then: 'session', pieces: [right] };
+  const { next, pieces } = traits.answer?.(right) ?? { next: 'session', pieces: [right] };
   for (const piece of pieces) control.write(piece);
-  if (then === 'die') process.kill(process.pid, 'SIGKILL');
-  if (then === 'close' || (then === 'session' && traits.closesControl)) control.end();
-  return then === 'session';
+  if (next === 'die') process.kill(process.pid, 'SIGKILL');
+  if (next === 'close' || (next === 'session' && traits.closesControl)) control.end();
+  return next === 'session';
 }
 
 async function relay({ said, hears, process: program }: Program, client: TLSSocket): Promise<void> {

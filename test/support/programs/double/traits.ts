@@ -24,13 +24,13 @@ export interface Traits {
 /** An answer that is not what it should be. */
 export type Answer =
   /** These bytes, one write each, and then the session. */
-  | { readonly then: 'session'; readonly pieces: readonly Buffer[] }
+  | { readonly next: 'session'; readonly pieces: readonly Buffer[] }
   /** These bytes, and then the control socket is closed. */
-  | { readonly then: 'close'; readonly pieces: readonly Buffer[] }
+  | { readonly next: 'close'; readonly pieces: readonly Buffer[] }
   /** These bytes, and never another. */
-  | { readonly then: 'silence'; readonly pieces: readonly Buffer[] }
+  | { readonly next: 'silence'; readonly pieces: readonly Buffer[] }
   /** The server dies with these bytes on their way. */
-  | { readonly then: 'die'; readonly pieces: readonly Buffer[] };
+  | { readonly next: 'die'; readonly pieces: readonly Buffer[] };
 
 /** Writes an answer as the convention has it. */
 export function writeAnswer(names: Names): Buffer {

@@ -16,7 +16,7 @@ export interface Input {
 
 /** Reads standard input; `heard` is told of everything. */
 export function createInput(heard: (bytes: Buffer) => void): Input {
-  let pending = Buffer.alloc(0);
+  let pending: Buffer = Buffer.alloc(0);
   let over = false;
   let wake: () => void = () => {};
   /** What was read ahead and is not asked for yet. */
