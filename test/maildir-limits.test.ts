@@ -15,7 +15,7 @@ function peakMemory(pid: number): number {
  * How much more memory than at the greeting the server may have, in KiB. It keeps no more than one read; the
  * rest is what has not been collected yet.
  */
-const GROWTH = 48 * 1024;
+const GROWTH = 32 * 1024;
 
 describe('smtpd-maildir is bounded', () => {
   it('in memory when a message is large', async (t) => {

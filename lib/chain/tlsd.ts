@@ -122,6 +122,9 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
   const [control, toProgram, fromProgram] = program.descriptors;
   if (control === undefined || toProgram === undefined || fromProgram === undefined) return;
   for (const socket of program.descriptors) socket.on('error', () => {});
+  // From the beginning, because an end that nobody hears does not come again: a program may have closed
+  // one of them when the handshake is done.
+  const child = { ...program, source: sourceOfStream(fromProgram), sink: sinkOfStream(toProgram) };
 
   const command = await readCommand(control);
   if (command !== START_TLS && command !== START_TLS_AND_DESCRIBE) {
@@ -139,7 +142,7 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
   control.end();
   await relay({
     client,
-    child: { ...program, source: sourceOfStream(fromProgram), sink: sinkOfStream(toProgram) },
+    child,
     rest: { client: Buffer.alloc(0), child: Buffer.alloc(0) },
     silence: undefined,
     patience: PATIENCE,

@@ -214,7 +214,8 @@ export function createReception({ host, sizeLimit }: ReceptionOptions): Receptio
   /** Gives the line reader one line and no more, because what is behind it may be a message. */
   function takeLine(): void {
     const end = input.indexOf(LF) + 1 || input.length;
-    lines.push(input.subarray(0, end));
+    // Of a line that is too long, no more than shows that it is: to copy all of it takes memory.
+    lines.push(input.subarray(Math.max(0, end - COMMAND_LIMIT - 1), end));
     input = input.subarray(end);
     const line = lines.peek();
     if (line === undefined) return;

@@ -67,11 +67,12 @@ export function createLineReader(limit: number = LINE_LIMIT): LineReader {
     const skipped = Math.min(toSkip, bytes.length);
     toSkip -= skipped;
     let rest = bytes.subarray(skipped);
-    if (clearing) {
+    // The rest of a line that nobody will see is not even copied.
+    if (length === 0 && (clearing || overlong)) {
       const end = rest.indexOf(LF);
       if (end < 0) return;
+      rest = rest.subarray(clearing ? end + 1 : end);
       clearing = false;
-      rest = rest.subarray(end + 1);
     }
     pending = pending.length === 0 ? Buffer.from(rest) : Buffer.concat([pending, rest]);
     findEnd();
