@@ -85,7 +85,7 @@ export function createModel(stream: string, options: DialogueOptions): Model {
     let lineEnd = smtpdText.indexOf('\n', smtpd);
     if (lineEnd < 0) {
       if (!smtpdIsGone || smtpd === smtpdText.length) return false;
-      smtpdText += '\r\n';
+      smtpdText += '\n';
       lineEnd = smtpdText.length - 1;
     }
     const raw = smtpdText.slice(smtpd, lineEnd + 1);
@@ -204,10 +204,9 @@ export function createModel(stream: string, options: DialogueOptions): Model {
       smtpdIsGone = true;
     },
     timedOut: () => {
-      if (verdict === '') {
-        ours(REPLIES.tooSlow);
-        end('close');
-      }
+      if (verdict !== '') return;
+      if (!free() || lastCode !== '221') ours(REPLIES.tooSlow);
+      end('close');
     },
     settle: () => {
       while (verdict === '' && (hearSmtpd() || hearSmtpdEnd() || hearClient()));
