@@ -1,6 +1,5 @@
 import type { Socket } from 'node:net';
-import { Duplex } from 'node:stream';
-import type { TLSSocket } from 'node:tls';
+import type { Duplex } from 'node:stream';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import { readPrivileges } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
@@ -11,6 +10,7 @@ import { openConnection, releaseConnection } from '../stream/connection.ts';
 import { GRACE } from '../stream/end-child.ts';
 import { relay } from '../stream/relay.ts';
 import { after } from '../stream/time.ts';
+import { insistOnCloseNotify, wireOver } from '../tls/close-notify.ts';
 import { type Credentials, loadCredentials, withoutTlsVariables } from '../tls/credentials.ts';
 import { describeSession } from '../tls/description.ts';
 import { type HandshakeOptions, shakeHands } from '../tls/handshake.ts';
@@ -169,8 +169,7 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
     void program.ended.then(() => {
       if (!isDone) connection.destroy();
     });
-    // Only a wire of our own tells whether the end of the connection came before that of TLS.
-    const wire = options.insistsOnCloseNotify ? wrap(connection) : connection;
+    const wire = options.insistsOnCloseNotify ? wireOver(connection) : connection;
     const socket = await shakeHands(wire, credentials, options);
     const variables = describeSession(socket);
     report.info(`TLS with ${remote}: ${describeTls(variables)}`);
@@ -192,30 +191,6 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
   } finally {
     isDone = true;
   }
-}
-
-/** Calls back when the connection ends before TLS has said that it does, and all that came is read. */
-function insistOnCloseNotify(wire: Duplex, socket: TLSSocket, missing: () => void): void {
-  let hasEnded = false;
-  let cut = false;
-  // Before the TLS engine learns of it.
-  wire.prependListener('end', () => {
-    hasEnded = true;
-  });
-  // The moment to look is when the engine puts the end behind what it has decrypted. The event comes later,
-  // when all that is read: by then the end of the connection has come in any case.
-  const push = socket.push;
-  socket.push = (...args) => {
-    if (args[0] === null) cut = hasEnded;
-    return push.apply(socket, args);
-  };
-  socket.on('end', () => {
-    if (cut) missing();
-  });
-}
-
-function wrap(connection: Duplex): Duplex {
-  return Duplex.from({ readable: connection, writable: connection });
 }
 
 /** Ends our side of the connection below TLS, which does not learn of it. */

@@ -19,6 +19,12 @@ export interface Conversation {
 }
 
 /**
+ * How much is gathered to be said to a client at once, in octets, and a line. A reply of many lines should
+ * come in one packet: there are clients that read no further.
+ */
+const PIECE = 16384;
+
+/**
  * Drives a dialogue: carries bytes into it and its steps out, until the verdict.
  *
  * Steps wait while a side does not take what was written to it, and then nobody is read: that is what
@@ -29,6 +35,11 @@ export function converse(conversation: Conversation): Promise<Verdict> {
   const { dialogue, client, smtpd, hurry, report } = conversation;
   const { promise, resolve } = withResolvers<Verdict>();
   let stalled = false;
+  /** What is to be said to the client in one piece. */
+  let words: Buffer[] = [];
+  let octets = 0;
+  /** A step that has to wait until that is said. */
+  let held: Step | undefined;
   let verdict: Verdict | undefined;
   let smtpdEnd: ChildEnd | undefined;
 
@@ -62,10 +73,17 @@ export function converse(conversation: Conversation): Promise<Verdict> {
 
   function advance(): void {
     while (verdict === undefined && !stalled) {
-      const step = dialogue.next();
-      if (step === undefined) break;
-      silence.heard();
-      stalled = !carryOut(step);
+      const step = held ?? dialogue.next();
+      held = undefined;
+      if (step !== undefined) silence.heard();
+      if (step?.type === 'to-client' && octets < PIECE) {
+        words.push(step.bytes);
+        octets += step.bytes.length;
+      } else if (words.length > 0) {
+        held = step;
+        stalled = !sayWords();
+      } else if (step === undefined) break;
+      else stalled = !carryOut(step);
     }
     // From the verdict on both sides are another's: what we still hear of them must not stop it.
     if (verdict !== undefined) return;
@@ -73,6 +91,14 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     smtpd.source.read();
     if (dialogue.wantsClient()) client.source.read();
     else client.source.pause();
+  }
+
+  /** Returns false when the next step has to wait. */
+  function sayWords(): boolean {
+    const piece = Buffer.concat(words);
+    words = [];
+    octets = 0;
+    return client.sink.write(piece);
   }
 
   /** Returns false when the next step has to wait. */

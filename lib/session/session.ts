@@ -69,12 +69,11 @@ export function startSession(options: SessionOptions): Session {
   const ending = new Promise<void>((resolve) => {
     startEnding = resolve;
   });
-  let terminated: NodeJS.Signals | undefined;
+  let terminated = false;
 
   function startSmtpd(environment: NodeJS.ProcessEnv): Child {
     const child = startChild(options.command, environment);
     children.push(child);
-    if (terminated !== undefined) child.kill(terminated);
     return child;
   }
 
@@ -155,10 +154,10 @@ export function startSession(options: SessionOptions): Session {
     const wasKilled = end?.signal !== undefined;
     if (reason === 'too-silent') report.warning('nothing passed for too long, closing');
     else if (reason === 'output-ended' && !wasKilled && said) return undefined;
-    else if (terminated === undefined) reportEnd(report, 'smtpd ended in mid-session', end);
+    else if (!terminated) reportEnd(report, 'smtpd ended in mid-session', end);
     if (!atLineStart) return undefined;
     if (reason === 'too-silent') return REPLIES.tooSlow;
-    return terminated === undefined ? REPLIES.smtpdFailed : REPLIES.shuttingDown;
+    return terminated ? REPLIES.shuttingDown : REPLIES.smtpdFailed;
   }
 
   let lastResort: NodeJS.Timeout | undefined;
@@ -167,8 +166,8 @@ export function startSession(options: SessionOptions): Session {
     ended,
     terminate: (signal) => {
       for (const child of children) child.kill(signal);
-      if (terminated !== undefined) return;
-      terminated = signal;
+      if (terminated) return;
+      terminated = true;
       startEnding();
       lastResort = setTimeout(() => {
         for (const child of children) child.kill('SIGKILL');

@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, type Stats } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, type Stats } from 'node:fs';
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import { type ByteStream, once, type Sink, type Source, sinkOfStream, watchedSource } from './byte-stream.ts';
 
@@ -130,11 +130,21 @@ function isNodesOwn(fd: number, pipe: Stats): boolean {
   // Not performance.timeOrigin: to load that takes a millisecond.
   const started = Date.now() - process.uptime() * 1000;
   if (pipe.ctimeMs < started - CLOCK_TICK_MS) return false;
+  const mode = accessMode(fd);
   for (let other = 3; other < MOST_NODE_DESCRIPTORS; other++) {
     const stats = other === fd ? undefined : tryStat(other);
-    if (stats?.ino === pipe.ino && stats.dev === pipe.dev) return true;
+    if (stats?.ino === pipe.ino && stats.dev === pipe.dev && accessMode(other) !== mode) return true;
   }
   return false;
+}
+
+/** Whether a descriptor reads or writes, as Linux tells; the last octal digit of its flags. */
+function accessMode(fd: number): string | undefined {
+  try {
+    return /^flags:.*(\d)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+  } catch {
+    return undefined;
+  }
 }
 
 /** The stamps of a pipe are taken from a coarser clock than the start of the process. */
