@@ -11,6 +11,7 @@ VERSION  = $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 BINS     = $(PROGRAMS:%=dist/bin/%)
 MANS     = $(PROGRAMS:%=dist/man/%.8)
 FIXTURES = $(patsubst test/support/programs/%.ts,dist/test/%.cjs,$(wildcard test/support/programs/*.ts))
+SUPPORT  = $(shell find test/support -name '*.ts')
 TESTS    = $(sort $(shell find test -name '*.test.ts'))
 SOURCES  = $(shell find lib -name '*.ts')
 
@@ -44,7 +45,7 @@ dist/package.json:
 	printf '{ "type": "commonjs" }\n' > $@
 
 # The programs that tests start: the same way, because some are started for each connection.
-dist/test/%.cjs: test/support/programs/%.ts $(SOURCES) $(TOOLS)
+dist/test/%.cjs: test/support/programs/%.ts $(SUPPORT) $(SOURCES) $(TOOLS)
 	@mkdir -p $(@D)
 	$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --log-level=warning --outfile=$@
 

@@ -119,7 +119,7 @@ describe('a second smtpd', { concurrency: 4 }, () => {
   ] as const) {
     it(`that ${what}: 421 in TLS and one line on stderr`, async (t) => {
       const { client, ...run } = await runShim(t, {
-        options: [...FRESH, '-t', '1'],
+        options: [...FRESH, '-t', '3'],
         smtpd: [`--start-in-tls=${actions}`],
       });
       await client.reply();

@@ -9,6 +9,9 @@ import { unreadOctets } from './support/kernel.ts';
 import { statusOf, until } from './support/processes.ts';
 import { assertOneLine, runShim, SERVER_NAMES, type ShimRun } from './support/shim.ts';
 
+/** So little that a test can wait for it, and enough for two processes to start on a busy machine. */
+const SECONDS = '3';
+
 /** What the shim alone has said. */
 function ours(run: Pick<ShimRun, 'served'>): string {
   return run.served.stderr().replaceAll(/^ucspi-tlsd: .*\n/gm, '');
@@ -67,6 +70,14 @@ describe('the answer of the TLS server', { concurrency: 4 }, () => {
     });
   }
 
+  it('may have the first words of the client behind it, where one descriptor carries both', async (t) => {
+    const { client, ...run } = await runShim(t, { server: 'eager' });
+    await client.reply();
+    await client.startTls();
+    assert.equal(await client.ask('NOOP'), '250 2.0.0 Ok');
+    assert.equal(run.record(), 'RSET\r\nNOOP\r\n');
+  });
+
   for (const [server, why] of [
     ['never-answers', 'the TLS server did not answer in time'],
     ['half-answers', 'the TLS server did not answer in time'],
@@ -75,7 +86,7 @@ describe('the answer of the TLS server', { concurrency: 4 }, () => {
     ['too-much', 'the answer of the TLS server is too long'],
   ] as const) {
     it(`ends the session when it is none: ${server}`, async (t) => {
-      const { client, ...run } = await runShim(t, { server, options: ['-t', '1'] });
+      const { client, ...run } = await runShim(t, { server, options: ['-t', SECONDS] });
       await client.reply();
       await Promise.all([run.shim(), run.smtpd()]);
       await client.startTls();
@@ -135,7 +146,7 @@ describe('the connection', { concurrency: 4 }, () => {
     });
     const secure = connect({ socket: wire, rejectUnauthorized: false });
     await until('the ClientHello has come', () => unreadOctets(run.port, run.clientPort) > 100);
-    process.kill(await run.smtpd(), 'SIGUSR1');
+    await run.release();
     await once(secure, 'secureConnect');
     secure.write('NOOP\r\n');
     assert.equal(String(...(await once(secure, 'data'))), '250 2.0.0 Ok\r\n');
@@ -143,9 +154,9 @@ describe('the connection', { concurrency: 4 }, () => {
   });
 });
 
-describe('in the dialogue, -t 1', { concurrency: 4 }, () => {
+describe('in the dialogue, -t', { concurrency: 4 }, () => {
   it('ends a session in which the client says nothing', async (t) => {
-    const { client, ...run } = await runShim(t, { options: ['-t', '1'] });
+    const { client, ...run } = await runShim(t, { options: ['-t', SECONDS] });
     await client.reply();
     await Promise.all([run.shim(), run.smtpd()]);
     assert.match(await client.rest(), /^421 4\.4\.2 [^\n]*\n$/);
@@ -156,7 +167,7 @@ describe('in the dialogue, -t 1', { concurrency: 4 }, () => {
 
   it('ends one in which smtpd never greets, and smtpd with it', async (t) => {
     const smtpd = ['--start=await-nothing'];
-    const { client, ...run } = await runShim(t, { options: ['-t', '1'], smtpd });
+    const { client, ...run } = await runShim(t, { options: ['-t', SECONDS], smtpd });
     await Promise.all([run.shim(), run.smtpd()]);
     assert.match(await client.rest(), /^421 4\.4\.2 [^\n]*\n$/);
     client.end();
@@ -166,7 +177,7 @@ describe('in the dialogue, -t 1', { concurrency: 4 }, () => {
 
   it('ends one in which smtpd greets in half a line', async (t) => {
     const { client } = await runShim(t, {
-      options: ['-t', '1'],
+      options: ['-t', SECONDS],
       smtpd: ['--start=write 220 hal; await-end; exit 0'],
     });
     assert.match(await client.rest(), /^421 4\.4\.2 [^\n]*\n$/);
@@ -174,7 +185,7 @@ describe('in the dialogue, -t 1', { concurrency: 4 }, () => {
 
   it('ends one in which smtpd never answers RSET, and there is no TLS', async (t) => {
     const { client, ...run } = await runShim(t, {
-      options: ['-t', '1'],
+      options: ['-t', SECONDS],
       smtpd: ['--on=RSET:await-end; exit 0'],
     });
     await client.reply();
@@ -185,7 +196,7 @@ describe('in the dialogue, -t 1', { concurrency: 4 }, () => {
 
   it('does not count in the relay', async (t) => {
     const { client, ...run } = await runShim(t, {
-      options: ['-t', '1', '-T', '2'],
+      options: ['-t', SECONDS, '-T', '4'],
       smtpd: ['--on=NOOP:await-signal; say 250 late'],
     });
     await client.reply();
@@ -196,13 +207,13 @@ describe('in the dialogue, -t 1', { concurrency: 4 }, () => {
   });
 });
 
-describe('in the relay, -T 1', { concurrency: 4 }, () => {
+describe('in the relay, -T', { concurrency: 4 }, () => {
   for (const [what, how] of [
     ['in cleartext', 'HELO'],
     ['in TLS', 'STARTTLS'],
   ] as const) {
     it(`tells a client that says nothing, ${what}`, async (t) => {
-      const { client, ...run } = await runShim(t, { options: ['-T', '1'] });
+      const { client, ...run } = await runShim(t, { options: ['-T', SECONDS] });
       await client.reply();
       await Promise.all([run.shim(), run.smtpd()]);
       if (how === 'HELO') await client.ask('HELO client');
@@ -216,7 +227,7 @@ describe('in the relay, -T 1', { concurrency: 4 }, () => {
   }
 
   it('says nothing in the middle of a line of smtpd', async (t) => {
-    const { client } = await runShim(t, { options: ['-T', '1'] });
+    const { client } = await runShim(t, { options: ['-T', SECONDS] });
     await client.reply();
     await client.ask('HELO client');
     client.say('XDO write 250-half; await-end; exit 0');

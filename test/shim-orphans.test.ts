@@ -90,7 +90,7 @@ describe('no process is left', { concurrency: 4 }, () => {
     const run = await runShim(t, { smtpd: ['--start=await-signal; say 220 late'] });
     await Promise.all([run.shim(), run.smtpd()]);
     run.client.destroy();
-    process.kill(await run.smtpd(), 'SIGUSR1');
+    await run.release();
     assert.equal(await run.status(), 0);
     await run.allGone();
   });
@@ -102,7 +102,7 @@ describe('no process is left', { concurrency: 4 }, () => {
     run.client.say('NOOP');
     await run.hasRead('NOOP');
     run.client.destroy();
-    process.kill(await run.smtpd(), 'SIGUSR1');
+    await run.release();
     assert.equal(await run.status(), 0);
     await run.allGone();
   });

@@ -74,7 +74,7 @@ for (const server of SERVER_NAMES) {
       client.say('MAIL FROM:<a@b>', 'DATA', 'hello', '.', 'QUIT');
       client.end();
       await run.hasRead('DATA');
-      process.kill(await run.smtpd(), 'SIGUSR1');
+      await run.release();
       assert.match(await client.rest(), /^250 [^\n]*\n354 [^\n]*\n250 2\.0\.0 Queued 7\r\n221 [^\n]*\n$/);
       assert.ok([0, 143].includes(await run.status()));
       await run.allGone();

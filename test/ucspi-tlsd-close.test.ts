@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { type CertificateMaker, makeCertificates } from './support/certificate.ts';
 import { serve } from './support/chain.ts';
+import { targetOf, until } from './support/processes.ts';
 import { ours } from './support/programs.ts';
 import { openScene, type SceneOptions } from './support/puppet.ts';
 import { run } from './support/real.ts';
@@ -134,6 +135,27 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         await puppet.write('write', '!');
         puppet.exit(0);
         assert.equal(await heard.all, 'I have not read a word!');
+        assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+        assert.equal(tlsd.stderr(), '');
+      });
+    }
+
+    // Whole records, and one that is not full. How many fit on the way to the program, the kernel decides: in
+    // one of these cases it is all but the last.
+    for (let records = 8; records <= 24; records++) {
+      const size = records * 16384 + 9000;
+      it(`is behind ${size} octets when all is said from both sides and the program has yet to read, with -J`, async (t) => {
+        const { client, tlsd, puppet } = await openScene(t, scene('-J'));
+        await puppet.write('control', 'y');
+        const tls = await startTls(client);
+        const heard = hear(tls);
+        await puppet.close('write');
+        assert.equal(await heard.all, '');
+        await new Promise<void>((resolve) => tls.end('x'.repeat(size), resolve));
+        // Where it has come to the end, ucspi-tlsd lets go of the connection. It need not.
+        await until('', () => targetOf(tlsd.pid, 0) === '/dev/null', 500).catch(() => {});
+        assert.equal((await puppet.hash('read')).size, size);
+        puppet.exit(0);
         assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
         assert.equal(tlsd.stderr(), '');
       });

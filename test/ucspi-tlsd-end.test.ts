@@ -6,7 +6,7 @@ import type { Duplex } from 'node:stream';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { type CertificateMaker, makeCertificates } from './support/certificate.ts';
 import { type Served, serve } from './support/chain.ts';
-import { childrenOf, isGone, until } from './support/processes.ts';
+import { childrenOf, isGone, isNonBlocking, until } from './support/processes.ts';
 import { ours } from './support/programs.ts';
 import { connectTcp, openScene, type Scene } from './support/puppet.ts';
 import { run } from './support/real.ts';
@@ -45,6 +45,9 @@ const STAGES: Readonly<Record<string, (scene: Scene) => Promise<Duplex>>> = {
     tls.write('a line without an e');
     assert.equal((await puppet.read('read')).toString(), 'a line without an e');
     await puppet.write('write', '250 half a rep');
+    // Heard, so that nothing is under way when the client goes: where Node's TLS engine loses the tickets that
+    // it sends after the handshake, it never tells of it, and the client counts as slow for five minutes.
+    assert.equal(await hear(tls).octets(14), '250 half a rep');
     return tls;
   },
 };
@@ -60,7 +63,7 @@ describe('the exit status of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, (
       const heard = hear(await reach(scene)).all;
       scene.puppet.exit(7);
       // Where a handshake is cut off, a reset is an end too.
-      assert.match(await heard.catch(String), /^(?:250 half a rep)?$|ECONNRESET/);
+      assert.match(await heard.catch(String), /^$|ECONNRESET/);
       scene.client.end();
       assert.deepEqual(await scene.tlsd.ended, { code: 7, signal: null });
       await assertGone(scene);
@@ -164,6 +167,18 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     assert.equal((await puppet.readAll('read')).length, 0);
     puppet.exit(0);
     assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+  });
+
+  it('a program that has closed its output before the handshake hears on, and the client sees the end', async (t) => {
+    const { client, puppet } = await openScene(t, { environment });
+    await puppet.write('control', 'y');
+    await puppet.close('write');
+    await until('ucspi-tlsd opens the connection', () => isNonBlocking(puppet.parent, 0));
+    const tls = await startTls(client);
+    const heard = hear(tls);
+    assert.equal(await heard.all, '');
+    tls.write('still here');
+    assert.equal((await puppet.read('read')).toString(), 'still here');
   });
 
   it('a program that closes its input first is heard on, and what the client says is thrown away', async (t) => {

@@ -66,10 +66,11 @@ export async function runTlsd(options: TlsdOptions, environment: NodeJS.ProcessE
   });
   passSignals((signal) => {
     program.kill(signal);
+    // Twice the usual: the program may be waiting for one of its own, as the shim does.
     setTimeout(() => {
       program.kill('SIGKILL');
       giveUp();
-    }, GRACE);
+    }, 2 * GRACE);
   });
   try {
     privileges.drop();

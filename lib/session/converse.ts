@@ -1,9 +1,10 @@
 import type { Reporter } from '../program/reporter.ts';
 import type { Dialogue, Step, Verdict } from '../smtp/dialogue.ts';
+import { REPLIES } from '../smtp/reply.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import type { Child, ChildEnd } from '../stream/child.ts';
-import { endAfterOutput } from '../stream/end-child.ts';
-import { watchSilence } from '../stream/time.ts';
+import { endAfterOutput, ORPHAN_SILENCE } from '../stream/end-child.ts';
+import { type SilenceWatch, watchSilence } from '../stream/time.ts';
 import { reportEnd } from './smtpd.ts';
 
 /** What a dialogue is held between, and under which terms. */
@@ -49,7 +50,12 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     stalled = false;
     advance();
   });
-  void hurry.then(() => decide('close'));
+  void hurry.then(() => {
+    if (verdict === undefined && !stalled) client.sink.write(REPLIES.shuttingDown);
+    decide('close');
+  });
+  let orphan: SilenceWatch | undefined;
+  void smtpd.ended.then(watchOrphan);
 
   client.source.listen({
     bytes: (bytes) => {
@@ -61,6 +67,7 @@ export function converse(conversation: Conversation): Promise<Verdict> {
   client.sink.listen({ drained: resume, failed: clientGone });
   smtpd.source.listen({
     bytes: (bytes) => {
+      orphan?.heard();
       dialogue.fromSmtpd(bytes);
       advance();
     },
@@ -137,10 +144,17 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     advance();
   }
 
+  /** smtpd has ended. A process that it left behind may hold its output and say nothing. */
+  function watchOrphan(): void {
+    if (verdict !== undefined) return;
+    orphan = watchSilence(ORPHAN_SILENCE, () => (stalled ? watchOrphan() : void smtpdGone()));
+  }
+
   function decide(what: Verdict): void {
     if (verdict !== undefined) return;
     verdict = what;
     silence.stop();
+    orphan?.stop();
     pauseBoth();
     resolve(what);
   }

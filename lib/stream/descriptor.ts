@@ -138,10 +138,29 @@ function isNodesOwn(fd: number, pipe: Stats): boolean {
   return false;
 }
 
-/** Whether a descriptor reads or writes, as Linux tells; the last octal digit of its flags. */
+/** Whether a descriptor reads or writes: the lowest of its flags, which are octal. */
 function accessMode(fd: number): string | undefined {
+  return flagsOf(fd)?.at(-1);
+}
+
+/** Octal, see open(2). */
+const O_CLOEXEC = 0o2000000;
+
+/**
+ * Whether a descriptor is kept from the programs that we start. Node sees to that for those it was started
+ * with up to number 16, and above until the first number that is not open, and has no way to do it later.
+ *
+ * @returns true as well where the system does not tell.
+ */
+export function isClosedOnExec(fd: number): boolean {
+  const flags = flagsOf(fd);
+  return flags === undefined || (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0;
+}
+
+/** The flags of a descriptor, in octal, as Linux tells them. */
+function flagsOf(fd: number): string | undefined {
   try {
-    return /^flags:.*(\d)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+    return /^flags:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
   } catch {
     return undefined;
   }

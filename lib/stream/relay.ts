@@ -1,6 +1,6 @@
 import type { ByteStream } from './byte-stream.ts';
 import type { Child, ChildEnd } from './child.ts';
-import { endAfterOutput, endChild } from './end-child.ts';
+import { endAfterOutput, endChild, ORPHAN_SILENCE } from './end-child.ts';
 import { drain, flow } from './flow.ts';
 import { after, watchSilence } from './time.ts';
 
@@ -9,12 +9,6 @@ import { after, watchSilence } from './time.ts';
  * says is read and thrown away, so that the last words to it arrive.
  */
 const LINGER = 2000;
-
-/**
- * How long the output of a program that has ended may stay open in silence, in milliseconds: a process
- * that it left behind holds it.
- */
-const ORPHAN_SILENCE = 2000;
 
 /** Why nothing more will come from the program. */
 export interface RelayEnd {

@@ -1,5 +1,5 @@
 import { EXIT, Failure } from '../program/failure.ts';
-import { inheritedKind } from '../stream/descriptor.ts';
+import { inheritedKind, isClosedOnExec } from '../stream/descriptor.ts';
 
 /** The descriptors that a UCSPI-TLS server gives to a program; some may be one and the same. */
 export interface UcspiTls {
@@ -18,7 +18,7 @@ export const UCSPI_TLS_VARIABLES = { control: 'SSLCTLFD', read: 'SSLREADFD', wri
  * Finds the descriptors of the UCSPI-TLS server that this program runs under.
  *
  * @throws Failure (100) that names the variable that is missing, is no number, or names a descriptor that
- * is not open or not of the right kind.
+ * is not open, not of the right kind, or one that smtpd would inherit.
  */
 export function readUcspiTls(environment: NodeJS.ProcessEnv): UcspiTls {
   return {
@@ -38,6 +38,7 @@ function readDescriptor(environment: NodeJS.ProcessEnv, name: string, kinds: rea
   if (kind === undefined) throw refusal(`${name} names descriptor ${fd}, which is not open`);
   if (!kinds.includes(kind))
     throw refusal(`${name} names descriptor ${fd}, which is no ${kinds.join(' or ')}`);
+  if (!isClosedOnExec(fd)) throw refusal(`${name} names descriptor ${fd}, too high to be kept from smtpd`);
   return fd;
 }
 

@@ -36,9 +36,13 @@ export function isNonBlocking(pid: number, fd: number): boolean {
   return (Number.parseInt(flags, 8) & 0o4000) !== 0;
 }
 
-/** Waits for something that no event tells of, 10 s at most. */
-export async function until(what: string, condition: () => boolean): Promise<void> {
-  for (const end = Date.now() + 10_000; Date.now() < end; ) {
+/**
+ * Waits for something that no event tells of.
+ *
+ * @param limit for how long at most, in milliseconds.
+ */
+export async function until(what: string, condition: () => boolean, limit = 10_000): Promise<void> {
+  for (const end = Date.now() + limit; Date.now() < end; ) {
     if (condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }

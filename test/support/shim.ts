@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -50,6 +50,8 @@ export interface ShimRun {
   record(): string;
   /** Settles when smtpd-script has read that. */
   hasRead(text: string): Promise<void>;
+  /** Lets an smtpd go on that waits for a signal, as soon as it does. */
+  release(): Promise<void>;
   /** Settles when the chain has ended; with its exit status, and 128 and more for a signal. */
   status(): Promise<number>;
   /** Settles when no process is left that `shim` or `smtpd` has named, nor a zombie of one. */
@@ -66,6 +68,8 @@ export async function runShim(t: TestContext, setup: ShimSetup = {}): Promise<Sh
   const chain = await serve([...serverCommand(setup.server), ...shim], {
     CERTFILE: certFile,
     KEYFILE: keyFile,
+    // A thread of Node's reads that file at start, and what is spawned meanwhile inherits the descriptor.
+    NODE_EXTRA_CA_CERTS: undefined,
     ...setup.environment,
   });
   const client = await connectSmtp(chain.port);
@@ -106,11 +110,18 @@ export async function runShim(t: TestContext, setup: ShimSetup = {}): Promise<Sh
     },
     record: () => readIfThere(recordFile),
     hasRead: (text) => until(`smtpd reads ${text}`, () => run.record().includes(text)),
+    release: async () => {
+      await until('smtpd waits', () => existsSync(`${recordFile}.waits`));
+      process.kill(await run.smtpd(), 'SIGUSR1');
+    },
     status: async () => {
       const { code, signal } = await served.ended;
       return code ?? 128 + (SIGNAL_NUMBERS[signal ?? ''] ?? 0);
     },
-    allGone: () => until('all are gone', () => [...seen].every(isGone)),
+    allGone: () =>
+      until('all are gone', () =>
+        [...seen].every((pid) => isGone(pid) || isAdopted(pid, [served.pid, ...seen])),
+      ),
   };
   return run;
 }
@@ -150,6 +161,13 @@ function tryChildrenOf(pid: number): number[] {
   } catch {
     return [];
   }
+}
+
+/** Whether a process is a zombie that lost its parent: to bury it is not for us. */
+function isAdopted(pid: number, chain: readonly number[]): boolean {
+  const status = readIfThere(`/proc/${pid}/status`);
+  const parent = Number(/^PPid:\s*(\d+)$/m.exec(status)?.[1]);
+  return /^State:\s*Z/m.test(status) && !chain.includes(parent);
 }
 
 /** The command line of a process, the words ended by NUL; empty for a zombie. */

@@ -18,6 +18,8 @@ const S6: Traits = {
 const KINDS: Readonly<Record<string, Traits>> = {
   /** The control socket carries the TLS session, too. */
   'one-descriptor': { ...S6, numbers: { control: 3, read: 3, write: 3 }, closesControl: false },
+  /** The same, and what the client says first comes in one piece with the answer. */
+  eager: { ...S6, numbers: { control: 3, read: 3, write: 3 }, closesControl: false, isEager: true },
   /** The connection is not read before SIGUSR1. */
   late: { ...S6, waits: true },
   'never-answers': { ...S6, answer: () => ({ next: 'silence', pieces: [] }) },

@@ -13,6 +13,8 @@
  */
 
 import { appendFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createActor } from './script/actions.ts';
 import { createInput } from './script/input.ts';
 import { usualReply } from './script/replies.ts';
@@ -37,7 +39,7 @@ const record = option('record');
 const input = createInput((bytes) => {
   if (record !== undefined) appendFileSync(record, bytes);
 });
-const actor = createActor(input, record ?? '/dev/null');
+const actor = createActor(input, record ?? join(tmpdir(), `smtpd-script-${process.pid}`));
 const onVerb = table('on');
 
 for (const [signal, actions] of table('signal')) {

@@ -40,7 +40,8 @@ async function serveTls(traits: Traits, program: Program, released: Promise<void
     else for (const descriptor of [program.control, program.said, program.hears]) descriptor.destroy();
     return;
   }
-  if (command === 'Y' && !answer(traits, program, client)) return;
+  const first = traits.isEager === true ? await firstWords(client) : Buffer.alloc(0);
+  if (command === 'Y' && !answer(traits, program, client, first)) return;
   await relay(program, client);
   if (traits.terminates) program.process.kill('SIGTERM');
 }
@@ -88,9 +89,16 @@ async function shakeHands(connection: Socket): Promise<TLSSocket | undefined> {
   });
 }
 
+async function firstWords(client: TLSSocket): Promise<Buffer> {
+  const words = new Promise<Buffer>((resolve) => client.once('data', resolve));
+  await words;
+  client.pause();
+  return words;
+}
+
 /** Returns false when there is to be no session after it. */
-function answer(traits: Traits, { control }: Program, client: TLSSocket): boolean {
-  const right = writeAnswer(traits.describe(client));
+function answer(traits: Traits, { control }: Program, client: TLSSocket, behind: Buffer): boolean {
+  const right = Buffer.concat([writeAnswer(traits.describe(client)), behind]);
   const { next, pieces } = traits.answer?.(right) ?? { next: 'session', pieces: [right] };
   for (const piece of pieces) control.write(piece);
   if (next === 'die') process.kill(process.pid, 'SIGKILL');

@@ -17,6 +17,8 @@ export interface Traits {
   readonly closesControl: boolean;
   /** Whether the program gets SIGTERM where it could have been left alone. */
   readonly terminates: boolean;
+  /** Answer together with what the client says first, in one piece. */
+  readonly isEager?: boolean;
   /** Read nothing from the connection before SIGUSR1, though the program has asked for TLS. */
   readonly waits?: boolean;
 }

@@ -9,7 +9,8 @@
  *     bulk N             reads and writes N octets at the same time; the reply has the SHA-256 of both
  *     bulk N slowly      the same, with a rest after each piece that is read
  *     flood N            writes N octets in lines that are replies
- *     await-signal       waits for SIGUSR1
+ *     flood-line N       writes N octets without the end of a line
+ *     await-signal       makes the file RECORD.waits and waits for SIGUSR1
  *     await-end          reads up to the end of the input
  *     await-nothing      reads no more and stays
  *     close-input, close-output
@@ -57,8 +58,11 @@ export function createActor(input: Input, record: string): Actor {
       case 'bulk':
         return write(`\r\n250 ${await exchangeBulk(input, text)}\r\n`);
       case 'flood':
-        return flood(Number(text));
+        return flood(Number(text), `250-${'x'.repeat(94)}\r\n`);
+      case 'flood-line':
+        return flood(Number(text), 'x'.repeat(100));
       case 'await-signal':
+        appendFileSync(`${record}.waits`, '');
         return signalled;
       case 'await-end':
         return input.toEnd();
@@ -96,8 +100,7 @@ function write(text: string): void {
   }
 }
 
-function flood(octets: number): void {
-  const line = `250-${'x'.repeat(94)}\r\n`;
+function flood(octets: number, line: string): void {
   const piece = line.repeat(100);
   for (let done = 0; done < octets; done += piece.length) write(piece);
 }

@@ -1,0 +1,252 @@
+/** Streams of bytes over descriptors, and what they do when somebody stops, fails or ends. */
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, constants, fstatSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough, Writable } from 'node:stream';
+import { describe, it } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import { sinkOfStream, sourceOfStream } from '../lib/stream/byte-stream.ts';
+import { closeDescriptors, openDescriptors, openSink, openSource } from '../lib/stream/descriptor.ts';
+import { flow } from '../lib/stream/flow.ts';
+
+/** A FIFO with both its ends in this process. */
+function makeFifo(): { readEnd: number; writeEnd: number } {
+  const folder = mkdtempSync(join(tmpdir(), 'stream-'));
+  const path = join(folder, 'fifo');
+  execFileSync('mkfifo', [path]);
+  const readEnd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const writeEnd = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
+  rmSync(folder, { recursive: true });
+  return { readEnd, writeEnd };
+}
+
+/** Lets everything happen that can happen by itself. */
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await setImmediate();
+}
+
+function isOpen(fd: number): boolean {
+  try {
+    fstatSync(fd);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+describe('openSource', () => {
+  it('reads nothing before it is told to, and nothing after it was paused', async (t) => {
+    const { readEnd, writeEnd } = makeFifo();
+    t.after(() => closeSync(writeEnd));
+    const source = openSource(readEnd);
+    const heard: string[] = [];
+    source.listen({
+      bytes: (bytes) => {
+        heard.push(Buffer.from(bytes).toString());
+        source.pause();
+      },
+      ended: () => {},
+    });
+    const left = Buffer.alloc(100);
+    writeSync(writeEnd, 'early');
+    await settle();
+    assert.deepEqual(heard, []);
+    source.read();
+    await settle();
+    assert.deepEqual(heard, ['early']);
+    writeSync(writeEnd, 'later');
+    await settle();
+    assert.deepEqual(heard, ['early']);
+    assert.equal(left.toString('latin1', 0, readSync(readEnd, left)), 'later');
+    source.close();
+  });
+
+  it('goes on where it was paused', async () => {
+    const { readEnd, writeEnd } = makeFifo();
+    const source = openSource(readEnd);
+    let heard = '';
+    const ended = new Promise<void>((resolve) => {
+      source.listen({
+        bytes: (bytes) => {
+          heard += Buffer.from(bytes).toString();
+          source.pause();
+          setTimeout(source.read);
+        },
+        ended: () => resolve(),
+      });
+    });
+    source.read();
+    for (const piece of ['a', 'b', 'c']) {
+      writeSync(writeEnd, piece);
+      await settle();
+    }
+    closeSync(writeEnd);
+    await ended;
+    assert.equal(heard, 'abc');
+  });
+
+  it('tells a later listener of an end that has come', async () => {
+    const { readEnd, writeEnd } = makeFifo();
+    const source = openSource(readEnd);
+    await new Promise<void>((resolve) => {
+      source.listen({ bytes() {}, ended: () => resolve() });
+      source.read();
+      closeSync(writeEnd);
+    });
+    await new Promise<void>((resolve) => source.listen({ bytes() {}, ended: () => resolve() }));
+  });
+
+  it('is refused for a file', () => {
+    const fd = openSync('/etc/passwd', 'r');
+    assert.throws(() => openSource(fd));
+    closeSync(fd);
+  });
+});
+
+describe('openSink', () => {
+  it('says when the kernel has not taken all, and when it has', async (t) => {
+    const { readEnd, writeEnd } = makeFifo();
+    t.after(() => closeSync(readEnd));
+    const sink = openSink(writeEnd);
+    let drained = 0;
+    sink.listen({
+      drained: () => {
+        drained += 1;
+      },
+      failed: assert.fail,
+    });
+    assert.equal(sink.write(Buffer.from('little')), true);
+    assert.equal(sink.write(Buffer.alloc(100_000)), false);
+    await settle();
+    assert.equal(drained, 0);
+    for (let left = 100_006; left > 0; await setImmediate()) left -= tryRead(readEnd);
+    await settle();
+    assert.equal(drained, 1);
+    sink.close();
+  });
+
+  it('tells a later listener that the reader is gone, and takes further bytes as lost', async () => {
+    const { readEnd, writeEnd } = makeFifo();
+    const sink = openSink(writeEnd);
+    closeSync(readEnd);
+    sink.write(Buffer.from('x'));
+    await settle();
+    await new Promise<void>((resolve) => sink.listen({ drained() {}, failed: () => resolve() }));
+    assert.equal(sink.write(Buffer.from('x')), true);
+    await new Promise<void>((resolve) => sink.end(resolve));
+  });
+
+  it('writes out what waits before it ends, and then closes', async () => {
+    const { readEnd, writeEnd } = makeFifo();
+    const sink = openSink(writeEnd);
+    assert.equal(sink.write(Buffer.alloc(100_000)), false);
+    const ended = new Promise<void>((resolve) => sink.end(resolve));
+    let octets = 0;
+    for (; octets < 100_000; await setImmediate()) octets += tryRead(readEnd);
+    await ended;
+    await settle();
+    assert.equal(readSync(readEnd, Buffer.alloc(1)), 0);
+    assert.equal(isOpen(writeEnd), false);
+    closeSync(readEnd);
+  });
+});
+
+function tryRead(fd: number): number {
+  try {
+    return readSync(fd, Buffer.alloc(65536));
+  } catch {
+    return 0;
+  }
+}
+
+describe('openDescriptors', () => {
+  it('closes two descriptors one by one', async (t) => {
+    const [one, other] = [makeFifo(), makeFifo()];
+    t.after(() => closeDescriptors([one.writeEnd, other.readEnd]));
+    const { source, sink } = openDescriptors(one.readEnd, other.writeEnd);
+    source.close();
+    await settle();
+    assert.deepEqual([isOpen(one.readEnd), isOpen(other.writeEnd)], [false, true]);
+    sink.close();
+    await settle();
+    assert.equal(isOpen(other.writeEnd), false);
+  });
+});
+
+describe('closeDescriptors', () => {
+  it('closes one that stands there three times once', () => {
+    const fd = openSync('/dev/null', 'r');
+    closeDescriptors([fd, fd, fd]);
+    assert.equal(isOpen(fd), false);
+  });
+});
+
+describe('sinkOfStream', () => {
+  it('calls the end over when the stream fails on the way', async () => {
+    const stream = new Writable({ write: (_bytes, _encoding, done) => setTimeout(done, 1, new Error('no')) });
+    const sink = sinkOfStream(stream);
+    assert.equal(sink.write(Buffer.from('x')), false);
+    await new Promise<void>((resolve) => sink.end(resolve));
+  });
+
+  it('takes a stream that is closed under it as one that has failed', async () => {
+    const stream = new PassThrough();
+    const sink = sinkOfStream(stream);
+    const failed = new Promise<Error>((resolve) => sink.listen({ drained() {}, failed: resolve }));
+    stream.destroy();
+    assert.match((await failed).message, /closed before all was written/);
+  });
+});
+
+describe('flow', () => {
+  it('sends what came first first, and stops its source while the sink is full', async () => {
+    const from = new PassThrough();
+    const to = new PassThrough({ highWaterMark: 1 });
+    const passed: number[] = [];
+    const one = flow(sourceOfStream(from), sinkOfStream(to), {
+      first: Buffer.from('first,'),
+      passed: (bytes) => passed.push(bytes.length),
+    });
+    from.write('second');
+    await settle();
+    assert.ok(one.isStalled());
+    assert.deepEqual(passed, [6]);
+    let heard = '';
+    to.on('data', (bytes) => {
+      heard += bytes;
+    });
+    from.end();
+    assert.equal(await one.ended, 'source-ended');
+    await settle();
+    assert.equal(heard, 'first,second');
+    assert.deepEqual(passed, [6, 6]);
+  });
+
+  it('ends when the sink fails, stalled or not', async () => {
+    for (const first of ['', 'stalls']) {
+      const from = new PassThrough();
+      const to = new PassThrough({ highWaterMark: 1 });
+      const one = flow(sourceOfStream(from), sinkOfStream(to), { first: Buffer.from(first), passed() {} });
+      assert.equal(one.isStalled(), first !== '');
+      to.destroy();
+      assert.equal(await one.ended, 'sink-failed');
+      assert.equal(one.isStalled(), false);
+    }
+  });
+
+  it('leaves its source and its sink open', async () => {
+    const from = new PassThrough();
+    const to = new PassThrough();
+    to.resume();
+    const one = flow(sourceOfStream(from), sinkOfStream(to), { first: Buffer.alloc(0), passed() {} });
+    from.end('all');
+    await one.ended;
+    assert.equal(to.writableEnded, false);
+    to.end();
+    await once(to, 'finish');
+  });
+});
