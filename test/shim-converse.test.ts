@@ -6,7 +6,7 @@ import { createReporter } from '../lib/program/reporter.ts';
 import { converse } from '../lib/session/converse.ts';
 import { createDialogue, type Verdict } from '../lib/smtp/dialogue.ts';
 import type { SinkListener, SourceListener } from '../lib/stream/byte-stream.ts';
-import type { Child } from '../lib/stream/child.ts';
+import type { Child, ChildEnd } from '../lib/stream/child.ts';
 
 /** A party with a log of what is done to it, and its listeners in the hand of the test. */
 function makeParty() {
@@ -40,16 +40,16 @@ function makeParty() {
   return party;
 }
 
-function start() {
+function start({ ended = new Promise<ChildEnd>(() => {}), hurry = new Promise<void>(() => {}) } = {}) {
   const client = makeParty();
   const smtpd = makeParty();
-  const child: Child = { ...smtpd, ended: Promise.resolve({ status: 0 }), kill() {} };
+  const child: Child = { ...smtpd, ended, kill() {} };
   const verdict: Promise<Verdict> = converse({
     dialogue: createDialogue({ requireTls: false, plaintextAuth: false }),
     client,
     smtpd: child,
     silence: 1_000_000,
-    hurry: new Promise(() => {}),
+    hurry,
     report: createReporter('test', 0),
   });
   return { client, smtpd, verdict };
@@ -111,5 +111,32 @@ describe('converse', () => {
     client.sees.drained();
     assert.equal(await verdict, 'tls');
     assert.ok(!client.log.slice(client.log.indexOf('220 2.0.0 Ready to start TLS')).includes('read'));
+  });
+
+  it('does not wait for the output of an smtpd that has ended, which a process it left behind may hold', async () => {
+    const { client, smtpd, verdict } = start({ ended: Promise.resolve({ status: 3 }) });
+    smtpd.hears.bytes(Buffer.from('220 host\r\n'));
+    assert.equal(await verdict, 'close');
+    assert.match(client.log.join('\n'), /^421 4\.3\.0 /m);
+  });
+
+  it('says 421 to the client when it is to hurry', async () => {
+    const { client, smtpd, verdict } = start({ hurry: Promise.resolve() });
+    smtpd.hears.bytes(Buffer.from('220 host\r\n'));
+    assert.equal(await verdict, 'close');
+    assert.match(client.log.join('\n'), /^421 4\.3\.2 /m);
+  });
+
+  it('says nothing when it is to hurry to a client that does not listen', async () => {
+    let giveUp: () => void = () => {};
+    const hurry = new Promise<void>((resolve) => {
+      giveUp = resolve;
+    });
+    const { client, smtpd, verdict } = start({ hurry });
+    client.takes = false;
+    smtpd.hears.bytes(Buffer.from('220 host\r\n'));
+    giveUp();
+    assert.equal(await verdict, 'close');
+    assert.doesNotMatch(client.log.join('\n'), /^421/m);
   });
 });

@@ -68,6 +68,19 @@ describe('the environment', { concurrency: 4 }, () => {
     }
   }
 
+  it('that names a descriptor that Node cannot keep from smtpd is refused', async () => {
+    const gap = Array.from({ length: 47 }, () => 'ignore' as const);
+    const outcome = await run(['true'], { ...GOOD, SSLREADFD: '53' }, [
+      'pipe',
+      'pipe',
+      'pipe',
+      ...gap,
+      'pipe',
+    ]);
+    const why = 'SSLREADFD names descriptor 53, too high to be kept from smtpd';
+    assertRefusal(outcome, `unable to find the UCSPI-TLS server: ${why}`);
+  });
+
   it('that names a pipe for the control socket is refused', async () => {
     const script = '"$0" true 3<&0 </dev/null';
     const { status, stderr } = spawnSync('sh', ['-c', `: | ${script}`, SHIM], {
