@@ -1,4 +1,3 @@
-import { runShim } from '../lib/chain/shim.ts';
 import { numberOption, usage } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
 
@@ -29,13 +28,15 @@ UCSPI-TLS server: s6-ucspitlsd, sslserver -n, ucspi-tlsd.
     'relay-timeout': { type: 'string', short: 'T' },
     verbosity: { type: 'string', short: 'v' },
   },
-  run: (values, command) => {
+  run: async (values, command) => {
     const seconds = { least: 1, most: 2_000_000 };
     const relayTimeout = numberOption(values, 'relay-timeout', { ...seconds, standard: 0 });
     if (command.length === 0) throw usage('no smtpd named');
     if (values['require-tls'] === true && values['plaintext-auth'] === true) {
       throw usage('--require-tls and --plaintext-auth contradict each other');
     }
+    // Here, so that --help and wrong usage do not wait for what only a session needs.
+    const { runShim } = await import('../lib/chain/shim.ts');
     return runShim(
       {
         program: NAME,

@@ -1,4 +1,3 @@
-import { runTlsd } from '../lib/chain/tlsd.ts';
 import { numberOption, usage } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
 
@@ -43,8 +42,10 @@ asks, by the rules of UCSPI-TLS. Reads CERTFILE and KEYFILE.
     v: { type: 'string', short: 'v' },
     alpn: { type: 'string' },
   },
-  run: (values, command) => {
+  run: async (values, command) => {
     if (command.length === 0) throw usage('no program named');
+    // Here, so that --help and wrong usage do not wait for what only a session needs.
+    const { runTlsd } = await import('../lib/chain/tlsd.ts');
     return runTlsd(
       {
         program: NAME,
