@@ -44,6 +44,10 @@ asks, by the rules of UCSPI-TLS. Reads CERTFILE and KEYFILE.
   },
   run: async (values, command) => {
     if (command.length === 0) throw usage('no program named');
+    for (const letter of ['S', 'J', 'Y', 'Z']) {
+      const other = letter.toLowerCase();
+      if (values[letter] && values[other]) throw usage(`-${letter} and -${other} contradict each other`);
+    }
     // Here, so that --help and wrong usage do not wait for what only a session needs.
     const { runTlsd } = await import('../lib/chain/tlsd.ts');
     return runTlsd(
@@ -54,7 +58,7 @@ asks, by the rules of UCSPI-TLS. Reads CERTFILE and KEYFILE.
         insistsOnCloseNotify: values.J !== undefined,
         clientCertificate: values.y ? 'required' : values.Y ? 'optional' : 'none',
         keepsVariables: values.Z !== undefined,
-        sniLevel: numberOption(values, 'k', { least: 0, most: 9, standard: 0 }),
+        sniLevel: numberOption(values, 'k', { least: 0, most: 2, standard: 0 }),
         timeout: numberOption(values, 'K', { least: 0, most: 2 ** 31 - 1, standard: 30_000 }),
         verbosity: numberOption(values, 'v', { least: 0, most: 9, standard: 1 }),
         alpn: typeof values.alpn === 'string' ? values.alpn : undefined,

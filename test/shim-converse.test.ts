@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { deferred } from '../lib/program/deferred.ts';
 import { createReporter } from '../lib/program/reporter.ts';
 import { converse } from '../lib/session/converse.ts';
 import { createDialogue, type Verdict } from '../lib/smtp/dialogue.ts';
@@ -40,7 +41,12 @@ function makeParty() {
   return party;
 }
 
-function start({ ended = new Promise<ChildEnd>(() => {}), hurry = new Promise<void>(() => {}) } = {}) {
+function start({
+  ended = new Promise<ChildEnd>(() => {}),
+  ending = new Promise<void>(() => {}),
+  hurry = new Promise<void>(() => {}),
+  silence = 1_000_000,
+} = {}) {
   const client = makeParty();
   const smtpd = makeParty();
   const child: Child = { ...smtpd, ended, kill() {} };
@@ -48,7 +54,8 @@ function start({ ended = new Promise<ChildEnd>(() => {}), hurry = new Promise<vo
     dialogue: createDialogue({ requireTls: false, plaintextAuth: false }),
     client,
     smtpd: child,
-    silence: 1_000_000,
+    silence,
+    ending,
     hurry,
     report: createReporter('test', 0),
   });
@@ -121,22 +128,36 @@ describe('converse', () => {
   });
 
   it('says 421 to the client when it is to hurry', async () => {
-    const { client, smtpd, verdict } = start({ hurry: Promise.resolve() });
+    const { client, smtpd, verdict } = start({ ending: Promise.resolve(), hurry: Promise.resolve() });
     smtpd.hears.bytes(Buffer.from('220 host\r\n'));
     assert.equal(await verdict, 'close');
     assert.match(client.log.join('\n'), /^421 4\.3\.2 /m);
   });
 
-  it('says nothing when it is to hurry to a client that does not listen', async () => {
-    let giveUp: () => void = () => {};
-    const hurry = new Promise<void>((resolve) => {
-      giveUp = resolve;
+  it('lets smtpd take its leave when it is told to end, and says 421 when smtpd does not', async () => {
+    const { client, smtpd, verdict } = start({
+      ending: Promise.resolve(),
+      ended: Promise.resolve({ status: 143 }),
     });
-    const { client, smtpd, verdict } = start({ hurry });
+    smtpd.hears.bytes(Buffer.from('220 host\r\n'));
+    smtpd.hears.ended();
+    assert.equal(await verdict, 'close');
+    assert.match(client.log.join('\n'), /^421 4\.3\.2 /m);
+  });
+
+  it('comes to an end when nothing happens, though the client takes nothing', async () => {
+    const { client, smtpd, verdict } = start({ silence: 1 });
     client.takes = false;
     smtpd.hears.bytes(Buffer.from('220 host\r\n'));
-    giveUp();
     assert.equal(await verdict, 'close');
-    assert.doesNotMatch(client.log.join('\n'), /^421/m);
+  });
+
+  it('comes to an end when it is to hurry, though the client takes nothing', async () => {
+    const { promise, resolve } = deferred();
+    const { client, smtpd, verdict } = start({ hurry: promise });
+    client.takes = false;
+    smtpd.hears.bytes(Buffer.from('220 host\r\n'));
+    resolve();
+    assert.equal(await verdict, 'close');
   });
 });

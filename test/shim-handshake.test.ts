@@ -243,7 +243,7 @@ describe('on stderr', { concurrency: 4 }, () => {
     await client.ask('NOOP');
     assertOneLine(
       run.served.stderr(),
-      /^smtpd-starttls-proxy-io: info: TLS with 127\.0\.0\.1: TLSv1\.3, TLS_\w+, SNI mail\.example\.org, no client certificate$/m,
+      /^smtpd-starttls-proxy-io: info: TLS with 127\.0\.0\.1: TLSv1\.3, TLS_\w+, SNI "mail\.example\.org", no client certificate$/m,
     );
   });
 
@@ -252,7 +252,7 @@ describe('on stderr', { concurrency: 4 }, () => {
     await client.reply();
     await client.startTls();
     await client.ask('NOOP');
-    assertOneLine(run.served.stderr(), /CN=eve\\x0asmtpd-starttls-proxy-io: .*\\x1b\[2J\\x7f\\x9b\\u2028$/m);
+    assertOneLine(run.served.stderr(), /CN=eve\\x0asmtpd-starttls-proxy-io: .*\\x1b\[2J\\x7f\\x9b\\u2028"$/m);
     assert.match(run.served.stderr(), /^[ -~]*\n$/);
   });
 

@@ -137,7 +137,7 @@ describe('describeTls', () => {
     ]);
     assert.equal(
       describeTls(variables),
-      'TLSv1.3, TLS_AES_128_GCM_SHA256, SNI a.example, client certificate CN=b',
+      'TLSv1.3, TLS_AES_128_GCM_SHA256, SNI "a.example", client certificate "CN=b"',
     );
   });
 
@@ -148,7 +148,7 @@ describe('describeTls', () => {
     ]);
     assert.equal(
       describeTls(variables),
-      'unknown protocol, unknown cipher, SNI a.example, client certificate CN=b',
+      'unknown protocol, unknown cipher, SNI "a.example", client certificate "CN=b"',
     );
   });
 

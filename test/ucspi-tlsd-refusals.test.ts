@@ -199,7 +199,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       what: 'with a level that is no number',
       options: ['-k', 'one'],
       variables: () => environment,
-      says: 'wrong usage: -k takes a whole number from 0 to 9, not one',
+      says: 'wrong usage: -k takes a whole number from 0 to 2, not one',
     },
     {
       what: 'with a handshake timeout below nothing',

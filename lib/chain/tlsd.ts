@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import { readPrivileges } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
@@ -40,8 +41,14 @@ export interface TlsdOptions extends HandshakeOptions {
   readonly verbosity: number;
 }
 
+/**
+ * How long the program is given to end after a signal, in milliseconds. More than it gives one of its own: a
+ * shim that is killed while it waits for its smtpd leaves that behind.
+ */
+const PROGRAM_GRACE = 3 * GRACE;
+
 /** How long a client may leave the last words of a program that has ended unread, in milliseconds. */
-const PATIENCE = 300_000;
+const PATIENCE = 60_000;
 
 /**
  * Offers TLS to a program by the rules of UCSPI-TLS, for one connection on descriptors 0 and 1.
@@ -60,17 +67,16 @@ export async function runTlsd(options: TlsdOptions, environment: NodeJS.ProcessE
   const privileges = readPrivileges(environment);
   // The program keeps the privileges that we give up: it is not for us to choose its user.
   const program = startProgram(options, environment);
-  let giveUp: () => void = () => {};
-  const hurry = new Promise<void>((resolve) => {
-    giveUp = resolve;
-  });
+  const { promise: hurry, resolve: giveUp } = deferred();
+  let isTold = false;
   passSignals((signal) => {
     program.kill(signal);
-    // Twice the usual: the program may be waiting for one of its own, as the shim does.
+    if (isTold) return;
+    isTold = true;
     setTimeout(() => {
       program.kill('SIGKILL');
       giveUp();
-    }, 2 * GRACE);
+    }, PROGRAM_GRACE);
   });
   try {
     privileges.drop();
@@ -127,7 +133,8 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
   // one of them when the handshake is done.
   const child = { ...program, source: sourceOfStream(fromProgram), sink: sinkOfStream(toProgram) };
 
-  const command = await readCommand(control);
+  // A program that has ended gives no command, whatever it has left behind that holds its descriptors.
+  const command = await Promise.race([readCommand(control), program.ended.then(() => undefined)]);
   if (command !== START_TLS && command !== START_TLS_AND_DESCRIBE) {
     if (command !== undefined) report.warning(`the program said ${command}, which is no command`);
     for (const socket of program.descriptors) socket.destroy();

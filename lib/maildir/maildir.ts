@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
 
@@ -17,13 +17,18 @@ export function createMaildir(maildir: string): void {
 
 /** Makes a directory and those above it that are missing; all of them survive the loss of power. */
 function makeDirectory(path: string): void {
-  const first = mkdirSync(path, { recursive: true, mode: 0o700 });
-  if (first === undefined) return;
-  let made = path;
-  while (made.length >= first.length) {
-    made = dirname(made);
-    syncDirectory(made);
+  const parent = dirname(path);
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if (errorCode(error) === 'EEXIST' && statSync(path).isDirectory()) return;
+    if (errorCode(error) !== 'ENOENT' || parent === path) throw error;
+    // Not Node's own recursion, which goes round for ever where a directory is there and takes none, /proc say.
+    if (existsSync(parent)) throw error;
+    makeDirectory(parent);
+    mkdirSync(path, { mode: 0o700 });
   }
+  syncDirectory(parent);
 }
 
 /** Waits until what was changed in a directory survives the loss of power. */

@@ -29,7 +29,8 @@ export function parseOptions(words: readonly string[], options: OptionTable): Co
     const { values } = parseArgs({ args: words.slice(0, end), options });
     return { values: values as OptionValues, rest };
   } catch (error) {
-    throw usage(error instanceof Error ? error.message : String(error));
+    // Behind the first line there is advice for another kind of program.
+    throw usage((error instanceof Error ? error.message : String(error)).replace(/\n.*/s, ''));
   }
 }
 
@@ -42,7 +43,7 @@ function countOptionWords(words: readonly string[], options: OptionTable): numbe
   return Math.min(count, words.length);
 }
 
-/** Whether the value of an option stands in a word of its own: "-t 5", "-vt 5", "--timeout 5". */
+/** Whether the value of an option stands in a word of its own: "-t 5", "-ft 5", "--timeout 5". */
 function takesNextWord(word: string, options: OptionTable): boolean {
   if (word.startsWith('--')) return options[word.slice(2)]?.type === 'string';
   const letters = [...word.slice(1)];

@@ -30,10 +30,11 @@ export function createReporter(program: string, level: number): Reporter {
 
 /**
  * Writes one line to stderr, whatever is in it: names out of certificates, say, are in the hand of
- * strangers, so everything but printable ASCII is written as `\xNN` or `\uNNNN`.
+ * strangers, so everything but printable ASCII is written as `\xNN` or `\uNNNN`, and a backslash as two.
  */
 function say(text: string): void {
-  const line = text.replace(/[^ -~]/g, (char) => {
+  const line = text.replace(/[^ -~]|\\/g, (char) => {
+    if (char === '\\') return '\\\\';
     const code = char.charCodeAt(0).toString(16);
     return code.length > 2 ? `\\u${code.padStart(4, '0')}` : `\\x${code.padStart(2, '0')}`;
   });

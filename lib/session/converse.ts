@@ -1,6 +1,6 @@
+import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { Dialogue, Step, Verdict } from '../smtp/dialogue.ts';
-import { REPLIES } from '../smtp/reply.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import type { Child, ChildEnd } from '../stream/child.ts';
 import { endAfterOutput, ORPHAN_SILENCE } from '../stream/end-child.ts';
@@ -14,7 +14,9 @@ export interface Conversation {
   readonly smtpd: Child;
   /** How long nothing may happen, in milliseconds; a line that trickles in does not count as happening. */
   readonly silence: number;
-  /** Settles when it is to end at once, with the verdict `close`. */
+  /** Settles when smtpd was told to end, and may take its leave. */
+  readonly ending: Promise<void>;
+  /** Settles when it is to end at once: the client hears 421, and the verdict is `close`. */
   readonly hurry: Promise<void>;
   readonly report: Reporter;
 }
@@ -33,9 +35,11 @@ const PIECE = 16384;
  * left in this process.
  */
 export function converse(conversation: Conversation): Promise<Verdict> {
-  const { dialogue, client, smtpd, hurry, report } = conversation;
-  const { promise, resolve } = withResolvers<Verdict>();
-  let stalled = false;
+  const { dialogue, client, smtpd, report } = conversation;
+  const { promise, resolve } = deferred<Verdict>();
+  let clientStalled = false;
+  let smtpdStalled = false;
+  let isConcluding = false;
   /** What is to be said to the client in one piece. */
   let words: Buffer[] = [];
   let octets = 0;
@@ -46,13 +50,12 @@ export function converse(conversation: Conversation): Promise<Verdict> {
 
   const silence = watchSilence(conversation.silence, () => {
     dialogue.timedOut();
-    // Whoever did not listen until now will not hear the farewell either. It is not waited for.
-    stalled = false;
-    advance();
+    conclude();
   });
-  void hurry.then(() => {
-    if (verdict === undefined && !stalled) client.sink.write(REPLIES.shuttingDown);
-    decide('close');
+  void conversation.ending.then(() => dialogue.terminated());
+  void conversation.hurry.then(() => {
+    dialogue.timedOut();
+    conclude();
   });
   let orphan: SilenceWatch | undefined;
   void smtpd.ended.then(watchOrphan);
@@ -64,7 +67,7 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     },
     ended: clientGone,
   });
-  client.sink.listen({ drained: resume, failed: clientGone });
+  client.sink.listen({ drained: clientTakes, failed: clientGone });
   smtpd.source.listen({
     bytes: (bytes) => {
       orphan?.heard();
@@ -74,33 +77,34 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     ended: smtpdGone,
   });
   // A failed write to smtpd needs no answer of its own: the end of its output follows.
-  smtpd.sink.listen({ drained: resume, failed: resume });
+  smtpd.sink.listen({ drained: smtpdTakes, failed: smtpdTakes });
   advance();
   return promise;
 
   function advance(): void {
-    while (verdict === undefined && !stalled) {
+    while (verdict === undefined && (isConcluding || (!clientStalled && !smtpdStalled))) {
       const step = held ?? dialogue.next();
       held = undefined;
       if (step !== undefined) silence.heard();
-      if (step?.type === 'to-client' && octets < PIECE) {
+      if (step?.type === 'to-client') {
         words.push(step.bytes);
         octets += step.bytes.length;
+        if (octets >= PIECE) clientStalled = !sayWords();
       } else if (words.length > 0) {
         held = step;
-        stalled = !sayWords();
+        clientStalled = !sayWords();
       } else if (step === undefined) break;
-      else stalled = !carryOut(step);
+      else carryOut(step);
     }
     // From the verdict on both sides are another's: what we still hear of them must not stop it.
     if (verdict !== undefined) return;
-    if (stalled) return pauseBoth();
+    if (clientStalled || smtpdStalled) return pauseBoth();
     smtpd.source.read();
     if (dialogue.wantsClient()) client.source.read();
     else client.source.pause();
   }
 
-  /** Returns false when the next step has to wait. */
+  /** Returns false when the client does not take them all. */
   function sayWords(): boolean {
     const piece = Buffer.concat(words);
     words = [];
@@ -108,34 +112,33 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     return client.sink.write(piece);
   }
 
-  /** Returns false when the next step has to wait. */
-  function carryOut(step: Step): boolean {
-    switch (step.type) {
-      case 'to-client':
-        return client.sink.write(step.bytes);
-      case 'to-smtpd':
-        return smtpd.sink.write(step.bytes);
-      case 'end-smtpd':
-        smtpd.sink.end();
-        return true;
-      case 'notice':
-        if (step.about === 'smtpd-end') reportEnd(report, step.text, smtpdEnd);
-        else report.warning(step.text);
-        return true;
-      case 'verdict':
-        decide(step.verdict);
-        return true;
-    }
+  function carryOut(step: Exclude<Step, { type: 'to-client' }>): void {
+    if (step.type === 'to-smtpd') smtpdStalled = !smtpd.sink.write(step.bytes);
+    else if (step.type === 'end-smtpd') smtpd.sink.end();
+    else if (step.type === 'verdict') decide(step.verdict);
+    else if (step.about === 'smtpd-end') reportEnd(report, step.text, smtpdEnd);
+    else report.warning(step.text);
   }
 
-  function resume(): void {
-    stalled = false;
+  /** Comes to the verdict. Whoever did not listen until now will not hear the farewell: it is not waited for. */
+  function conclude(): void {
+    isConcluding = true;
+    advance();
+  }
+
+  function clientTakes(): void {
+    clientStalled = false;
+    advance();
+  }
+
+  function smtpdTakes(): void {
+    smtpdStalled = false;
     advance();
   }
 
   function clientGone(): void {
     dialogue.clientEnded();
-    resume();
+    clientTakes();
   }
 
   async function smtpdGone(): Promise<void> {
@@ -147,7 +150,7 @@ export function converse(conversation: Conversation): Promise<Verdict> {
   /** smtpd has ended. A process that it left behind may hold its output and say nothing. */
   function watchOrphan(): void {
     if (verdict !== undefined) return;
-    orphan = watchSilence(ORPHAN_SILENCE, () => (stalled ? watchOrphan() : void smtpdGone()));
+    orphan = watchSilence(ORPHAN_SILENCE, () => (clientStalled ? watchOrphan() : void smtpdGone()));
   }
 
   function decide(what: Verdict): void {
@@ -163,12 +166,4 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     client.source.pause();
     smtpd.source.pause();
   }
-}
-
-function withResolvers<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
-  let resolve: (value: T) => void = () => {};
-  const promise = new Promise<T>((settle) => {
-    resolve = settle;
-  });
-  return { promise, resolve };
 }

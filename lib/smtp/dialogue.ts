@@ -3,7 +3,7 @@
  * clear whether this will be a session in TLS, one in cleartext, or none.
  *
  * RULES. Everything that decides what either side hears stands in this file. It does no I/O and knows no
- * clock: bytes go in, steps come out, and the driver (session.ts) carries them out in their order.
+ * clock: bytes go in, steps come out, and the driver (converse.ts) carries them out in their order.
  *
  * THEORY OF OPERATION
  *
@@ -73,8 +73,10 @@ export interface Dialogue {
   clientEnded(): void;
   /** smtpd will say no more, or could not even be started. */
   smtpdEnded(): void;
-  /** Nothing happened for too long: the client hears 421 and the verdict is `close`. */
+  /** Nothing happened for too long, or there is no time left: the client hears 421, the verdict is `close`. */
   timedOut(): void;
+  /** The server is being shut down. smtpd knows and may say so itself; if it does not, the client hears 421. */
+  terminated(): void;
   /** The next thing to do; undefined when there is none until something comes in. */
   next(): Step | undefined;
   /** Whether the client may be read: true only when nothing is owed to it. Ask when `next` has run dry. */
@@ -106,6 +108,7 @@ export function createDialogue(options: DialogueOptions): Dialogue {
   /** The code of smtpd's last whole reply. */
   let lastCode = 0;
   let verdict: Verdict | undefined;
+  let shuttingDown = false;
   let clientGone = false;
   let smtpdWasTold = false;
   let smtpdHasEof = false;
@@ -233,6 +236,7 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     // A server that hangs up after a refusal has said why, 421 or not.
     const saidWhy = lastCode === 221 || lastCode === 421 || (lastCode >= 400 && client.peek() === undefined);
     if (isClientsTurn() && (clientGone || saidWhy)) return decide('close');
+    if (shuttingDown) return close(REPLIES.shuttingDown);
     const text = owed === 'greeting' ? 'smtpd ended before its greeting' : 'smtpd ended in mid-dialogue';
     steps.push({ type: 'notice', text, about: 'smtpd-end' });
     close(REPLIES.smtpdFailed);
@@ -296,7 +300,10 @@ export function createDialogue(options: DialogueOptions): Dialogue {
       if (verdict !== undefined) return;
       // After its 221 there is nothing to add, but smtpd ought to have hung up.
       if (isClientsTurn() && lastCode === 221) decide('close');
-      else close(REPLIES.tooSlow);
+      else close(shuttingDown ? REPLIES.shuttingDown : REPLIES.tooSlow);
+    },
+    terminated: () => {
+      shuttingDown = true;
     },
     next: () => {
       while (steps.length === 0 && advance());

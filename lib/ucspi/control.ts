@@ -72,13 +72,20 @@ export function tlsEnvironment(variables: TlsVariables): Record<string, string |
   return environment;
 }
 
-/** The session in one line, for stderr. */
+/** The session in one line, for stderr. What a client has made up itself stands in quotes. */
 export function describeTls(variables: TlsVariables): string {
   const { SSL_PROTOCOL, SSL_CIPHER, SSL_TLS_SNI, SSL_CLIENT_S_DN } = tlsEnvironment(variables);
   return [
     SSL_PROTOCOL ?? 'unknown protocol',
     SSL_CIPHER ?? 'unknown cipher',
-    SSL_TLS_SNI === undefined ? 'no SNI' : `SNI ${SSL_TLS_SNI}`,
-    SSL_CLIENT_S_DN === undefined ? 'no client certificate' : `client certificate ${SSL_CLIENT_S_DN}`,
+    SSL_TLS_SNI === undefined ? 'no SNI' : `SNI "${quote(SSL_TLS_SNI)}"`,
+    SSL_CLIENT_S_DN === undefined
+      ? 'no client certificate'
+      : `client certificate "${quote(SSL_CLIENT_S_DN)}"`,
   ].join(', ');
+}
+
+/** Keeps a text from ending the quotes that it stands in. */
+function quote(text: string): string {
+  return text.replaceAll('"', "'");
 }
