@@ -1,10 +1,8 @@
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import type { SessionOptions } from '../session/session.ts';
 import { startSession } from '../session/session.ts';
-import type { ByteStream } from '../stream/byte-stream.ts';
-import { openSink, openSource } from '../stream/descriptor.ts';
+import { openStandard } from '../stream/descriptor.ts';
 import { readUcspiTls, withoutUcspiTls } from '../ucspi/environment.ts';
 import { offerChainTls } from './tls-offer.ts';
 
@@ -30,7 +28,7 @@ export interface ShimOptions
 export async function runShim(options: ShimOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   const descriptors = readUcspiTls(environment);
   const report = createReporter(options.program, options.verbosity);
-  const client = openClient();
+  const client = openStandard();
   const session = startSession({
     ...options,
     client,
@@ -41,15 +39,4 @@ export async function runShim(options: ShimOptions, environment: NodeJS.ProcessE
   passSignals(session.terminate);
   const { status } = await session.ended;
   return status;
-}
-
-function openClient(): ByteStream {
-  try {
-    return { source: openSource(0), sink: openSink(1) };
-  } catch (error) {
-    throw new Failure(
-      EXIT.systemCallFailed,
-      `unable to use descriptors 0 and 1, which must be sockets or pipes: ${errorCode(error)}`,
-    );
-  }
 }

@@ -1,3 +1,4 @@
+import { deferred } from '../program/deferred.ts';
 import { errorCode } from '../program/failure.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
@@ -43,10 +44,7 @@ export function receive({ reception, client, deliver, silence, report }: Receivi
   let gathered = 0;
   let stalled = false;
   let cause: Cause | undefined;
-  let settle: (cause: Cause) => void = () => {};
-  const ended = new Promise<Cause>((resolve) => {
-    settle = resolve;
-  });
+  const { promise: ended, resolve: settle } = deferred<Cause>();
 
   const watch = watchSilence(silence, () => {
     reception.timedOut();

@@ -3,7 +3,7 @@
  *
  * RULES. Everything that decides what a client hears and when stands in this file; transaction.ts and
  * data.ts know the parts. It does no I/O and knows no clock: bytes go in, steps come out, and the driver
- * (serve.ts) carries them out in their order.
+ * (receive.ts) carries them out in their order.
  *
  * THEORY OF OPERATION
  *

@@ -1,10 +1,10 @@
 import { constants, hostname } from 'node:os';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { EXIT } from '../program/failure.ts';
 import { usage } from '../program/options.ts';
 import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
-import type { ByteStream, Sink } from '../stream/byte-stream.ts';
-import { openSink, openSource } from '../stream/descriptor.ts';
+import type { Sink } from '../stream/byte-stream.ts';
+import { openStandard } from '../stream/descriptor.ts';
 import { hangUp } from '../stream/relay.ts';
 import { after } from '../stream/time.ts';
 import { beginDelivery, type Delivery } from './delivery.ts';
@@ -45,7 +45,7 @@ export async function serve(options: ServeOptions, environment: NodeJS.ProcessEn
   const host = hostname();
   const sizeLimit = readDatabytes(environment) ?? options.sizeLimit;
   createMaildir(options.maildir);
-  const client = openClient();
+  const client = openStandard();
   const receipt = receive({
     reception: createReception({ host: plain(host), sizeLimit }),
     client,
@@ -70,17 +70,6 @@ function readDatabytes({ DATABYTES }: NodeJS.ProcessEnv): number | undefined {
   if (DATABYTES === undefined) return undefined;
   if (!/^\d*$/.test(DATABYTES)) throw usage(`DATABYTES is no number: ${DATABYTES}`);
   return Math.min(Number(DATABYTES), Number.MAX_SAFE_INTEGER);
-}
-
-function openClient(): ByteStream {
-  try {
-    return { source: openSource(0), sink: openSink(1) };
-  } catch (error) {
-    throw new Failure(
-      EXIT.systemCallFailed,
-      `unable to use descriptors 0 and 1, which must be sockets or pipes: ${errorCode(error)}`,
-    );
-  }
 }
 
 function deliver(

@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, openSync, readFileSync, type Stats } from 'node:fs';
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
+import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import { type ByteStream, once, type Sink, type Source, sinkOfStream, watchedSource } from './byte-stream.ts';
 
 /**
@@ -55,6 +56,22 @@ export function openDescriptors(readFd: number, writeFd: number): ByteStream {
     source: { ...source, close: once(closed) },
     sink: { ...sink, close: once(closed) },
   };
+}
+
+/**
+ * Opens descriptors 0 and 1, on which the client of a program started for one connection is.
+ *
+ * @throws Failure (111) when they lead to no client.
+ */
+export function openStandard(): ByteStream {
+  try {
+    return openDescriptors(0, 1);
+  } catch (error) {
+    throw new Failure(
+      EXIT.systemCallFailed,
+      `unable to use descriptors 0 and 1, which must be sockets or pipes: ${errorCode(error)}`,
+    );
+  }
 }
 
 function readAtOnce(fd: number, writable: boolean): { source: Source; socket: Socket } {

@@ -1,3 +1,4 @@
+import { deferred } from '../program/deferred.ts';
 import { DEAF, type Sink, type Source } from './byte-stream.ts';
 import { after } from './time.ts';
 
@@ -31,10 +32,7 @@ export interface FlowOptions {
 export function flow(source: Source, sink: Sink, { first, passed }: FlowOptions): Flow {
   let stalled = false;
   let sourceEnded = false;
-  let settle: (end: FlowEnd) => void = () => {};
-  const ended = new Promise<FlowEnd>((resolve) => {
-    settle = resolve;
-  });
+  const { promise: ended, resolve: settle } = deferred<FlowEnd>();
 
   function pass(bytes: Uint8Array): void {
     passed(bytes);

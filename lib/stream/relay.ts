@@ -1,3 +1,4 @@
+import { deferred } from '../program/deferred.ts';
 import type { ByteStream } from './byte-stream.ts';
 import type { Child, ChildEnd } from './child.ts';
 import { endAfterOutput, endChild, ORPHAN_SILENCE } from './end-child.ts';
@@ -99,10 +100,7 @@ function limitSilence(
   { child, silence, patience }: Relaying,
   isClientStalled: () => boolean,
 ): { passed: Promise<'too-silent' | 'output-ended'>; heard: () => void; stop: () => void } {
-  let expire: (how: 'too-silent' | 'output-ended') => void = () => {};
-  const passed = new Promise<'too-silent' | 'output-ended'>((resolve) => {
-    expire = resolve;
-  });
+  const { promise: passed, resolve: expire } = deferred<'too-silent' | 'output-ended'>();
   let watch = watchSilence(silence, () => expire('too-silent'));
   let stopped = false;
 
