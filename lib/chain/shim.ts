@@ -2,6 +2,7 @@ import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import type { SessionOptions } from '../session/session.ts';
 import { startSession } from '../session/session.ts';
+import { smtpdProgram } from '../session/smtpd.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { readUcspiTls, withoutUcspiTls } from '../ucspi/environment.ts';
 import { offerChainTls } from './tls-offer.ts';
@@ -10,8 +11,10 @@ import { offerChainTls } from './tls-offer.ts';
 export interface ShimOptions
   extends Pick<
     SessionOptions,
-    'requireTls' | 'plaintextAuth' | 'fresh' | 'command' | 'dialogueSilence' | 'relaySilence'
+    'requireTls' | 'plaintextAuth' | 'fresh' | 'dialogueSilence' | 'relaySilence'
   > {
+  /** The smtpd, looked for along PATH, and its arguments. */
+  readonly command: readonly string[];
   /** The name that messages begin with. */
   readonly program: string;
   /** 0 to 2, see `createReporter`. */
@@ -32,7 +35,7 @@ export async function runShim(options: ShimOptions, environment: NodeJS.ProcessE
   const session = startSession({
     ...options,
     client,
-    environment: withoutUcspiTls(environment),
+    startSmtpd: smtpdProgram(options.command, withoutUcspiTls(environment)),
     report,
     tls: offerChainTls({ descriptors, client, environment, patience: options.dialogueSilence, report }),
   });

@@ -1,14 +1,14 @@
 import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
-import { createDialogue, type DialogueOptions } from '../smtp/dialogue.ts';
+import { createDialogue, type DialogueOptions, type Verdict } from '../smtp/dialogue.ts';
 import { REPLIES } from '../smtp/reply.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
-import { type Child, type ChildEnd, startChild } from '../stream/child.ts';
+import type { Child, ChildEnd } from '../stream/child.ts';
 import { endAfterOutput, endChild, GRACE } from '../stream/end-child.ts';
 import { hangUp, type RelayEnd, relay } from '../stream/relay.ts';
 import { converse } from './converse.ts';
 import { swallowGreeting } from './greeting.ts';
-import { reportEnd } from './smtpd.ts';
+import { reportEnd, type StartSmtpd } from './smtpd.ts';
 
 /** A client with whom TLS has been started. */
 export interface TlsClient extends ByteStream {
@@ -35,17 +35,17 @@ export interface TlsOffer {
 /** One client, one smtpd. */
 export interface SessionOptions extends DialogueOptions {
   readonly client: ByteStream;
-  readonly tls: TlsOffer;
-  /** The smtpd, looked for along PATH, and its arguments. */
-  readonly command: readonly string[];
-  /** The environment of smtpd. */
-  readonly environment: NodeJS.ProcessEnv;
+  /** Undefined when the client is in TLS already: then there is nothing to say but what smtpd says. */
+  readonly tls: TlsOffer | undefined;
+  readonly startSmtpd: StartSmtpd;
   /** Start a new smtpd, which is told of TLS, when TLS has been started. */
   readonly fresh: boolean;
   /** How long nothing may happen in the dialogue, in milliseconds. */
   readonly dialogueSilence: number;
   /** How long nothing may pass in the relay, in milliseconds; undefined for no bound but smtpd's own. */
   readonly relaySilence: number | undefined;
+  /** Told of the verdict of the dialogue. */
+  readonly concluded?: (verdict: Verdict) => void;
   readonly report: Reporter;
 }
 
@@ -66,14 +66,15 @@ export function startSession(options: SessionOptions): Session {
   const { promise: ending, resolve: startEnding } = deferred();
   let terminated = false;
 
-  function startSmtpd(environment: NodeJS.ProcessEnv): Child {
-    const child = startChild(options.command, environment);
+  function startSmtpd(tlsEnvironment: TlsClient['environment']): Child {
+    const child = options.startSmtpd(tlsEnvironment);
     children.push(child);
     return child;
   }
 
   async function run(): Promise<ChildEnd> {
-    const smtpd = startSmtpd(options.environment);
+    const smtpd = startSmtpd({});
+    if (tls === undefined) return relayWith(client, smtpd, NOTHING, NOTHING);
     const dialogue = createDialogue(options);
     const verdict = await converse({
       dialogue,
@@ -84,6 +85,7 @@ export function startSession(options: SessionOptions): Session {
       hurry,
       report,
     });
+    options.concluded?.(verdict);
     if (verdict === 'close') return close(client, smtpd);
     if (verdict === 'plaintext') {
       tls.decline();
@@ -104,7 +106,7 @@ export function startSession(options: SessionOptions): Session {
   /** Puts an smtpd that is told of TLS in the place of the one that was not. */
   async function refresh(tlsClient: TlsClient, stale: Child): Promise<ChildEnd> {
     const staleEnded = endChild(stale);
-    const smtpd = startSmtpd(merge(options.environment, tlsClient.environment));
+    const smtpd = startSmtpd(tlsClient.environment);
     const greeting = await swallowGreeting(smtpd, options.dialogueSilence, hurry);
     let ended: Promise<ChildEnd>;
     if (greeting.forClient === undefined) {
@@ -173,11 +175,4 @@ export function startSession(options: SessionOptions): Session {
   };
 }
 
-function merge(
-  environment: NodeJS.ProcessEnv,
-  changes: Readonly<Record<string, string | undefined>>,
-): NodeJS.ProcessEnv {
-  const merged = { ...environment, ...changes };
-  for (const name of Object.keys(merged)) if (merged[name] === undefined) delete merged[name];
-  return merged;
-}
+const NOTHING = Buffer.alloc(0);

@@ -1,5 +1,5 @@
 import type { Reporter } from '../program/reporter.ts';
-import type { ChildEnd } from '../stream/child.ts';
+import { type Child, type ChildEnd, startChild } from '../stream/child.ts';
 
 /**
  * Says on stderr that smtpd has ended when it should not have, or did not even begin.
@@ -15,4 +15,31 @@ export function reportEnd(report: Reporter, what: string, end: ChildEnd | undefi
 function describeEnd(end: ChildEnd | undefined): string {
   if (end === undefined) return 'it closed its output';
   return end.signal === undefined ? `exit status ${end.status}` : `killed by ${end.signal}`;
+}
+
+/**
+ * Starts an smtpd.
+ *
+ * @param tlsEnvironment what tells it of the TLS session: variables, undefined for one that must not be set;
+ * empty while there is none.
+ */
+export type StartSmtpd = (tlsEnvironment: Readonly<Record<string, string | undefined>>) => Child;
+
+/**
+ * The smtpd that is a program.
+ *
+ * @param command the program, looked for along PATH, and its arguments.
+ * @param environment its environment, but for TLS.
+ */
+export function smtpdProgram(command: readonly string[], environment: NodeJS.ProcessEnv): StartSmtpd {
+  return (tlsEnvironment) => startChild(command, merge(environment, tlsEnvironment));
+}
+
+function merge(
+  environment: NodeJS.ProcessEnv,
+  changes: Readonly<Record<string, string | undefined>>,
+): NodeJS.ProcessEnv {
+  const merged = { ...environment, ...changes };
+  for (const name of Object.keys(changes)) if (merged[name] === undefined) delete merged[name];
+  return merged;
 }
