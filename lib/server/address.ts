@@ -1,0 +1,236 @@
+/**
+ * Addresses, ports and networks: how they are read from a command line, compared and written.
+ *
+ * A socket that listens on "::" gives IPv4 clients as IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2).
+ * Everything here takes such an address for the IPv4 address that it is.
+ */
+
+import { readFileSync } from 'node:fs';
+import { BlockList, isIP, isIPv4, isIPv6, SocketAddress } from 'node:net';
+import { errorCode } from '../program/failure.ts';
+import { usage } from '../program/options.ts';
+
+/** One end of a TCP connection. */
+export interface Endpoint {
+  /** An IPv4 or IPv6 address. */
+  readonly ip: string;
+  /** 0 to 65535. */
+  readonly port: number;
+}
+
+/** Writes an IPv4-mapped IPv6 address as IPv4, and leaves all else as it is, zone ids too. */
+export function plainAddress(ip: string): string {
+  const octets = addressOctets(ip);
+  return octets?.length === 4 ? octets.join('.') : ip;
+}
+
+/**
+ * What counts as one address where there is a limit for each: an IPv4 address, or the /64 network of an IPv6
+ * address, which is what one host can take its addresses from as it likes. A zone id does not count.
+ *
+ * @returns the same text for all ways to write an address; what is no address comes back as it is.
+ */
+export function addressGroup(ip: string): string {
+  const octets = addressOctets(ip);
+  if (octets === undefined) return ip;
+  return octets.length === 4 ? octets.join('.') : `${addressText(masked(octets, 64))}/64`;
+}
+
+/** The first octets of every IPv4-mapped IPv6 address. */
+const MAPPED_PREFIX = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff);
+
+/**
+ * The octets of an address in network order: 4 of an IPv4 address and of an IPv4-mapped one, else 16. A zone
+ * id is left out.
+ *
+ * @returns undefined when it is no address.
+ */
+export function addressOctets(ip: string): Uint8Array | undefined {
+  if (isIPv4(ip)) return Uint8Array.from(ip.split('.'), Number);
+  if (!isIPv6(ip)) return undefined;
+  const octets = ipv6Octets(ip.replace(/%.*$/s, ''));
+  return MAPPED_PREFIX.every((octet, at) => octets[at] === octet) ? octets.subarray(12) : octets;
+}
+
+/** @param ip a valid IPv6 address without a zone id. */
+function ipv6Octets(ip: string): Uint8Array {
+  const [head = '', tail = ''] = ip.split('::', 2).map(hexDigits);
+  return Buffer.from(head + '0'.repeat(32 - head.length - tail.length) + tail, 'hex');
+}
+
+/** Four hexadecimal digits for each group, eight for a dotted IPv4 address at the end. */
+function hexDigits(groups: string): string {
+  if (groups === '') return '';
+  return groups
+    .split(':')
+    .map((group) =>
+      group.includes('.')
+        ? Buffer.from(group.split('.').map(Number)).toString('hex')
+        : group.padStart(4, '0'),
+    )
+    .join('');
+}
+
+/**
+ * Writes an address, IPv6 in the short form of RFC 5952, an IPv4-mapped one as IPv4.
+ *
+ * @param octets 4 or 16 in network order.
+ */
+export function addressText(octets: Uint8Array): string {
+  if (octets.length === 4) return octets.join('.');
+  if (MAPPED_PREFIX.every((octet, at) => octets[at] === octet)) return octets.subarray(12).join('.');
+  const groups = Buffer.from(octets)
+    .toString('hex')
+    .replace(/.{4}(?=.)/g, '$&:');
+  return new SocketAddress({ address: groups, family: 'ipv6' }).address;
+}
+
+/** The address with all but its first `bits` bits cleared. */
+function masked(octets: Uint8Array, bits: number): Uint8Array {
+  return octets.map((octet, at) => octet & (0xff00 >> Math.min(Math.max(bits - 8 * at, 0), 8)));
+}
+
+/** A set of networks. */
+export interface Networks {
+  /** Whether an address is in one of them. What is no address is in none; a zone id does not count. */
+  contains(ip: string): boolean;
+}
+
+/**
+ * Reads a list of addresses and networks, such as "192.0.2.1,10.0.0.0/8,2001:db8::/32". There may be spaces
+ * around the commas.
+ *
+ * @throws Failure (100) that names the part at fault; an empty list is at fault as a whole. So is a network
+ * with bits set behind its prefix: whether "10.0.0.1/8" means all of 10 or that one is for its author to say.
+ */
+export function parseNetworks(text: string): Networks {
+  // One list would do, were it not for "::/0" and the like: Node finds all of IPv4 in them.
+  const lists = { ipv4: new BlockList(), ipv6: new BlockList() };
+  for (const part of text.split(',')) addNetwork(lists, part.trim());
+  return {
+    contains: (ip) => {
+      const plain = plainAddress(ip).replace(/%.*$/s, '');
+      if (isIPv4(plain)) return lists.ipv4.check(plain, 'ipv4');
+      return isIPv6(plain) && lists.ipv6.check(plain, 'ipv6');
+    },
+  };
+}
+
+function addNetwork(lists: Record<'ipv4' | 'ipv6', BlockList>, part: string): void {
+  const [, address = '', prefix] = /^([\d.a-f:]+)(?:\/(\d{1,3}))?$/i.exec(part) ?? [];
+  const octets = addressOctets(address);
+  if (octets === undefined) {
+    throw usage(`expected an address or a network such as 192.0.2.0/24, not ${quoted(part)}`);
+  }
+  const width = octets.length * 8;
+  // The prefix of an IPv4-mapped network counts the 96 bits of the mapping.
+  const before = isIPv4(address) ? 0 : 128 - width;
+  const bits = prefix === undefined ? width : Number(prefix) - before;
+  if (bits < 0 || bits > width) {
+    throw usage(`expected a prefix from ${before} to ${before + width}, not ${quoted(part)}`);
+  }
+  const network = masked(octets, bits);
+  if (!network.every((octet, at) => octet === octets[at])) {
+    throw usage(
+      `expected no bits set behind the prefix, as in ${addressText(network)}/${bits}, not ${quoted(part)}`,
+    );
+  }
+  const family = width === 32 ? 'ipv4' : 'ipv6';
+  lists[family].addSubnet(addressText(network), bits, family);
+}
+
+/**
+ * Reads "HOST:PORT". An IPv6 address stands in brackets, as in "[::1]:25".
+ *
+ * @returns the host as it was written, without brackets, and the port, which may be the name of a service.
+ * @throws Failure (100) that says what was expected and what came.
+ */
+export function parseHostPort(text: string): { host: string; port: number } {
+  const [, bracketed, bare = '', port = ''] = /^(?:\[([^\]]*)\]|([^:[\]]*)):(.+)$/s.exec(text) ?? [];
+  const host = bracketed ?? bare;
+  if (port === '' || (bracketed === undefined ? !isHost(host) : !isIPv6(host))) {
+    throw usage(`expected HOST:PORT, an IPv6 address in brackets as [::1]:25, not ${quoted(text)}`);
+  }
+  return { host, port: parsePort(port) };
+}
+
+/**
+ * Reads the host that a server is to listen on.
+ *
+ * @param host an address, a name, or "0": all IPv4 addresses of this machine, as tcpserver has it.
+ * @returns what `listen` of node:net takes; "::" stays, and means all addresses of both kinds there.
+ * @throws Failure (100) that says what was expected and what came.
+ */
+export function listenHost(host: string): string {
+  if (host === '0') return '0.0.0.0';
+  if (isHost(host)) return host;
+  throw usage(`expected an address or a host name to listen on, 0 or :: for all, not ${quoted(host)}`);
+}
+
+/** The longest host name, in octets (RFC 1035 section 2.3.4, without the octets that count the others). */
+const HOST_NAME_LIMIT = 253;
+
+/** Labels of letters, digits, "-" and "_", with dots between them. */
+const HOST_NAME = /^(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?$/;
+
+/**
+ * An address, a name that can be looked up, or "0". A name whose last label is a number is none: the resolver
+ * takes "10.1" for an address in an old short form, and "192.0.2.256" is nothing but a slip.
+ */
+function isHost(host: string): boolean {
+  if (isIP(host) !== 0 || host === '0') return true;
+  return host.length <= HOST_NAME_LIMIT && HOST_NAME.test(host) && !/(?:^|\.)\d+\.?$/.test(host);
+}
+
+/** The services of mail, which many an /etc/services does not have, or there is no such file. All are TCP. */
+const MAIL_SERVICES: ReadonlyMap<string, number> = new Map([
+  ['smtp', 25],
+  ['smtps', 465],
+  ['submissions', 465],
+  ['submission', 587],
+  ['lmtp', 24],
+]);
+
+/**
+ * Reads a port: a number, or the name of a service of TCP.
+ *
+ * @param services the file that names services, for all but those of mail (services(5)).
+ * @returns 0 to 65535.
+ * @throws Failure (100) that says what was expected and what came.
+ */
+export function parsePort(text: string, services = '/etc/services'): number {
+  if (/^\d+$/.test(text)) {
+    const port = Number(text);
+    if (port <= 65535) return port;
+    throw usage(`expected a port from 0 to 65535, not ${quoted(text)}`);
+  }
+  const known = MAIL_SERVICES.get(text);
+  if (known !== undefined) return known;
+  const named = findService(readServices(services, text), text);
+  if (named !== undefined) return named;
+  throw usage(`expected a port from 0 to 65535 or a service of ${services}, not ${quoted(text)}`);
+}
+
+function readServices(file: string, name: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw usage(`expected a port from 0 to 65535, not ${quoted(name)}: ${errorCode(error)} at ${file}`);
+  }
+}
+
+/** A line of services(5) is "NAME PORT/PROTOCOL ALIAS... # comment". */
+function findService(services: string, name: string): number | undefined {
+  for (const line of services.split('\n')) {
+    const [official, portAndProtocol = '', ...aliases] = line.replace(/#.*$/s, '').trim().split(/\s+/);
+    const port = /^(\d{1,5})\/tcp$/.exec(portAndProtocol)?.[1];
+    if (port === undefined || Number(port) > 65535) continue;
+    if (official === name || aliases.includes(name)) return Number(port);
+  }
+  return undefined;
+}
+
+/** A word of a command line, for a message of one line. */
+function quoted(word: string): string {
+  return JSON.stringify(word);
+}
