@@ -28,20 +28,35 @@ export function createReporter(program: string, level: number): Reporter {
   };
 }
 
+function say(text: string): void {
+  writeLine(printable(text));
+}
+
 /**
- * Writes one line to stderr, whatever is in it: names out of certificates, say, are in the hand of
+ * A text that stands on one line, whatever is in it: names out of certificates, say, are in the hand of
  * strangers, so everything but printable ASCII is written as `\xNN` or `\uNNNN`, and a backslash as two.
  */
-function say(text: string): void {
-  const line = text.replace(/[^ -~]|\\/g, (char) => {
+export function printable(text: string): string {
+  return text.replace(/[^ -~]|\\/g, (char) => {
     if (char === '\\') return '\\\\';
     const code = char.charCodeAt(0).toString(16);
     return code.length > 2 ? `\\u${code.padStart(4, '0')}` : `\\x${code.padStart(2, '0')}`;
   });
+}
+
+/**
+ * Writes one line to stderr.
+ *
+ * @param line without its end; printable ASCII.
+ * @returns whether it was written. If not, nobody reads our stderr, or it is full and non-blocking; mail
+ * matters more.
+ */
+export function writeLine(line: string): boolean {
   try {
     // Not process.stderr: its stream costs start-up time, and this way the line is out before we go on.
     writeSync(2, `${line}\n`);
+    return true;
   } catch {
-    // Nobody reads our stderr, or it is full and non-blocking. Mail matters more.
+    return false;
   }
 }
