@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { deferred } from '../program/deferred.ts';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { EXIT, errorCode } from '../program/failure.ts';
 import { readPrivileges } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
@@ -12,9 +12,9 @@ import { GRACE } from '../stream/end-child.ts';
 import { relay } from '../stream/relay.ts';
 import { after } from '../stream/time.ts';
 import { insistOnCloseNotify, wireOver } from '../tls/close-notify.ts';
-import { type Credentials, loadCredentials, withoutTlsVariables } from '../tls/credentials.ts';
+import { type CredentialFiles, readCredentials, withoutTlsVariables } from '../tls/credentials.ts';
 import { describeSession } from '../tls/description.ts';
-import { type HandshakeOptions, shakeHands } from '../tls/handshake.ts';
+import { createTlsServer, type HandshakeOptions } from '../tls/handshake.ts';
 import {
   describeTls,
   formatAnswer,
@@ -29,7 +29,7 @@ export interface TlsdOptions extends HandshakeOptions {
   /** The name that messages begin with. */
   readonly program: string;
   readonly command: readonly string[];
-  /** See `loadCredentials`. */
+  /** See `readCredentials`. */
   readonly sniLevel: number;
   /** Say close_notify when the program has ended its side; else half-close without it. */
   readonly sendsCloseNotify: boolean;
@@ -60,7 +60,7 @@ const PATIENCE = 60_000;
  */
 export async function runTlsd(options: TlsdOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   const report = createReporter(options.program, options.verbosity);
-  const credentials = loadCredentials(environment, {
+  const credentials = readCredentials(environment, {
     sniLevel: options.sniLevel,
     asksClients: options.clientCertificate !== 'none',
   });
@@ -82,7 +82,7 @@ export async function runTlsd(options: TlsdOptions, environment: NodeJS.ProcessE
     privileges.drop();
   } catch (error) {
     program.kill('SIGTERM');
-    throw new Failure(EXIT.systemCallFailed, `unable to drop privileges: ${errorCode(error)}`);
+    throw error;
   }
   const tls = serveTls({ options, environment, credentials, program, hurry, report });
   const end = await Promise.race([
@@ -117,7 +117,7 @@ async function abandon(hurry: Promise<void>): Promise<ChildEnd> {
 interface Tlsd {
   readonly options: TlsdOptions;
   readonly environment: NodeJS.ProcessEnv;
-  readonly credentials: Credentials;
+  readonly credentials: CredentialFiles;
   readonly program: ChildWithDescriptors;
   readonly hurry: Promise<void>;
   readonly report: Reporter;
@@ -178,7 +178,7 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
       if (!isDone) connection.destroy();
     });
     const wire = options.insistsOnCloseNotify ? wireOver(connection) : connection;
-    const socket = await shakeHands(wire, credentials, options);
+    const socket = await createTlsServer(credentials, options).shakeHands(wire);
     const variables = describeSession(socket);
     report.info(`TLS with ${remote}: ${describeTls(variables)}`);
     if (options.insistsOnCloseNotify) {

@@ -1,9 +1,39 @@
-import { EXIT, Failure } from './failure.ts';
+import { EXIT, errorCode, Failure } from './failure.ts';
+import { usage } from './options.ts';
 
 /** A user to become. */
 export interface Privileges {
-  /** Becomes that user, for good. @throws when the system does not allow it. */
+  /** True when there is nothing to do. */
+  readonly isNobodyElse: boolean;
+  /** Becomes that user, for good. @throws Failure (111) when the system does not allow it. */
   drop(): void;
+}
+
+/** Who to become; undefined for what stays as it is. */
+export interface Identity {
+  readonly uid: number | undefined;
+  readonly gid: number | undefined;
+  /** Supplementary groups; none but `gid` when undefined. */
+  readonly groups: readonly number[] | undefined;
+}
+
+/** Prepares to become another user. */
+export function privilegesOf({ uid, gid, groups }: Identity): Privileges {
+  return {
+    isNobodyElse: uid === undefined && gid === undefined,
+    drop: () => {
+      try {
+        // Groups first: whoever has become another user may not change them any more.
+        if (gid !== undefined) {
+          process.setgroups?.([...(groups ?? [gid])]);
+          process.setgid?.(gid);
+        }
+        if (uid !== undefined) process.setuid?.(uid);
+      } catch (error) {
+        throw new Failure(EXIT.systemCallFailed, `unable to drop privileges: ${errorCode(error)}`);
+      }
+    },
+  };
 }
 
 /**
@@ -13,25 +43,35 @@ export interface Privileges {
  * @throws Failure (100) when one of them is no number.
  */
 export function readPrivileges(environment: NodeJS.ProcessEnv): Privileges {
-  const uid = readId(environment, 'TLS_UID');
-  const gid = readId(environment, 'TLS_GID');
-  return {
-    drop: () => {
-      if (process.getuid?.() !== 0) return;
-      // Groups first: whoever has become another user may not change them any more.
-      if (gid !== undefined) {
-        process.setgroups?.([gid]);
-        process.setgid?.(gid);
-      }
-      if (uid !== undefined) process.setuid?.(uid);
-    },
-  };
+  const identity = { uid: readId(environment, 'TLS_UID'), gid: readId(environment, 'TLS_GID') };
+  const isRoot = process.getuid?.() === 0;
+  return privilegesOf({ ...(isRoot ? identity : NOBODY_ELSE), groups: undefined });
+}
+
+const NOBODY_ELSE = { uid: undefined, gid: undefined };
+
+/**
+ * Reads UID, GID and GIDLIST, as s6-tcpserver and s6-applyuidgid do for -U.
+ *
+ * @throws Failure (100) when UID or GID is not set, or one of them is no number.
+ */
+export function readIdentity(environment: NodeJS.ProcessEnv): Identity {
+  const uid = readId(environment, 'UID');
+  const gid = readId(environment, 'GID');
+  if (uid === undefined) throw usage('UID is not set');
+  if (gid === undefined) throw usage('GID is not set');
+  const list = environment.GIDLIST;
+  const groups = list === undefined || list === '' ? undefined : list.split(',');
+  return { uid, gid, groups: groups?.map((group) => parseId('GIDLIST', group)) };
 }
 
 function readId(environment: NodeJS.ProcessEnv, name: string): number | undefined {
   const text = environment[name];
-  if (text === undefined) return undefined;
-  if (!/^\d{1,10}$/.test(text))
-    throw new Failure(EXIT.wrongUsage, `wrong usage: ${name} is no number: ${text}`);
+  return text === undefined ? undefined : parseId(name, text);
+}
+
+function parseId(name: string, text: string): number {
+  // The highest number means "no change" to the system.
+  if (!/^\d{1,10}$/.test(text) || Number(text) >= 2 ** 32 - 1) throw usage(`${name} is no number: ${text}`);
   return Number(text);
 }

@@ -43,6 +43,8 @@ export function peekServerName(connection: Duplex): Promise<string> {
     connection.on('error', reject);
     connection.on('end', hungUp);
     connection.on('close', hungUp);
+    // It may have been paused, and would stay so.
+    connection.resume();
   });
 }
 

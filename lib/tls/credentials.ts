@@ -1,7 +1,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls';
+import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
 
 /**
@@ -20,20 +20,24 @@ const CIPHERS = [
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
 
-/** The keys and certificates of a server. */
-export interface Credentials {
-  /** For clients that name no server, or one that is not known. */
-  readonly standard: SecureContextOptions | undefined;
-  /** By server name, in lower case; `*.` stands for any first label. */
-  readonly byName: ReadonlyMap<string, SecureContext>;
+/** A certificate with its key, both in PEM. The certificate may have those behind it that lead to its authority. */
+export interface KeyPair {
+  readonly certificate: string;
+  readonly key: string;
 }
 
-/** What holds for every TLS session, whatever the certificate. */
-export const TLS_TERMS: SecureContextOptions = {
-  minVersion: 'TLSv1.2',
-  ciphers: CIPHERS,
-  honorCipherOrder: true,
-};
+/**
+ * The keys and certificates of a server, as they were read. Plain data, so that one process may read them
+ * and pass them on to others as JSON.
+ */
+export interface CredentialFiles {
+  /** For clients that name no server, or one that is not known; empty when there is nothing for them. */
+  readonly standard: readonly KeyPair[];
+  /** By server name, in lower case; `*.` stands for any first label. The pairs have keys of different kinds. */
+  readonly byName: Readonly<Record<string, readonly KeyPair[]>>;
+  /** The certificates, in PEM, that those of clients are judged by; empty when clients are not asked. */
+  readonly authorities: readonly string[];
+}
 
 /** Which variables of the environment are to be read. */
 export interface CredentialOptions {
@@ -47,82 +51,63 @@ export interface CredentialOptions {
  * Reads keys and certificates, as the variables of s6-tlsd-io name them: KEYFILE and CERTFILE,
  * KEYFILE:name and CERTFILE:name, CAFILE or CADIR. Files are in PEM or DER; CAFILE is in PEM.
  *
+ * Beside each pair there may be others with keys of other kinds, KEYFILE2 and CERTFILE2 to KEYFILE9 and
+ * CERTFILE9, with `:name` or without: TLS takes the one that the client knows best.
+ *
  * @throws Failure (100, or 111 when a file cannot be read) that names the variable, the file, and what is
  * wrong with it.
  */
-export function loadCredentials(environment: NodeJS.ProcessEnv, options: CredentialOptions): Credentials {
-  const authorities = options.asksClients ? loadAuthorities(environment) : undefined;
-  const byName = new Map<string, SecureContext>();
-  if (options.sniLevel > 0) {
-    for (const name of Object.keys(environment)) {
-      const suffix = /^KEYFILE(:.+)$/.exec(name)?.[1];
-      if (suffix !== undefined) {
-        const pair = loadPair(environment, suffix, authorities);
-        byName.set(suffix.slice(1).toLowerCase(), createSecureContext(pair));
-      }
-    }
-  }
-  if (options.sniLevel < 2) return { standard: loadPair(environment, '', authorities), byName };
-  if (byName.size === 0) throw refusal('no variable KEYFILE:name is set');
-  return { standard: undefined, byName };
+export function readCredentials(environment: NodeJS.ProcessEnv, options: CredentialOptions): CredentialFiles {
+  const { standard, byName, authorities } = findFiles(environment, options);
+  const read = { authorities: authorities === undefined ? [] : readAuthorities(authorities) };
+  const named = [...byName].map(([name, pairs]) => [name, readPairs(pairs, read.authorities)] as const);
+  return { ...read, standard: readPairs(standard, read.authorities), byName: Object.fromEntries(named) };
 }
 
 /**
- * Finds what to show to a client that named a server (SNI, RFC 6066 section 3).
+ * The paths of all that `readCredentials` reads, to be watched: with CADIR, the folder and what is in it now.
  *
+ * @throws Failure as `readCredentials` does when a variable is missing or CADIR cannot be read.
+ */
+export function credentialPaths(environment: NodeJS.ProcessEnv, options: CredentialOptions): string[] {
+  const { standard, byName, authorities } = findFiles(environment, options);
+  const pairs = [standard, ...byName.values()].flat();
+  const files = pairs.flatMap(({ certificate, key }) => [certificate.path, key.path]);
+  return authorities === undefined
+    ? files
+    : [...files, authorities.path, ...authorities.files.map(({ path }) => path)];
+}
+
+/**
+ * Finds what there is for a client that named a server (SNI, RFC 6066 section 3).
+ *
+ * @param byName by server name, as in `CredentialFiles`.
  * @returns undefined when there is nothing for that name in particular.
  */
-export function credentialsFor(credentials: Credentials, name: string): SecureContext | undefined {
+export function credentialsFor<T>(byName: ReadonlyMap<string, T>, name: string): T | undefined {
   const exact = name.toLowerCase();
-  return credentials.byName.get(exact) ?? credentials.byName.get(exact.replace(/^[^.]+/, '*'));
+  return byName.get(exact) ?? byName.get(exact.replace(/^[^.]+/, '*'));
 }
 
-function loadPair(
-  environment: NodeJS.ProcessEnv,
-  suffix: string,
-  authorities: string[] | undefined,
+/**
+ * What node:tls is to be told of certificates: pairs that are offered together, and who judges clients.
+ *
+ * @param pairs none for a server that has to refuse its clients.
+ */
+export function contextOptions(
+  pairs: readonly KeyPair[],
+  authorities: readonly string[],
 ): SecureContextOptions {
-  const certFile = readVariable(environment, `CERTFILE${suffix}`);
-  const keyFile = readVariable(environment, `KEYFILE${suffix}`);
-  const chain = parse(certFile, 'certificate', (bytes) => new X509Certificate(bytes));
-  const key = parse(keyFile, 'private key', parseKey);
-  if (!chain.value.checkPrivateKey(key.value)) {
-    throw refusal(
-      `${keyFile.variable} ${keyFile.path} is not the key of ${certFile.variable} ${certFile.path}`,
-    );
-  }
-  const pair: SecureContextOptions = {
-    ...TLS_TERMS,
-    // A PEM file may hold the chain too, of which X509Certificate keeps the first alone.
-    cert: isPem(chain.bytes) ? chain.bytes : chain.value.toString(),
-    key: key.value.export({ type: 'pkcs8', format: 'pem' }),
-    ...(authorities === undefined ? {} : { ca: authorities }),
+  return {
+    minVersion: 'TLSv1.2',
+    ciphers: CIPHERS,
+    honorCipherOrder: true,
+    cert: pairs.map(({ certificate }) => certificate),
+    key: pairs.map(({ key }) => key),
+    // Without it OpenSSL would take the authorities of the web.
+    ...(authorities.length === 0 ? {} : { ca: [...authorities] }),
   };
-  try {
-    createSecureContext(pair);
-    return pair;
-  } catch (error) {
-    throw refusal(`${certFile.variable} ${certFile.path} cannot be used: ${errorCode(error)}`);
-  }
 }
-
-function loadAuthorities(environment: NodeJS.ProcessEnv): string[] {
-  const variable = environment.CAFILE !== undefined ? 'CAFILE' : 'CADIR';
-  const { path } = readVariable(environment, variable);
-  const paths = variable === 'CAFILE' ? [path] : list(path).map((name) => join(path, name));
-  const authorities = paths.flatMap((file) => {
-    const { bytes, value } = parse(
-      { variable, path: file },
-      'certificate',
-      (read) => new X509Certificate(read),
-    );
-    return isPem(bytes) ? (bytes.toString('latin1').match(CERTIFICATE) ?? []) : [value.toString()];
-  });
-  if (authorities.length === 0) throw refusal(`${variable} ${path} holds no certificate`);
-  return authorities;
-}
-
-const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
 
 /** A file, and the variable that named it. */
 interface NamedFile {
@@ -130,11 +115,119 @@ interface NamedFile {
   readonly path: string;
 }
 
+/** Where a key and its certificate are. */
+interface FilePair {
+  readonly certificate: NamedFile;
+  readonly key: NamedFile;
+}
+
+/** Where the certificates are that those of clients are judged by: CAFILE, or all files in CADIR. */
+interface AuthorityFiles extends NamedFile {
+  readonly files: readonly NamedFile[];
+}
+
+/** Finds out from the environment what is to be read. @throws Failure. */
+function findFiles(
+  environment: NodeJS.ProcessEnv,
+  { sniLevel, asksClients }: CredentialOptions,
+): { standard: FilePair[]; byName: Map<string, FilePair[]>; authorities: AuthorityFiles | undefined } {
+  const byName = new Map<string, FilePair[]>();
+  if (sniLevel > 0) {
+    for (const variable of Object.keys(environment)) {
+      const suffix = /^KEYFILE[2-9]?(:.+)$/.exec(variable)?.[1];
+      if (suffix !== undefined) byName.set(suffix.slice(1).toLowerCase(), findPairs(environment, suffix));
+    }
+  }
+  if (sniLevel >= 2 && byName.size === 0) throw refusal('no variable KEYFILE:name is set');
+  return {
+    standard: sniLevel < 2 ? findPairs(environment, '') : [],
+    byName,
+    authorities: asksClients ? findAuthorities(environment) : undefined,
+  };
+}
+
+/** The first pair must be there, and the others be whole. */
+function findPairs(environment: NodeJS.ProcessEnv, suffix: string): FilePair[] {
+  const others = [...'23456789'].filter(
+    (number) =>
+      environment[`CERTFILE${number}${suffix}`] !== undefined ||
+      environment[`KEYFILE${number}${suffix}`] !== undefined,
+  );
+  return ['', ...others].map((number) => ({
+    certificate: readVariable(environment, `CERTFILE${number}${suffix}`),
+    key: readVariable(environment, `KEYFILE${number}${suffix}`),
+  }));
+}
+
+function findAuthorities(environment: NodeJS.ProcessEnv): AuthorityFiles {
+  const variable = environment.CAFILE !== undefined ? 'CAFILE' : 'CADIR';
+  const file = readVariable(environment, variable);
+  const { path } = file;
+  const files =
+    variable === 'CAFILE' ? [file] : list(path).map((name) => ({ variable, path: join(path, name) }));
+  return { ...file, files };
+}
+
 function readVariable(environment: NodeJS.ProcessEnv, variable: string): NamedFile {
   const path = environment[variable];
   if (path === undefined || path === '') throw refusal(`${variable} is not set`);
   return { variable, path };
 }
+
+/** Reads pairs that are to be offered together. */
+function readPairs(files: readonly FilePair[], authorities: readonly string[]): KeyPair[] {
+  const kinds = new Map<string, NamedFile>();
+  return files.map((file) => {
+    const { pair, kind } = readPair(file, authorities);
+    const other = kinds.get(kind);
+    if (other !== undefined) {
+      // OpenSSL has room for one of a kind, and would take the last.
+      const both = `${other.variable} ${other.path} and ${file.key.variable} ${file.key.path}`;
+      throw refusal(`${both} are keys of the same kind (${kind})`);
+    }
+    kinds.set(kind, file.key);
+    return pair;
+  });
+}
+
+function readPair(
+  { certificate, key }: FilePair,
+  authorities: readonly string[],
+): { pair: KeyPair; kind: string } {
+  const read = {
+    certificate: parse(certificate, 'certificate', (bytes) => new X509Certificate(bytes)),
+    key: parse(key, 'private key', parseKey).value,
+  };
+  if (!read.certificate.value.checkPrivateKey(read.key)) {
+    throw refusal(
+      `${key.variable} ${key.path} is not the key of ${certificate.variable} ${certificate.path}`,
+    );
+  }
+  const pair = {
+    // A PEM file may hold the chain too, of which X509Certificate keeps the first alone.
+    certificate: isPem(read.certificate.bytes)
+      ? read.certificate.bytes.toString()
+      : read.certificate.value.toString(),
+    key: read.key.export({ type: 'pkcs8', format: 'pem' }).toString(),
+  };
+  try {
+    createSecureContext(contextOptions([pair], authorities));
+  } catch (error) {
+    throw refusal(`${certificate.variable} ${certificate.path} cannot be used: ${errorCode(error)}`);
+  }
+  return { pair, kind: read.key.asymmetricKeyType ?? 'unknown' };
+}
+
+function readAuthorities({ variable, path, files }: AuthorityFiles): string[] {
+  const authorities = files.flatMap((file) => {
+    const { bytes, value } = parse(file, 'certificate', (read) => new X509Certificate(read));
+    return isPem(bytes) ? (bytes.toString('latin1').match(CERTIFICATE) ?? []) : [value.toString()];
+  });
+  if (authorities.length === 0) throw refusal(`${variable} ${path} holds no certificate`);
+  return authorities;
+}
+
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
 
 function parse<T>(file: NamedFile, what: string, parser: (bytes: Buffer) => T): { bytes: Buffer; value: T } {
   const bytes = readNamed(file);
@@ -191,4 +284,4 @@ export function withoutTlsVariables(environment: NodeJS.ProcessEnv): NodeJS.Proc
   return Object.fromEntries(kept);
 }
 
-const TLS_VARIABLE = /^(?:(?:KEY|CERT)FILE(?::.*)?|CADIR|CAFILE|TLS_[UG]ID)$/s;
+const TLS_VARIABLE = /^(?:(?:KEY|CERT)FILE[2-9]?(?::.*)?|CADIR|CAFILE|TLS_[UG]ID)$/s;

@@ -1,8 +1,11 @@
+import { createHash } from 'node:crypto';
+import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
-import { createServer, type TLSSocket } from 'node:tls';
+import { createServer, type Server, type TLSSocket, type TlsOptions } from 'node:tls';
+import { errorCode } from '../program/failure.ts';
 import { after } from '../stream/time.ts';
 import { peekServerName } from './client-hello.ts';
-import { type Credentials, credentialsFor, TLS_TERMS } from './credentials.ts';
+import { type CredentialFiles, contextOptions, credentialsFor, type KeyPair } from './credentials.ts';
 
 /** What is asked of a client. */
 export interface HandshakeOptions {
@@ -20,26 +23,164 @@ export interface HandshakeOptions {
   readonly alpn: string | undefined;
 }
 
+/** What a TLS server is told. */
+export interface TlsServerOptions extends HandshakeOptions {
+  /** See `TlsServer.setTicketKeys`; random ones, for each server name others, when there are none. */
+  readonly ticketKeys?: Buffer;
+}
+
+/** Does the server's part of TLS handshakes. */
+export interface TlsServer {
+  /**
+   * Does one handshake.
+   *
+   * @param connection with nothing of TLS read from it. It may be half-open when the handshake is done. TLS
+   * is done over the handle of a net.Socket directly.
+   * @throws HandshakeFailure that says why there is no TLS; the connection is closed then, after the alert.
+   */
+  shakeHands(connection: Duplex): Promise<TLSSocket>;
+  /**
+   * Sets the keys that session tickets are sealed with from now on (RFC 5077, RFC 8446 section 4.6.1). What
+   * was sealed with those before is worth nothing then, and costs its client a whole handshake. Servers with
+   * the same keys and options, in whatever process, resume the sessions of one another.
+   *
+   * @param keys 48 octets.
+   */
+  setTicketKeys(keys: Buffer): void;
+}
+
+/** Why there is no TLS. */
+export class HandshakeFailure extends Error {
+  /**
+   * In a word, of which there are not many, so that failures may be counted by it: `timeout`, `hung-up`,
+   * `no-certificate` (for the server that the client named), `bad-client-certificate`, or a code of
+   * Node's or OpenSSL's, as ECONNRESET and ERR_SSL_WRONG_VERSION_NUMBER; `other` where there is none.
+   */
+  readonly reason: string;
+
+  /**
+   * @param reason see there.
+   * @param message for people.
+   */
+  constructor(reason: string, message: string) {
+    super(message);
+    this.reason = reason;
+  }
+}
+
+/** A name that may be passed on though nobody else has looked at it. */
+const SANE_NAME = /^[!-~]{1,255}$/;
+
 /** The most that setTimeout takes, in milliseconds. */
 const FOR_EVER = 2 ** 31 - 1;
 
 /**
- * Does the server's part of a TLS handshake.
+ * Makes a TLS server, for any number of connections. Keys and certificates are parsed when the first client
+ * asks for them, and not again.
  *
- * @param connection with nothing read from it. It may be half-open when the handshake is done.
- * @throws Error that says why there is no TLS; the connection is closed then, after the alert.
+ * @throws Error when the ticket keys are not 48 octets.
  */
-export async function shakeHands(
+export function createTlsServer(files: CredentialFiles, options: TlsServerOptions): TlsServer {
+  const made: Server[] = [];
+  let { ticketKeys } = options;
+
+  function lazily(name: string, pairs: readonly KeyPair[]): () => Server {
+    let server: Server | undefined;
+    return () => {
+      if (server !== undefined) return server;
+      server = createServer({
+        ...contextOptions(pairs, files.authorities),
+        ...askingOptions(options),
+        sessionIdContext: sessionIdContext(name, files, options),
+        ...(ticketKeys === undefined ? {} : { ticketKeys }),
+      });
+      made.push(server);
+      return server;
+    };
+  }
+
+  // A server a name with its certificates and no others, lest the client choose one of another name.
+  const standard = lazily('', files.standard);
+  const byName = new Map(Object.entries(files.byName).map(([name, pairs]) => [name, lazily(name, pairs)]));
+  const setTicketKeys = (keys: Buffer): void => {
+    checkTicketKeys(keys);
+    ticketKeys = keys;
+    for (const server of made) server.setTicketKeys(keys);
+  };
+  if (ticketKeys !== undefined) setTicketKeys(ticketKeys);
+
+  async function serve(connection: Duplex): Promise<TLSSocket> {
+    const name = byName.size === 0 ? '' : await peekServerName(connection).catch(hungUp);
+    const named = credentialsFor(byName, name);
+    const hasNone = named === undefined && files.standard.length === 0;
+    const socket = await shakeHandsWith(
+      (named ?? standard)(),
+      connection,
+      options,
+      hasNone ? name : undefined,
+    );
+    // OpenSSL looks no more at the name when it resumes a session of TLS 1.2.
+    if (socket.isSessionReused() && SANE_NAME.test(name)) Object.assign(socket, { servername: name });
+    return socket;
+  }
+
+  return { shakeHands: (connection) => withinLimit(connection, options.timeout, serve), setTicketKeys };
+}
+
+/** Node would take the length for a programming error, and say nothing of tickets. */
+function checkTicketKeys(keys: Buffer): void {
+  if (keys.length !== 48) throw new Error(`ticket keys have 48 octets, not ${keys.length}`);
+}
+
+/** What node:tls is to be told of that which is asked of clients. */
+function askingOptions({ clientCertificate, alpn }: HandshakeOptions): TlsOptions {
+  return {
+    // There is a bound around all that is done here, not only around Node's part of it.
+    handshakeTimeout: FOR_EVER,
+    requestCert: clientCertificate !== 'none',
+    rejectUnauthorized: clientCertificate === 'required',
+    ...(alpn === undefined
+      ? {}
+      : {
+          ALPNCallback: ({ protocols }: { protocols: string[] }) =>
+            protocols.includes(alpn) ? alpn : undefined,
+        }),
+  };
+}
+
+/**
+ * What a session must have in common with a server to be resumed by it, beside the ticket keys. Node would
+ * take the command line. A client that was not asked for its certificate, or was judged by other
+ * authorities, must not get in by an old session.
+ *
+ * @returns 32 characters, the most that OpenSSL takes.
+ */
+function sessionIdContext(
+  name: string,
+  { authorities }: CredentialFiles,
+  { clientCertificate }: HandshakeOptions,
+): string {
+  const all = JSON.stringify([name, clientCertificate, authorities]);
+  return createHash('sha256').update(all).digest('hex').slice(0, 32);
+}
+
+/** Does what `serve` does, with an end to it. Whatever the failure, the connection is closed. */
+async function withinLimit(
   connection: Duplex,
-  credentials: Credentials,
-  options: HandshakeOptions,
+  timeout: number,
+  serve: (connection: Duplex) => Promise<TLSSocket>,
 ): Promise<TLSSocket> {
-  const limit = after(options.timeout === 0 ? FOR_EVER : options.timeout);
-  const tooLate = limit.passed.then(() => Promise.reject(new Error('the handshake took too long')));
+  const limit = after(timeout === 0 ? FOR_EVER : timeout);
+  const tooLate = limit.passed.then(() => {
+    throw new HandshakeFailure('timeout', 'the handshake took too long');
+  });
+  // While TLS has the handle of a socket, a failure of it shows there. What comes before or after must not
+  // end the process.
+  connection.on('error', () => {});
   try {
-    const name =
-      credentials.byName.size === 0 ? '' : await Promise.race([peekServerName(connection), tooLate]);
-    return await Promise.race([serve(connection, credentials, name, options), tooLate]);
+    // Of an end in the past no event will tell.
+    if (connection.destroyed || connection.readableEnded) hungUp(new Error('the connection has ended'));
+    return await Promise.race([serve(connection), tooLate]);
   } catch (error) {
     connection.destroy();
     throw error;
@@ -48,48 +189,73 @@ export async function shakeHands(
   }
 }
 
-function serve(
+/** Turns an error on a connection on which TLS has not begun into one of ours. */
+function hungUp(error: Error): never {
+  throw new HandshakeFailure('hung-up', errorCode(error));
+}
+
+/**
+ * Does a handshake with a server of node:tls.
+ *
+ * @param missing the name for which the server has no certificate, as far as that is so.
+ */
+function shakeHandsWith(
+  server: Server,
   connection: Duplex,
-  credentials: Credentials,
-  name: string,
-  { clientCertificate, alpn }: HandshakeOptions,
+  { clientCertificate }: HandshakeOptions,
+  missing: string | undefined,
 ): Promise<TLSSocket> {
-  const named = credentialsFor(credentials, name);
   return new Promise((resolve, reject) => {
-    const server = createServer({
-      // One certificate and no other, lest the client choose.
-      ...(named === undefined ? (credentials.standard ?? TLS_TERMS) : TLS_TERMS),
-      handshakeTimeout: FOR_EVER,
-      requestCert: clientCertificate !== 'none',
-      rejectUnauthorized: clientCertificate === 'required',
-      SNICallback: (_name, done) => done(null, named),
-      ...(alpn === undefined
-        ? {}
-        : {
-            ALPNCallback: ({ protocols }: { protocols: string[] }) =>
-              protocols.includes(alpn) ? alpn : undefined,
-          }),
-    });
-    server.on('secureConnection', (socket) => {
+    const done = (socket: TLSSocket): void => {
       for (const stream of [connection, socket]) stream.allowHalfOpen = true;
       if (clientCertificate === 'none' || socket.authorized || isEmpty(socket)) return resolve(socket);
       socket.destroy();
       reject(badCertificate(socket));
-    });
-    server.on('tlsClientError', (error, socket) => {
+    };
+    const failed = (error: Error, socket: TLSSocket): void => {
       if (socket.authorizationError) reject(badCertificate(socket));
-      else if (named === undefined && credentials.standard === undefined) {
-        reject(new Error(`no certificate for ${name === '' ? 'a client that names no server' : name}`));
-      } else reject(error);
-    });
+      else if (missing !== undefined) reject(noCertificate(missing));
+      else reject(new HandshakeFailure('code' in error ? errorCode(error) : 'other', errorCode(error)));
+    };
     // A client that hangs up in the handshake would not be noticed otherwise.
     connection.allowHalfOpen = false;
-    server.emit('connection', connection);
+    privateChannel(server, done, failed).emit('connection', connection);
   });
 }
 
+/**
+ * A server for one connection that shares all with the one given but hears of its own connection alone.
+ *
+ * A server tells of a handshake by events that do not say on which connection it was, and a server for each
+ * would parse its certificates each time. But what listens to 'connection' in node:tls takes the object that
+ * the event comes from (`this`) for its server, and tells that one how it went on.
+ */
+function privateChannel(
+  server: Server,
+  done: (socket: TLSSocket) => void,
+  failed: (error: Error, socket: TLSSocket) => void,
+): Pick<EventEmitter, 'emit'> {
+  const channel: EventEmitter = Object.create(server);
+  const told = new EventEmitter().on('secureConnection', done).on('tlsClientError', failed);
+  channel.emit = (event, ...args) =>
+    told.listenerCount(event) > 0
+      ? told.emit(event, ...args)
+      : EventEmitter.prototype.emit.call(channel, event, ...args);
+  return channel;
+}
+
 function badCertificate(socket: TLSSocket): Error {
-  return new Error(`the certificate of the client is no good: ${socket.authorizationError}`);
+  return new HandshakeFailure(
+    'bad-client-certificate',
+    `the certificate of the client is no good: ${socket.authorizationError}`,
+  );
+}
+
+function noCertificate(name: string): Error {
+  return new HandshakeFailure(
+    'no-certificate',
+    `no certificate for ${name === '' ? 'a client that names no server' : name}`,
+  );
 }
 
 function isEmpty(socket: TLSSocket): boolean {
