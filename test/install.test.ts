@@ -8,7 +8,13 @@ import { missing, ours, ROOT } from './support/programs.ts';
 
 // What is installed and packed, and what the man pages promise.
 
-const PROGRAMS = ['smtpd-maildir', 'smtpd-starttls-proxy-io', 'ucspi-tlsd'];
+const PROGRAMS = [
+  'smtpd-maildir',
+  'smtpd-starttls-proxy',
+  'smtpd-starttls-proxy-io',
+  'smtpd-starttls-server',
+  'ucspi-tlsd',
+];
 const folder = mkdtempSync(join(tmpdir(), 'install-'));
 after(() => rmSync(folder, { recursive: true }));
 
@@ -40,7 +46,7 @@ test('make install installs programs that run, and make uninstall leaves nothing
   }
   assert.deepEqual(
     listFiles(join(folder, 'opt/mail/share')),
-    PROGRAMS.map((name) => `${name}.8`),
+    PROGRAMS.map((name) => `${name}.8`).sort(),
   );
   make('uninstall');
   assert.deepEqual(listFiles(folder), []);

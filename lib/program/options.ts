@@ -4,8 +4,10 @@ import { EXIT, Failure } from './failure.ts';
 /** The options of a program, in the form that parseArgs of node:util takes. */
 export type OptionTable = NonNullable<ParseArgsConfig['options']>;
 
-/** The value of an option: a string, or true for one that takes none. */
-export type OptionValues = Readonly<Record<string, string | boolean | undefined>>;
+/** The value of an option: a string, or true for one that takes none; a list for one that may come again. */
+export type OptionValues = Readonly<
+  Record<string, string | boolean | readonly (string | boolean)[] | undefined>
+>;
 
 /** A command line taken apart. */
 export interface CommandLine {
@@ -73,6 +75,12 @@ export function numberOption(
   throw usage(
     `${name.length === 1 ? '-' : '--'}${name} takes a whole number from ${least} to ${most}, not ${text}`,
   );
+}
+
+/** The values of an option that may come again, in their order. */
+export function listOption(values: OptionValues, name: string): readonly string[] {
+  const list = values[name];
+  return Array.isArray(list) ? list.filter((value) => typeof value === 'string') : [];
 }
 
 /** A command line that cannot be used. */

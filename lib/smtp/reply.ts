@@ -81,6 +81,12 @@ export const REPLIES = {
   get smtpdFailed() {
     return ours('421 4.3.0 The mail server behind this one failed, please try again later');
   },
+  get tooBusy() {
+    return ours('421 4.3.2 The mail server is too busy just now, please try again later');
+  },
+  get tooManyFromAddress() {
+    return ours('421 4.7.0 Too many connections from your address, please try again later');
+  },
   get shuttingDown() {
     return ours('421 4.3.2 The mail server is being shut down, please try again later');
   },

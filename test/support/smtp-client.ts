@@ -31,9 +31,16 @@ export interface SmtpClient {
   tls(): TLSSocket;
 }
 
-/** Connects to 127.0.0.1. */
-export async function connectSmtp(port: number): Promise<SmtpClient> {
-  const tcp = connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
+/**
+ * Connects to 127.0.0.1, or elsewhere.
+ *
+ * @param ends the host to connect to, and the address to connect from.
+ */
+export async function connectSmtp(
+  port: number,
+  ends: { readonly host?: string; readonly localAddress?: string } = {},
+): Promise<SmtpClient> {
+  const tcp = connect({ port, host: '127.0.0.1', ...ends, allowHalfOpen: true, noDelay: true });
   await new Promise<void>((resolve, reject) => {
     tcp.once('connect', resolve);
     tcp.once('error', reject);

@@ -1,0 +1,54 @@
+import { deferred } from '../program/deferred.ts';
+import type { LocalGate } from './gate.ts';
+import type { ListenPoint } from './listeners.ts';
+import type { Log } from './log.ts';
+import { createMetrics, type MetricsSnapshot } from './metrics.ts';
+import type { SecretsSnapshot } from './secrets.ts';
+import { createService, type ServiceOptions } from './service.ts';
+
+/** The processes that serve connections: this one, or workers. */
+export interface Crew {
+  /**
+   * Begins.
+   *
+   * @returns the port of each listener.
+   * @throws Failure when it cannot.
+   */
+  start(secrets: SecretsSnapshot, points: readonly ListenPoint[]): Promise<readonly number[]>;
+  /** Takes keys and certificates into use. */
+  renew(secrets: SecretsSnapshot): void;
+  /** What was counted. */
+  collect(): Promise<MetricsSnapshot>;
+  /** Ends it in good order; called again it does not wait for sessions any longer. */
+  stop(): Promise<void>;
+  /** Settles with an exit status when it cannot go on. */
+  readonly failed: Promise<number>;
+}
+
+/** What a crew works with. */
+export interface CrewParts {
+  readonly environment: NodeJS.ProcessEnv;
+  readonly gate: LocalGate;
+  readonly log: Log;
+}
+
+/** The crew that is this process alone. */
+export function createSoloCrew(options: ServiceOptions, parts: CrewParts): Crew {
+  const metrics = createMetrics();
+  const service = createService(options, { ...parts, metrics });
+  return {
+    start: async (secrets, points) => {
+      service.renew(secrets);
+      const listeners = await service.listen(points);
+      service.open();
+      return listeners.map((listener) => listener.port);
+    },
+    renew: service.renew,
+    collect: () => {
+      metrics.setWaiting(parts.gate.waiting());
+      return Promise.resolve(metrics.snapshot());
+    },
+    stop: service.stop,
+    failed: deferred<number>().promise,
+  };
+}

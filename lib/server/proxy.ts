@@ -1,0 +1,140 @@
+import { isIP, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { deferred } from '../program/deferred.ts';
+import { EXIT, errorCode } from '../program/failure.ts';
+import { type Identity, privilegesOf } from '../program/privileges.ts';
+import { createReporter, type Reporter } from '../program/reporter.ts';
+import { passSignals } from '../program/signals.ts';
+import { startSession, type TlsClient } from '../session/session.ts';
+import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
+import { openConnection } from '../stream/connection.ts';
+import { type CredentialOptions, readCredentials, withoutTlsVariables } from '../tls/credentials.ts';
+import { createTlsServer, type HandshakeOptions, type TlsServer } from '../tls/handshake.ts';
+import { readTicketKeys } from '../tls/ticket-keys.ts';
+import { describeTls } from '../ucspi/control.ts';
+import type { House } from './connection.ts';
+import { type Endpoints, endpointsOf, withoutUcspiTcp } from './endpoints.ts';
+import { readProxyHeader } from './proxy-header.ts';
+import { type Smtpd, smtpdFor } from './smtpd.ts';
+import { type HandshakeListener, offerTls, startTls } from './tls-offer.ts';
+
+/** What the proxy for one connection is told on its command line. */
+export interface ProxyOptions {
+  /** The name that messages begin with. */
+  readonly program: string;
+  /** 0 to 2, see `createReporter`. */
+  readonly verbosity: number;
+  readonly terms: House['terms'];
+  readonly smtpd: Smtpd;
+  /** TCPLOCALHOST for smtpd; undefined to leave it as it is. */
+  readonly localHost: string | undefined;
+  readonly handshake: HandshakeOptions;
+  readonly credentials: CredentialOptions;
+  /** See `readTicketKeys`; undefined for keys that nobody else has. */
+  readonly ticketKeysFile: string | undefined;
+  /** Who to become when keys and certificates are read. */
+  readonly identity: Identity;
+}
+
+/**
+ * Gives STARTTLS to an smtpd for one connection, on descriptors 0 and 1, and does TLS itself.
+ *
+ * @returns the exit status: smtpd's; 111 when there was no session.
+ * @throws Failure (100, 111) when keys, certificates or privileges are not in order.
+ */
+export async function runProxy(options: ProxyOptions, environment: NodeJS.ProcessEnv): Promise<number> {
+  const report = createReporter(options.program, options.verbosity);
+  const tls = prepareTls(options, environment);
+  privilegesOf(options.identity).drop();
+
+  const { promise: ending, resolve: end } = deferred();
+  let pass: (signal: NodeJS.Signals) => void = () => end();
+  passSignals((signal) => pass(signal));
+
+  const connection = openConnection();
+  connection.on('error', () => {});
+  let ends: Endpoints | undefined;
+  let inTls: TlsClient | undefined;
+  const listener = reportTls(report, () => ends, environment);
+  try {
+    ends = await findEnds(connection, options, environment, ending);
+    if (options.terms.implicitTls) inTls = await startTls(connection, tls, listener, ending);
+  } catch (error) {
+    report.warning(errorCode(error));
+    connection.destroy();
+    return EXIT.systemCallFailed;
+  }
+
+  const client = inTls ?? { source: sourceOfStream(connection), sink: sinkOfStream(connection) };
+  const startSmtpd = smtpdFor(options.smtpd, ends, environmentOf(ends, environment), options.localHost);
+  const session = startSession({
+    ...options.terms,
+    client,
+    tls: inTls === undefined ? offerTls(connection, client, () => tls, listener) : undefined,
+    startSmtpd: (more) => startSmtpd({ ...inTls?.environment, ...more }),
+    report,
+  });
+  pass = session.terminate;
+  const { status } = await session.ended;
+  return status;
+}
+
+function prepareTls(options: ProxyOptions, environment: NodeJS.ProcessEnv): TlsServer {
+  const server = createTlsServer(readCredentials(environment, options.credentials), options.handshake);
+  if (options.ticketKeysFile !== undefined) server.setTicketKeys(readTicketKeys(options.ticketKeysFile));
+  return server;
+}
+
+/**
+ * The ends of the client's connection: as a proxy tells them, else as the environment does, else as the
+ * system does. Undefined when nobody knows.
+ *
+ * @throws Error when there should be a PROXY header, and it is not good.
+ */
+async function findEnds(
+  connection: Duplex,
+  { terms }: ProxyOptions,
+  environment: NodeJS.ProcessEnv,
+  hurry: Promise<void>,
+): Promise<Endpoints | undefined> {
+  const ends = endsIn(environment) ?? (connection instanceof Socket ? endpointsOf(connection) : undefined);
+  if (terms.proxies === undefined) return ends;
+  const ip = ends?.remote.ip ?? 'an unknown address';
+  if (!terms.proxies.contains(ip))
+    throw new Error(`unable to take a connection from ${ip}: it is no proxy of ours`);
+  try {
+    return (await readProxyHeader(connection, hurry)) ?? ends;
+  } catch (error) {
+    throw new Error(`unable to read the PROXY header of ${ip}: ${errorCode(error)}`);
+  }
+}
+
+/** What tcpserver or the like has found out. */
+function endsIn(environment: NodeJS.ProcessEnv): Endpoints | undefined {
+  const { TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALIP, TCPLOCALPORT } = environment;
+  if (TCPREMOTEIP === undefined || TCPLOCALIP === undefined) return undefined;
+  if (isIP(TCPREMOTEIP) === 0 || isIP(TCPLOCALIP) === 0) return undefined;
+  return {
+    remote: { ip: TCPREMOTEIP, port: Number(TCPREMOTEPORT ?? 0) },
+    local: { ip: TCPLOCALIP, port: Number(TCPLOCALPORT ?? 0) },
+  };
+}
+
+/** The environment of smtpd. What else was found out of a client stays, unless it is of another one. */
+function environmentOf(ends: Endpoints | undefined, environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const kept = withoutTlsVariables(environment);
+  const isSame = ends === undefined || ends.remote.ip === environment.TCPREMOTEIP;
+  return isSame ? kept : withoutUcspiTcp(kept);
+}
+
+function reportTls(
+  report: Reporter,
+  ends: () => Endpoints | undefined,
+  { TCPREMOTEIP }: NodeJS.ProcessEnv,
+): HandshakeListener {
+  const name = (): string => ends()?.remote.ip ?? TCPREMOTEIP ?? 'an unknown address';
+  return {
+    done: (variables) => report.info(`TLS with ${name()}: ${describeTls(variables)}`),
+    failed: () => {},
+  };
+}

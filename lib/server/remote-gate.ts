@@ -1,0 +1,83 @@
+import { deferred } from '../program/deferred.ts';
+import type { Admission, Gate, Visit } from './gate.ts';
+import type { FromWorker, ToWorker } from './messages.ts';
+
+/** A gate that is kept by another process. */
+export interface RemoteGate extends Gate {
+  /** Hands over what the keeper has said. */
+  hear(message: ToWorker): void;
+}
+
+/** The questions of a visit that are not answered yet. */
+interface Questions {
+  readonly admit: (admission: Admission) => void;
+  readonly claimed: (taken: boolean) => void;
+}
+
+/** The worker's side of a gate that counts over all workers. */
+export function createRemoteGate(send: (message: FromWorker) => void): RemoteGate {
+  const open = new Map<number, Questions>();
+  let last = 0;
+  return {
+    visit: (address) => {
+      last += 1;
+      const visit = last;
+      const { promise: admission, resolve: admit } = deferred<Admission>();
+      const { promise: claim, resolve: claimed } = deferred<boolean>();
+      open.set(visit, { admit, claimed });
+      send({ type: 'visit', visit, ...(address === undefined ? {} : { address }) });
+      return {
+        admission,
+        claim: (name) => {
+          send({ type: 'claim', visit, address: name });
+          return claim;
+        },
+        leave: () => {
+          if (open.delete(visit)) send({ type: 'leave', visit });
+        },
+      };
+    },
+    hear: (message) => {
+      if (message.type === 'admission') open.get(message.visit)?.admit(message.admission);
+      else if (message.type === 'claimed') open.get(message.visit)?.claimed(message.taken);
+    },
+  };
+}
+
+/** The keeper's side of one worker. */
+export interface GateDesk {
+  /** Hands over what the worker has said. */
+  hear(message: FromWorker): void;
+  /** The worker is gone, and all that it had in with it. */
+  close(): void;
+}
+
+/** Lets the connections of a worker through a gate of this process. */
+export function openGateDesk(gate: Gate, send: (message: ToWorker) => void): GateDesk {
+  const visits = new Map<number, Visit>();
+  return {
+    hear: (message) => {
+      if (message.type === 'visit') {
+        const { visit, address } = message;
+        const entry = gate.visit(address);
+        visits.set(visit, entry);
+        void entry.admission.then((admission) => {
+          if (visits.get(visit) === entry) send({ type: 'admission', visit, admission });
+        });
+      } else if (message.type === 'claim') {
+        const { visit, address } = message;
+        void visits
+          .get(visit)
+          ?.claim(address)
+          .then((taken) => send({ type: 'claimed', visit, taken }));
+      } else if (message.type === 'leave') {
+        visits.get(message.visit)?.leave();
+        visits.delete(message.visit);
+      }
+    },
+    close: () => {
+      for (const entry of visits.values()) entry.leave();
+      visits.clear();
+    },
+  };
+}

@@ -1,0 +1,155 @@
+import type { Socket } from 'node:net';
+import { errorCode } from '../program/failure.ts';
+import { after } from '../stream/time.ts';
+import { withoutTlsVariables } from '../tls/credentials.ts';
+import type { HandshakeOptions } from '../tls/handshake.ts';
+import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
+import { type Connection, type House, serveConnection } from './connection.ts';
+import { withoutUcspiTcp } from './endpoints.ts';
+import { createGate, type Gate } from './gate.ts';
+import { type Listener, type ListenPoint, openListener, withoutListeners } from './listeners.ts';
+import type { Log } from './log.ts';
+import type { Metrics } from './metrics.ts';
+import type { SecretsSnapshot } from './secrets.ts';
+import { type Smtpd, smtpdFor } from './smtpd.ts';
+
+/** What a process that serves connections is told. */
+export interface ServiceOptions {
+  readonly terms: House['terms'];
+  readonly smtpd: Smtpd;
+  /** TCPLOCALHOST for smtpd; undefined to leave it out. */
+  readonly localHost: string | undefined;
+  readonly backlog: number;
+  readonly handshake: HandshakeOptions;
+  /** How long sessions may go on when the service is stopped, in milliseconds. */
+  readonly grace: number;
+}
+
+/** What it serves with. */
+export interface ServiceParts {
+  readonly environment: NodeJS.ProcessEnv;
+  readonly gate: Gate;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+/** Listeners, and the connections that came in through them. */
+export interface Service {
+  /** Takes keys and certificates into use: connections that have TLS already keep it. */
+  renew(secrets: SecretsSnapshot): void;
+  /** Listens; connections wait until `open`. @throws Failure (111). */
+  listen(points: readonly ListenPoint[]): Promise<readonly Listener[]>;
+  /** Lets connections in. */
+  open(): void;
+  /** How many connections there are. */
+  count(): number;
+  /**
+   * Takes no more connections, lets those that are there go on for the time of grace, and ends them then.
+   * Called again it does not wait any longer.
+   *
+   * @returns settles when none is left.
+   */
+  stop(): Promise<void>;
+}
+
+/** How many who are refused are told so at once; others are closed without a word. */
+const FAREWELLS = 100;
+
+/** Makes a service. It has no certificate until `renew`. */
+export function createService(options: ServiceOptions, parts: ServiceParts): Service {
+  const { metrics, log } = parts;
+  const connections = new Set<Connection>();
+  const listeners: Listener[] = [];
+  let early: Socket[] | undefined = [];
+  let served = 0;
+  let stopping: Promise<void> | undefined;
+  let tls: TlsServer | undefined;
+  let files = '';
+
+  const environment = withoutListeners(withoutUcspiTcp(withoutTlsVariables(parts.environment)));
+  const house: House = {
+    terms: options.terms,
+    smtpdFor: (ends) => smtpdFor(options.smtpd, ends, environment, options.localHost),
+    gate: parts.gate,
+    farewells: createGate({ connections: FAREWELLS, perAddress: Number.POSITIVE_INFINITY, waiting: 0 }),
+    tls: () => {
+      if (tls === undefined) throw new Error('there is no certificate yet');
+      return tls;
+    },
+    metrics,
+    log,
+  };
+
+  function accept(socket: Socket): void {
+    if (early !== undefined) return void early.push(socket);
+    served += 1;
+    const connection = serveConnection(socket, `${process.pid}-${served}`, house);
+    connections.add(connection);
+    metrics.setOpen(connections.size);
+    void connection.ended.finally(() => {
+      connections.delete(connection);
+      metrics.setOpen(connections.size);
+    });
+  }
+
+  async function stop(): Promise<void> {
+    for (const listener of listeners) listener.close();
+    for (const connection of connections) connection.dismiss();
+    const all = Promise.all([...connections].map((connection) => connection.ended));
+    const limit = after(options.grace);
+    await Promise.race([all, limit.passed]);
+    limit.cancel();
+    terminate();
+    await all;
+  }
+
+  function terminate(): void {
+    for (const connection of connections) connection.terminate();
+  }
+
+  return {
+    renew: (secrets) => {
+      const next = JSON.stringify(secrets.files);
+      if (tls === undefined || next !== files) tls = createTlsServer(secrets.files, options.handshake);
+      tls.setTicketKeys(Buffer.from(secrets.ticketKey, 'base64'));
+      files = next;
+    },
+    listen: async (points) => {
+      const failed = reportSparingly(log);
+      for (const point of points) {
+        listeners.push(await openListener(point, options.backlog, { connection: accept, failed }));
+      }
+      return listeners;
+    },
+    open: () => {
+      const waiting = early ?? [];
+      early = undefined;
+      for (const socket of waiting) accept(socket);
+    },
+    count: () => connections.size,
+    stop: () => {
+      if (stopping === undefined) stopping = stop();
+      else terminate();
+      return stopping;
+    },
+  };
+}
+
+/** How often it is said that connections cannot be accepted, in seconds. */
+const REPORT_INTERVAL = 10;
+
+/** Says that a connection could not be accepted, which may happen thousands of times a second. */
+function reportSparingly(log: Log): (error: unknown) => void {
+  let last = Number.NEGATIVE_INFINITY;
+  let unsaid = 0;
+  return (error) => {
+    const now = process.uptime();
+    if (now - last < REPORT_INTERVAL) {
+      unsaid += 1;
+      return;
+    }
+    log.warning('accept-failed', { text: errorCode(error), unsaid });
+    last = now;
+    unsaid = 0;
+  };
+}

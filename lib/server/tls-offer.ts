@@ -1,0 +1,78 @@
+import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
+import type { TlsClient, TlsOffer } from '../session/session.ts';
+import { type ByteStream, DEAF, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
+import { describeSession } from '../tls/description.ts';
+import type { TlsServer } from '../tls/handshake.ts';
+import { type TlsVariables, tlsEnvironment } from '../ucspi/control.ts';
+
+/** Who is told how a handshake went. */
+export interface HandshakeListener {
+  /** It is done, after so many seconds. */
+  done(session: TlsVariables, socket: TLSSocket, seconds: number): void;
+  /** There is no TLS. */
+  failed(error: unknown): void;
+}
+
+/**
+ * Does the server's part of a TLS handshake over a connection of which nobody else reads any more.
+ *
+ * @param hurry settles when it is to give up.
+ * @throws Error that says why there is no TLS; the connection is closed then.
+ */
+export async function startTls(
+  connection: Duplex,
+  server: TlsServer,
+  listener: HandshakeListener,
+  hurry: Promise<void>,
+): Promise<TlsClient> {
+  const begun = process.uptime();
+  let isOver = false;
+  void hurry.then(() => {
+    if (!isOver) connection.destroy();
+  });
+  try {
+    const socket = await server.shakeHands(connection);
+    const session = describeSession(socket);
+    listener.done(session, socket, process.uptime() - begun);
+    return {
+      source: sourceOfStream(socket),
+      sink: sinkOfStream(socket),
+      early: NOTHING,
+      environment: tlsEnvironment(session),
+    };
+  } catch (error) {
+    listener.failed(error);
+    throw error;
+  } finally {
+    isOver = true;
+  }
+}
+
+const NOTHING = Buffer.alloc(0);
+
+/**
+ * Makes the offer of TLS of a program that does TLS itself, over the connection that it speaks on.
+ *
+ * What the client has said too early, and nobody has read, goes to the TLS engine, which takes it for a
+ * broken handshake: it cannot come to smtpd.
+ *
+ * @param client the two directions of `connection` in cleartext.
+ * @param server is asked for when the client wants TLS: certificates may be renewed until then.
+ */
+export function offerTls(
+  connection: Duplex,
+  client: ByteStream,
+  server: () => TlsServer,
+  listener: HandshakeListener,
+): TlsOffer {
+  return {
+    decline() {},
+    start: (hurry) => {
+      // The dialogue has ended, and must not hear of the handshake.
+      client.source.listen(DEAF);
+      client.sink.listen(DEAF);
+      return startTls(connection, server(), listener, hurry);
+    },
+  };
+}

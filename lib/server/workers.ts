@@ -1,0 +1,142 @@
+import cluster, { type Worker } from 'node:cluster';
+import { deferred } from '../program/deferred.ts';
+import { EXIT } from '../program/failure.ts';
+import { after } from '../stream/time.ts';
+import type { Crew, CrewParts } from './crew.ts';
+import type { ListenPoint } from './listeners.ts';
+import type { FromWorker, ToWorker } from './messages.ts';
+import { createMetrics, isSnapshot, lastingPart, type MetricsSnapshot, mergeSnapshots } from './metrics.ts';
+import { type GateDesk, openGateDesk } from './remote-gate.ts';
+import type { SecretsSnapshot } from './secrets.ts';
+
+/** A worker as the primary sees it. */
+interface Hand {
+  readonly worker: Worker;
+  readonly desk: GateDesk;
+  readonly begun: number;
+  isReady: boolean;
+  /** What it had counted when it was last asked. */
+  counted: MetricsSnapshot;
+}
+
+/** A worker that lived no longer than this is not replaced at once, in milliseconds. */
+const RESTART_DELAY = 1000;
+
+/** How long a worker may take to say what it has counted, in milliseconds. */
+const COUNT_TIMEOUT = 2000;
+
+/**
+ * The crew of several processes. This one, the primary, opens the listening sockets, reads keys and
+ * certificates and keeps the limits; it never reads a byte of a client. One that dies is replaced.
+ *
+ * @param size how many.
+ */
+export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
+  // All accept from the same socket: to hand connections out one by one costs more than it is worth.
+  cluster.schedulingPolicy = cluster.SCHED_NONE;
+  const hands = new Map<number, Hand>();
+  const requests = new Map<number, (metrics: MetricsSnapshot) => void>();
+  const own = createMetrics();
+  const { promise: failed, resolve: fail } = deferred<number>();
+  const { promise: ready, resolve: becomeReady } = deferred<readonly number[]>();
+  const { promise: empty, resolve: becomeEmpty } = deferred();
+  let departed: MetricsSnapshot = {};
+  let secrets: SecretsSnapshot | undefined;
+  let listenPoints: readonly ListenPoint[] = [];
+  let wasReady = false;
+  let isStopping = false;
+  let lastRequest = 0;
+
+  function hire(): void {
+    if (isStopping) return;
+    const worker = cluster.fork();
+    const hand: Hand = {
+      worker,
+      desk: openGateDesk(gate, (message) => send(worker, message)),
+      begun: process.uptime(),
+      isReady: false,
+      counted: {},
+    };
+    hands.set(worker.id, hand);
+    worker.on('message', (message: FromWorker) => hear(hand, message));
+    // A message that it did not get, because it was gone. Its end is an event of its own.
+    worker.on('error', (error) =>
+      log.debug('worker-error', { worker: worker.process.pid, text: error.message }),
+    );
+    worker.on('exit', (status, signal) => {
+      hands.delete(worker.id);
+      hand.desk.close();
+      departed = mergeSnapshots([departed, lastingPart(hand.counted)]);
+      replace(hand, signal ?? status);
+      if (hands.size === 0 && isStopping) becomeEmpty();
+    });
+  }
+
+  function replace(hand: Hand, end: string | number): void {
+    if (isStopping) return;
+    if (!wasReady) return fail(typeof end === 'number' ? end : EXIT.systemCallFailed);
+    log.warning('worker-ended', { worker: hand.worker.process.pid, end });
+    const lifetime = (process.uptime() - hand.begun) * 1000;
+    if (lifetime >= RESTART_DELAY) hire();
+    else void after(RESTART_DELAY).passed.then(hire);
+  }
+
+  function hear(hand: Hand, message: FromWorker): void {
+    if (message.type === 'started') {
+      if (secrets !== undefined) send(hand.worker, { type: 'start', secrets, listenPoints });
+    } else if (message.type === 'ready') {
+      hand.isReady = true;
+      log.info('worker-ready', { worker: hand.worker.process.pid });
+      if ([...hands.values()].every((one) => one.isReady)) {
+        wasReady = true;
+        becomeReady(message.ports);
+      }
+    } else if (message.type === 'counted') {
+      if (!isSnapshot(message.metrics)) return;
+      hand.counted = message.metrics;
+      requests.get(message.request)?.(message.metrics);
+    } else hand.desk.hear(message);
+  }
+
+  async function count(hand: Hand): Promise<MetricsSnapshot> {
+    lastRequest += 1;
+    const request = lastRequest;
+    const { promise, resolve } = deferred<MetricsSnapshot>();
+    const limit = after(COUNT_TIMEOUT);
+    requests.set(request, resolve);
+    send(hand.worker, { type: 'count', request });
+    const counted = await Promise.race([promise, limit.passed]);
+    requests.delete(request);
+    limit.cancel();
+    return counted ?? hand.counted;
+  }
+
+  return {
+    failed,
+    start: (first, points) => {
+      secrets = first;
+      listenPoints = points;
+      for (let index = 0; index < size; index++) hire();
+      return ready;
+    },
+    renew: (next) => {
+      secrets = next;
+      for (const { worker } of hands.values()) send(worker, { type: 'renew', secrets: next });
+    },
+    collect: async () => {
+      own.setWaiting(gate.waiting());
+      const all = await Promise.all([...hands.values()].map(count));
+      return mergeSnapshots([own.snapshot(), departed, ...all]);
+    },
+    stop: () => {
+      isStopping = true;
+      if (hands.size === 0) becomeEmpty();
+      for (const { worker } of hands.values()) send(worker, { type: 'stop' });
+      return empty;
+    },
+  };
+}
+
+function send(worker: Worker, message: ToWorker): void {
+  if (worker.isConnected()) worker.send(message, () => {});
+}

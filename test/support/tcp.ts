@@ -1,0 +1,34 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import type { TestContext } from 'node:test';
+
+/**
+ * Listens on 127.0.0.1 until the end of the test.
+ *
+ * @param serve is given each connection, which stays half-open when the other side has ended.
+ * @returns the port.
+ */
+export async function listenTcp(t: TestContext, serve: (socket: Socket) => void): Promise<number> {
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    // Some are to be reset.
+    socket.on('error', () => {});
+    t.after(() => socket.destroy());
+    serve(socket);
+  });
+  t.after(() => void server.close());
+  return listen(server);
+}
+
+/** A port of 127.0.0.1 on which nobody listens any more. */
+export async function closedPort(): Promise<number> {
+  const server = createServer();
+  const port = await listen(server);
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+async function listen(server: Server): Promise<number> {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  if (typeof address !== 'object' || address === null) throw new Error('it listens on no port');
+  return address.port;
+}
