@@ -91,6 +91,15 @@ function assertShows(snapshot: SecretsSnapshot | undefined, pair: Pair): void {
   assert.equal(snapshot?.files.standard[0]?.key, readFileSync(pair.keyFile, 'latin1'));
 }
 
+/** The same pair in files of a size that does not depend on it. */
+function padded({ certFile, keyFile }: Pair): Pair {
+  const folder = mkdtempSync(join(certificates.folder, 'padded-'));
+  const [cert, key] = [join(folder, 'cert'), join(folder, 'key')];
+  writeFileSync(cert, readFileSync(certFile, 'latin1').padEnd(4096, '\n'));
+  writeFileSync(key, readFileSync(keyFile, 'latin1').padEnd(4096, '\n'));
+  return { certFile: cert, keyFile: key };
+}
+
 describe('createSecrets', () => {
   it('reads everything at once, and gives plain data', (t) => {
     const { secrets } = openScene(t);
@@ -170,12 +179,15 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
   });
 
   it('tells of files with the size and the times of the old', async (t) => {
-    const scene = openScene(t);
+    const [scene, fresh] = [openScene(t), padded(second)];
+    put(padded(first), scene);
     for (const path of [scene.cert, scene.key]) utimesSync(path, 1, 1);
     scene.secrets.reload();
-    put(second, scene);
+    scene.told.length = 0;
+    put(fresh, scene);
     for (const path of [scene.cert, scene.key]) utimesSync(path, 1, 1);
-    await assertTold(scene, second);
+    await until('the watcher is told', () => scene.told.length > 0);
+    assert.equal(scene.told[0]?.files.standard[0]?.certificate, readFileSync(fresh.certFile, 'latin1'));
   });
 
   it('tells of files that others were renamed over', async (t) => {
@@ -316,8 +328,8 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
     `;
     const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
       env: { ...process.env, CERTFILE: first.certFile, KEYFILE: first.keyFile },
-      stdio: ['ignore', 'inherit', 'inherit'],
-      timeout: 30_000,
+      stdio: 'ignore',
+      timeout: 10_000,
     });
     assert.deepEqual(await once(child, 'exit'), [0, null]);
   });

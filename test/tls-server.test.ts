@@ -1,4 +1,4 @@
-/** A TLS server for many connections: lib/tls/handshake.ts. What one connection needs, ucspi-tlsd's tests show. */
+/** A TLS server for many connections: lib/tls/handshake.ts. What one needs, ucspi-tlsd's tests show. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -213,7 +213,7 @@ describe('pairs of several kinds', { concurrency: 4, timeout: 60_000 }, () => {
         ['ECDSA+SHA256', 'ec', 2],
         ['RSA-PSS+SHA256', 'rsa', 1],
       ] as const) {
-        it(`show ${name} to a client of ${version} that knows ${algorithm}${byName ? ', by name' : ''}`, async (t) => {
+        it(`show ${name} for ${algorithm} in ${version}${byName ? ', by name' : ''}`, async (t) => {
           const both = [pairOf(rsa), pairOf(ec)];
           const files = filesOf(
             byName ? { byName: { 'a.example': both }, standard: [] } : { standard: both },
@@ -462,9 +462,10 @@ async function otherProgram(
   t: TestContext,
   { keys, ...rest }: { files: CredentialFiles; options: TlsServerOptions; keys: Buffer },
 ): Promise<number> {
+  const module = new URL('../lib/tls/handshake.ts', import.meta.url).href;
   const program = `
     import { createServer } from 'node:net';
-    import { createTlsServer } from ${JSON.stringify(new URL('../lib/tls/handshake.ts', import.meta.url).href)};
+    import { createTlsServer } from ${JSON.stringify(module)};
     const { files, options, ticketKeys } = JSON.parse(process.env.TOLD);
     const tls = createTlsServer(files, { ...options, ticketKeys: Buffer.from(ticketKeys, 'base64') });
     const listener = createServer((connection) => tls.shakeHands(connection).catch(console.error));

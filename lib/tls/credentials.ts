@@ -20,7 +20,7 @@ const CIPHERS = [
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
 
-/** A certificate with its key, both in PEM. The certificate may have those behind it that lead to its authority. */
+/** A certificate with its key, both in PEM. Behind it there may be those that lead to its authority. */
 export interface KeyPair {
   readonly certificate: string;
   readonly key: string;
@@ -33,7 +33,7 @@ export interface KeyPair {
 export interface CredentialFiles {
   /** For clients that name no server, or one that is not known; empty when there is nothing for them. */
   readonly standard: readonly KeyPair[];
-  /** By server name, in lower case; `*.` stands for any first label. The pairs have keys of different kinds. */
+  /** By server name, in lower case; `*.` stands for any first label. No two pairs have keys of one kind. */
   readonly byName: Readonly<Record<string, readonly KeyPair[]>>;
   /** The certificates, in PEM, that those of clients are judged by; empty when clients are not asked. */
   readonly authorities: readonly string[];
