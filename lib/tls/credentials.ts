@@ -104,8 +104,9 @@ export function contextOptions(
     honorCipherOrder: true,
     cert: pairs.map(({ certificate }) => certificate),
     key: pairs.map(({ key }) => key),
-    // Without it OpenSSL would take the authorities of the web.
-    ...(authorities.length === 0 ? {} : { ca: [...authorities] }),
+    // Also when there are none: without a list Node reads in the authorities of the web, which are not to
+    // judge mail clients, and takes 15 ms for it, as long as all the rest of a start.
+    ca: [...authorities],
   };
 }
 
