@@ -3,6 +3,8 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   copyFileSync,
+  cpSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -16,8 +18,9 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { makeCertificates } from './support/certificate.ts';
 import { watch } from './support/chain.ts';
+import { until } from './support/processes.ts';
 import { missing, ours, ROOT } from './support/programs.ts';
-import { connectSmtp } from './support/smtp-client.ts';
+import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
 
 // The scripts in docs/examples, each run by the tool that it is for, with a mail sent to it.
 
@@ -42,8 +45,9 @@ before(() => {
 });
 
 after(async () => {
-  const ended = running.map((child) => watch(child).ended);
-  for (const child of running) child.kill('SIGTERM');
+  const left = running.filter(({ exitCode, signalCode }) => exitCode === null && signalCode === null);
+  const ended = left.map((child) => watch(child).ended);
+  for (const child of left) child.kill('SIGTERM');
   await Promise.all(ended);
   rmSync(folder, { recursive: true, force: true });
   certificates.remove();
@@ -60,22 +64,26 @@ const environment: NodeJS.ProcessEnv = {
   PATH: `${join(folder, 'bin')}:${join(ROOT, 'dist/bin')}:${process.env.PATH}`,
 };
 
-function start(command: readonly string[], cwd: string): ChildProcess {
+function start(command: readonly string[], cwd: string, more: NodeJS.ProcessEnv = {}): ChildProcess {
   const [file = '', ...args] = command;
-  const child = spawn(file, args, { cwd, env: environment, stdio: ['ignore', 'pipe', 'pipe'] });
+  const env = { ...environment, ...more };
+  const child = spawn(file, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe', 'pipe'] });
   running.push(child);
   return child;
 }
 
-/** The first number that a process says on stdout. */
-async function portOf(child: ChildProcess, pattern: RegExp): Promise<number> {
+/** A number that a process says on stdout, or on another stream. */
+function portOf(child: ChildProcess, pattern: RegExp, stream = child.stdout): Promise<number> {
   let said = '';
-  for await (const bytes of child.stdout ?? []) {
-    said += String(bytes);
-    const port = pattern.exec(said)?.[1];
-    if (port !== undefined) return Number(port);
-  }
-  throw new Error(`no port in ${said}`);
+  return new Promise((resolve, reject) => {
+    // Not an iterator, which would close the stream when the number was found.
+    stream?.on('data', (bytes: Buffer) => {
+      said += bytes.toString('latin1');
+      const port = pattern.exec(said)?.[1];
+      if (port !== undefined) resolve(Number(port));
+    });
+    stream?.on('end', () => reject(new Error(`no port in ${said}`)));
+  });
 }
 
 /** Writes a folder of variables, a file each, as envdir reads it. */
@@ -88,12 +96,22 @@ function writeEnvdir(path: string, variables: Readonly<Record<string, string>>):
 async function deliver(port: number, maildir: string): Promise<void> {
   const client = await connectSmtp(port);
   assert.match(await client.reply(), /^220 /);
+  await beginMail(client);
+  await endMail(client, port, maildir);
+}
+
+/** Greeted already, says all up to the mail itself. */
+async function beginMail(client: SmtpClient): Promise<void> {
   assert.match(await client.ask('EHLO client.example'), /\n250 STARTTLS$/);
   await client.startTls();
   assert.match(await client.ask('EHLO client.example'), /^250-/);
   assert.match(await client.ask('MAIL FROM:<me@example.org>'), /^250 /);
   assert.match(await client.ask('RCPT TO:<you@example.org>'), /^250 /);
   assert.match(await client.ask('DATA'), /^354 /);
+}
+
+/** Says the mail, and looks for it in a Maildir, where there is no other one of that port. */
+async function endMail(client: SmtpClient, port: number, maildir: string): Promise<void> {
   assert.match(await client.ask(`Subject: to port ${port}\r\n\r\nhello\r\n.`), /^250 /);
   assert.match(await client.ask('QUIT'), /^221 /);
   client.end();
@@ -107,7 +125,7 @@ async function deliver(port: number, maildir: string): Promise<void> {
 
 test('demo: a mail that is sent to it lies in its Maildir', async () => {
   const child = start([join(EXAMPLES, 'demo/run'), join(folder, 'demo'), '0'], folder);
-  const port = await portOf(child, /listening on 127\.0\.0\.1 port (\d+)/);
+  const port = await portOf(child, /event=listening ports=(\d+)$/m, child.stderr);
   await deliver(port, join(folder, 'demo/Maildir'));
 });
 
@@ -156,6 +174,115 @@ test('xinetd: the service takes mail', { skip: missing('xinetd') || needsRoot() 
   assert.match(readFileSync(log, 'utf8'), /info: TLS with/);
 });
 
+test('s6-server: a new server takes over, and no connection is refused', {
+  skip: missing('execlineb', 's6-svscan', 's6-fdholder-daemon', 'perl') || needsRoot(),
+}, async () => {
+  const scandir = join(folder, 's6-server');
+  const example = join(EXAMPLES, 's6-server');
+  const holder = join(folder, 'holder');
+  const port = await freePort();
+  cpSync(join(example, 'fdholder'), join(scandir, 'fdholder'), { recursive: true });
+  writeEnvdir(join(scandir, 'fdholder/env'), { HOLDER: holder });
+  for (const name of ['smtp-a', 'smtp-b']) {
+    cpSync(join(example, 'server'), join(scandir, name), { recursive: true });
+    writeEnvdir(join(scandir, name, 'env'), {
+      ...{ HOLDER: holder, UID: NOBODY, GID: NOBODY },
+      ...{ CERTFILE: pair.certFile, KEYFILE: pair.keyFile },
+    });
+    writeFileSync(join(scandir, name, 'down'), '');
+  }
+  const isTrue = (field: string, name: string): boolean =>
+    outputOf(['s6-svstat', '-o', field, join(scandir, name)]) === 'true\n';
+  start(['s6-svscan', scandir], folder);
+  await until('s6-svscan minds the services', () =>
+    ['fdholder', 'smtp-a', 'smtp-b'].every((name) => existsSync(join(scandir, name, 'supervise/status'))),
+  );
+  await until('there is a holder', () => isTrue('ready', 'fdholder'));
+  outputOf([join(example, 'bind'), '127.0.0.1', String(port), 's6-fdholder-store', holder, 'smtp']);
+  outputOf(['s6-svc', '-uwU', '-T', '10000', join(scandir, 'smtp-a')]);
+
+  const open = await connectSmtp(port);
+  assert.match(await open.reply(), /^220 /);
+  await beginMail(open);
+  const roll = watch(start([join(example, 'roll'), scandir], folder)).ended;
+  let isRolling = true;
+  void roll.finally(() => {
+    isRolling = false;
+  });
+  for (let left = 3; left > 0; left -= isRolling ? 0 : 1) {
+    const client = await connectSmtp(port);
+    assert.match(await client.reply(), /^220 /);
+    assert.match(await client.ask('QUIT'), /^221 /);
+    client.destroy();
+  }
+  assert.deepEqual(await roll, { code: 0, signal: null });
+  assert.ok(isTrue('up', 'smtp-b'));
+  assert.ok(isTrue('up', 'smtp-a'), 'it has a session left');
+  assert.deepEqual(
+    ['smtp-a', 'smtp-b'].map((name) => existsSync(join(scandir, name, 'down'))),
+    [true, false],
+  );
+  await endMail(open, port, join(folder, 'Maildir'));
+  await until('the old server has ended', () => !isTrue('up', 'smtp-a'));
+
+  // Back again, and nothing is left of the first time.
+  outputOf([join(example, 'roll'), scandir]);
+  await until('the other server has ended', () => !isTrue('up', 'smtp-b'));
+  const client = await connectSmtp(port);
+  assert.match(await client.reply(), /^220 /);
+  client.destroy();
+});
+
+test('systemd: the server is restarted on a socket that it was given, and no connection is refused', {
+  skip: missing('perl'),
+}, async () => {
+  const unit = readFileSync(join(EXAMPLES, 'systemd/smtpd-starttls-server.service'), 'utf8');
+  const maildir = join(folder, 'systemd');
+  const command = /^ExecStart=(.*)$/m
+    .exec(unit)?.[1]
+    ?.replaceAll('/usr/local/bin', join(ROOT, 'dist/bin'))
+    .replace('/var/mail/inbox', maildir);
+  assert.ok(command?.endsWith(maildir));
+  // As systemd does: holds the socket, and starts the server with it when it is told to.
+  const script = `exec 4<&0
+    trap 'kill $!; exit' TERM
+    while read -r _ <&3; do
+      sh -c 'LISTEN_PID=$$ LISTEN_FDS=1 exec ${command}' 3<&4 4<&- &
+      echo "pid $!"
+      wait
+      echo ended >&2
+    done`;
+  const child = start([join(EXAMPLES, 's6-server/bind'), '127.0.0.1', '0', 'sh', '-c', script], folder, {
+    CERTFILE: pair.certFile,
+    KEYFILE: pair.keyFile,
+  });
+  const control = child.stdio[3];
+  assert.ok(control !== null && control !== undefined && 'write' in control);
+  const said = watch(child);
+
+  control.write('start\n');
+  const [old, port] = await Promise.all([
+    portOf(child, /^pid (\d+)$/m),
+    portOf(child, /event=listening ports=(\d+)$/m, child.stderr),
+  ]);
+  const open = await connectSmtp(port);
+  assert.match(await open.reply(), /^220 /);
+  await beginMail(open);
+  process.kill(old, 'SIGTERM');
+  await said.says(/event=stopping/);
+  // Nobody listens now, and so it waits.
+  const early = await connectSmtp(port);
+  await endMail(open, port, maildir);
+  await said.says(/^ended$/m);
+  control.write('start\n');
+  assert.match(await early.reply(), /^220 /);
+  await beginMail(early);
+  assert.match(await early.ask('Subject: early\r\n\r\nhello\r\n.'), /^250 /);
+  assert.match(await early.ask('QUIT'), /^221 /);
+  early.end();
+  assert.equal(readdirSync(join(maildir, 'new')).length, 2);
+});
+
 test('systemd: systemd-analyze finds nothing wrong with the units', {
   skip: missing('systemd-analyze'),
 }, () => {
@@ -174,6 +301,13 @@ test('systemd: systemd-analyze finds nothing wrong with the units', {
   assert.equal(verdict.status, 0);
 });
 
+/** What a command says that ends well. */
+function outputOf([file = '', ...args]: readonly string[]): string {
+  const { status, stdout, stderr } = spawnSync(file, args, { env: environment, encoding: 'utf8' });
+  assert.equal(status, 0, `${file}: ${stderr}`);
+  return stdout;
+}
+
 function common(): Record<string, string> {
   return {
     HOST: '127.0.0.1',
@@ -189,7 +323,7 @@ function needsRoot(): string | false {
   return process.getuid?.() === 0 ? false : 'it starts as root';
 }
 
-/** A port that was free a moment ago: xinetd does not tell which one it was given. */
+/** A port that was free a moment ago, for those who do not tell which one they were given. */
 async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

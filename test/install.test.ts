@@ -44,10 +44,7 @@ test('make install installs programs that run, and make uninstall leaves nothing
       new RegExp(`^${name} \\d+\\.\\d+\\.\\d+\n$`),
     );
   }
-  assert.deepEqual(
-    listFiles(join(folder, 'opt/mail/share')),
-    PROGRAMS.map((name) => `${name}.8`).sort(),
-  );
+  assert.deepEqual(listFiles(join(folder, 'opt/mail/share')), PROGRAMS.map((name) => `${name}.8`).sort());
   make('uninstall');
   assert.deepEqual(listFiles(folder), []);
 });
