@@ -20,7 +20,7 @@ TOOLS   = node_modules/.package-lock.json
 ESBUILD = node_modules/.bin/esbuild
 TSX     = node --import tsx
 
-.PHONY: all build run test check format fuzz bench-start install uninstall clean
+.PHONY: all build run test check format fuzz bench bench-start install uninstall clean
 
 all: build
 
@@ -55,6 +55,10 @@ test: build $(FIXTURES)
 # FUZZ="--count N --seed S" for another run than the usual one.
 fuzz: $(TOOLS)
 	$(TSX) test/fuzz/fuzz.ts $(FUZZ)
+
+# Our programs beside others that do the same. BENCH="--quick" for a minute's worth, "--only server,stunnel".
+bench: build
+	$(TSX) test/bench/bench.ts $(BENCH)
 
 # How much CPU time a start takes, beside an empty file. BENCH="--pairs N".
 bench-start: build

@@ -1,0 +1,118 @@
+/** Measure (f): what idle TLS sessions hold. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Bench, type Conditions, startSystem } from './comparison.ts';
+import { type Figure, figureOf, noFigure, type Result } from './figures.ts';
+import { availableMemory, type Memory, measureMemory } from './memory.ts';
+import type { System } from './systems.ts';
+
+/** How long a server may take to come to rest, in milliseconds. */
+const REST_LIMIT = 5_000;
+
+/** What one system held with so many sessions. */
+interface Sample {
+  /** As many as were asked for, or fewer. */
+  readonly asked: number;
+  readonly count: number;
+  readonly base: Memory;
+  readonly memory: Memory;
+}
+
+/**
+ * Measures all systems, one after the other: memory is not what others disturb.
+ *
+ * @returns a Result for each number of sessions, in MiB a session above what the system holds without any. The
+ * smtpds are apart, in the notes: they are the same for all.
+ */
+export async function measureIdle(bench: Bench, conditions: Conditions): Promise<Result[]> {
+  const found = new Map<string, readonly Sample[] | string>();
+  for (const system of bench.systems) {
+    found.set(system.name, system.absent ?? (await holdSessions(bench, system, conditions)));
+  }
+  return bench.sizes.idle.map((asked) => ({
+    measure: 'f',
+    title: `memory (PSS) with ${asked} idle TLS sessions; ${conditions.key}, ${conditions.smtpd.name}`,
+    unit: 'MiB a session',
+    better: 'less',
+    figures: [...found].map(([name, samples]) => figureOfSamples(name, samples, asked)),
+  }));
+}
+
+function figureOfSamples(name: string, samples: readonly Sample[] | string, asked: number): Figure {
+  if (typeof samples === 'string') return noFigure(name, samples);
+  const sample = samples.find((one) => one.asked === asked);
+  if (sample === undefined) return noFigure(name, 'not tried: it would take more than half of the memory');
+  const { memory, base, count } = sample;
+  const notes = [
+    ...(count < asked ? [`only ${count} opened in time`] : []),
+    `${mib(memory.rest)} MiB over ${memory.processes} processes`,
+    `${mib(base.rest)} MiB with no session`,
+    `smtpds apart: ${mib(memory.smtpd)} MiB`,
+  ];
+  return figureOf(name, [(memory.rest - base.rest) / 1024 / count], { note: notes.join('; ') });
+}
+
+function mib(kib: number): string {
+  return (kib / 1024).toFixed(1);
+}
+
+/** The samples of one system, or why there are none. */
+async function holdSessions(
+  bench: Bench,
+  system: System,
+  conditions: Conditions,
+): Promise<readonly Sample[] | string> {
+  const { client, sizes, progress } = bench;
+  const samples: Sample[] = [];
+  let daemon: Awaited<ReturnType<typeof startSystem>> | undefined;
+  try {
+    daemon = await startSystem(bench, system, conditions);
+    const { pid, port } = daemon;
+    const take = (): Memory => measureMemory(pid, conditions.smtpd.command);
+    // The first session loads code that stays.
+    await client.run({
+      kind: 'sessions',
+      port,
+      seconds: 0.5,
+      server: pid,
+      concurrency: 1,
+      resume: false,
+      message: 0,
+    });
+    const base = await atRest(take);
+    for (const asked of sizes.idle) {
+      if (tooDear(samples.at(-1), asked)) break;
+      progress(`(f) ${conditions.key}, ${conditions.smtpd.name}: ${asked} sessions: ${system.name}`);
+      const { concurrency } = system;
+      const limit = { seconds: sizes.idleSeconds, concurrency };
+      const held = await client.run({ kind: 'hold', port, server: pid, count: asked, ...limit });
+      if (held.count === 0) return `no session: ${held.failures.first}: ${daemon.lastWords()}`;
+      samples.push({ asked, count: held.count, base, memory: await atRest(take) });
+    }
+    return samples;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  } finally {
+    if (daemon !== undefined) await client.run({ kind: 'release', server: daemon.pid });
+    await daemon?.end();
+  }
+}
+
+/** Takes samples until two in a row are alike, to a hundredth, or time is over. */
+async function atRest(take: () => Memory): Promise<Memory> {
+  let last = take();
+  for (const end = Date.now() + REST_LIMIT; Date.now() < end; ) {
+    await sleep(300);
+    const next = take();
+    const [before, after] = [last, next].map(({ smtpd, rest }) => smtpd + rest);
+    last = next;
+    if (before !== undefined && after !== undefined && Math.abs(after - before) < before / 100) break;
+  }
+  return last;
+}
+
+/** Whether so many sessions would take more than half of the memory that is left: a kernel kills then. */
+function tooDear(last: Sample | undefined, count: number): boolean {
+  if (last === undefined) return false;
+  const each = (last.memory.rest + last.memory.smtpd - last.base.rest - last.base.smtpd) / last.count;
+  return each * (count - last.count) > availableMemory() / 2;
+}

@@ -1,0 +1,97 @@
+/** The measures, (a) to (f): what is done in a round, and what is read from it. */
+import { percentile } from './figures.ts';
+import type { Cost, Task } from './jobs.ts';
+
+/** How long rounds are, how many there are, and how much is sent or held. */
+export interface Sizes {
+  readonly rounds: number;
+  /** Of a round. */
+  readonly seconds: number;
+  /** How long a server is warmed up, in seconds. */
+  readonly warmUp: number;
+  /** Octets of the long message. */
+  readonly transfer: number;
+  /** How many idle sessions, in rising order. */
+  readonly idle: readonly number[];
+  /** For how many seconds at the most idle sessions are opened. */
+  readonly idleSeconds: number;
+  /** Pairs of starts, see starts.ts. */
+  readonly starts: number;
+}
+
+/** A measure that is taken in rounds. */
+export interface Measure {
+  readonly letter: string;
+  /** Its figures; two of them where one job gives both. */
+  readonly readings: readonly Reading[];
+  /** @param concurrency how many sessions are open at a time, where there may be several. */
+  job(port: number, sizes: Sizes, concurrency: number): Task;
+}
+
+/** One figure of a round. */
+export interface Reading {
+  readonly title: string;
+  readonly unit: string;
+  readonly better: 'more' | 'less';
+  read(cost: Cost): number;
+}
+
+/** Those that are taken in rounds. */
+export const MEASURES: readonly Measure[] = [
+  {
+    letter: 'a',
+    readings: [sessionsPerSecond('sessions, full handshake')],
+    job: (port, { seconds }, concurrency) =>
+      sessions(port, seconds, { concurrency, resume: false, message: 0 }),
+  },
+  {
+    letter: 'b',
+    readings: [sessionsPerSecond('sessions, resumption asked for')],
+    job: (port, { seconds }, concurrency) =>
+      sessions(port, seconds, { concurrency, resume: true, message: 0 }),
+  },
+  {
+    letter: 'c',
+    readings: [sessionsPerSecond('sessions with a message of 10 kB')],
+    job: (port, { seconds }, concurrency) =>
+      sessions(port, seconds, { concurrency, resume: false, message: 78 * 128 }),
+  },
+  {
+    letter: 'd',
+    readings: [greetingTime('median', 50), greetingTime('99th percentile', 99)],
+    job: (port, { seconds }) => ({ kind: 'greetings', port, seconds }),
+  },
+  {
+    letter: 'e',
+    readings: [
+      {
+        title: 'one long message through TLS',
+        unit: 'MB/s',
+        better: 'more',
+        read: ({ count, seconds }) => count / 1e6 / seconds,
+      },
+    ],
+    job: (port, { transfer }) => ({ kind: 'transfer', port, size: transfer }),
+  },
+];
+
+function sessions(
+  port: number,
+  seconds: number,
+  kind: { concurrency: number; resume: boolean; message: number },
+): Task {
+  return { kind: 'sessions', port, seconds, ...kind };
+}
+
+function sessionsPerSecond(title: string): Reading {
+  return { title, unit: 'sessions/s', better: 'more', read: ({ count, seconds }) => count / seconds };
+}
+
+function greetingTime(title: string, percent: number): Reading {
+  return {
+    title: `connect to greeting, cleartext, ${title}`,
+    unit: 'ms',
+    better: 'less',
+    read: ({ times }) => percentile(times, percent),
+  };
+}
