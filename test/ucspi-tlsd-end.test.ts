@@ -218,7 +218,8 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     const { status, stderr } = await run(['sh', '-c', line], { environment });
     assert.equal(
       stderr,
-      'ucspi-tlsd: warning: unable to start TLS with an unknown address: ERR_INVALID_FD_TYPE\n',
+      'ucspi-tlsd: warning: unable to start TLS with an unknown address: ' +
+        'unable to talk on descriptors 0 and 1: they lead to no connection\n',
     );
     assert.equal(status, 4);
   });

@@ -1,15 +1,26 @@
 import { fstatSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
+import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import { release } from './descriptor.ts';
 
 /**
  * Opens descriptors 0 and 1, which lead to a network connection, as one stream of Node's. They are given
  * up, both, when it is destroyed.
  *
- * @throws when they are of another kind (a file, a terminal).
+ * @throws Failure (111) when they are closed, or of another kind (a file, a terminal).
  */
 export function openConnection(): Duplex {
+  try {
+    return openBoth();
+  } catch (error) {
+    const code = errorCode(error);
+    const why = code === 'ERR_INVALID_FD_TYPE' ? 'they lead to no connection' : code;
+    throw new Failure(EXIT.systemCallFailed, `unable to talk on descriptors 0 and 1: ${why}`);
+  }
+}
+
+function openBoth(): Duplex {
   const isOne = fstatSync(0).ino === fstatSync(1).ino;
   const input = new Socket({ fd: 0, readable: true, writable: isOne, allowHalfOpen: true });
   input.on('close', () => release(0));
