@@ -3,16 +3,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Endpoint } from '../lib/server/address.ts';
+import type { Endpoints } from '../lib/server/endpoints.ts';
 import {
-  formatProxyV1,
-  formatProxyV2,
   PROXY_V1_LIMIT,
   PROXY_V2_LIMIT,
-  type ProxyAddresses,
   type ProxyParse,
-  type ProxyTls,
   parseProxyHeader,
-} from '../lib/server/proxy-protocol.ts';
+} from '../lib/server/proxy-protocol/receive.ts';
+import { formatProxyV1, formatProxyV2, type ProxyTls } from '../lib/server/proxy-protocol/send.ts';
 import { createRandom, type Random } from './fuzz/random.ts';
 
 const SIGNATURE = '0d 0a 0d 0a 00 0d 0a 51 55 49 54 0a';
@@ -30,7 +28,7 @@ function latin1(text: string): Buffer {
 }
 
 /** "192.0.2.1 1234 198.51.100.2 25": the client and where it has connected to. */
-function addresses(text: string): ProxyAddresses {
+function addresses(text: string): Endpoints {
   const [remoteIp = '', remotePort, localIp = '', localPort] = text.split(' ');
   return {
     remote: { ip: remoteIp, port: Number(remotePort) },
@@ -42,7 +40,7 @@ const IPV4 = addresses('192.0.2.1 1234 198.51.100.2 25');
 const IPV6 = addresses('2001:db8::1 1234 2001:db8::2 25');
 
 /** Each with its name, its bytes and the addresses in it. */
-type Vector = readonly [name: string, header: Buffer, addresses: ProxyAddresses | undefined];
+type Vector = readonly [name: string, header: Buffer, addresses: Endpoints | undefined];
 
 const V1: readonly Vector[] = [
   ['IPv4', latin1('PROXY TCP4 192.0.2.1 198.51.100.2 1234 25\r\n'), IPV4],

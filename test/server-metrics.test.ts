@@ -1,19 +1,18 @@
-/** What a resident server counts, and how it is told: lib/server/metrics.ts, lib/server/metrics-http.ts. */
+/** What a resident server counts, and how it is told: lib/server/metrics/. */
 
 import assert from 'node:assert/strict';
 import { request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
+import { formatLine, formatPrometheus } from '../lib/server/metrics/format.ts';
+import { type MetricsServer, serveMetrics } from '../lib/server/metrics/http.ts';
+import { createMetrics } from '../lib/server/metrics/metrics.ts';
 import {
-  createMetrics,
-  formatLine,
-  formatPrometheus,
   isSnapshot,
   lastingPart,
   type MetricsSnapshot,
   mergeSnapshots,
-} from '../lib/server/metrics.ts';
-import { type MetricsServer, serveMetrics } from '../lib/server/metrics-http.ts';
+} from '../lib/server/metrics/snapshot.ts';
 
 /** The samples of a family: the lines of the text that begin with its name, without the prefix. */
 function samples(snapshot: MetricsSnapshot, name: string): string[] {
@@ -610,11 +609,13 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
             socket.pause();
           }
           // A ninth is turned away as long as the eight are there.
-          for (let status: number | undefined; status !== 404; ) {
+          let status: number | undefined;
+          for (let tries = 0; tries < 250 && status !== 404; tries++) {
             const ninth = ask(port, 'GET', '/').catch(() => undefined);
             const pause = new Promise((resolve) => setTimeout(resolve, 100));
             [status] = await Promise.all([ninth.then((answer) => answer?.status), pause]);
           }
+          assert.equal(status, 404);
         } finally {
           for (const socket of sockets) socket.destroy();
         }

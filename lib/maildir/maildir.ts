@@ -19,16 +19,25 @@ export function createMaildir(maildir: string): void {
 function makeDirectory(path: string): void {
   const parent = dirname(path);
   try {
+    makeOne(path);
+  } catch (error) {
+    if (errorCode(error) !== 'ENOENT' || parent === path) throw error;
+    if (!existsSync(parent)) makeDirectory(parent);
+    // Once more, and no oftener: Node's own recursion goes round for ever where a directory is there and
+    // takes none, /proc say.
+    makeOne(path);
+  }
+}
+
+/** Makes a directory, if no other process does so at this moment: several begin at once, as a rule. */
+function makeOne(path: string): void {
+  try {
     mkdirSync(path, { mode: 0o700 });
   } catch (error) {
     if (errorCode(error) === 'EEXIST' && statSync(path).isDirectory()) return;
-    if (errorCode(error) !== 'ENOENT' || parent === path) throw error;
-    // Not Node's own recursion, which goes round for ever where a directory is there and takes none, /proc say.
-    if (existsSync(parent)) throw error;
-    makeDirectory(parent);
-    mkdirSync(path, { mode: 0o700 });
+    throw error;
   }
-  syncDirectory(parent);
+  syncDirectory(dirname(path));
 }
 
 /** Waits until what was changed in a directory survives the loss of power. */

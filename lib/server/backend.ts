@@ -6,7 +6,7 @@ import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import type { Child, ChildEnd } from '../stream/child.ts';
 import { after } from '../stream/time.ts';
 import type { Endpoints } from './endpoints.ts';
-import { formatProxyV1, formatProxyV2 } from './proxy-protocol.ts';
+import { formatProxyV1, formatProxyV2 } from './proxy-protocol/send.ts';
 
 /** An SMTP server on the network that takes the place of a program. */
 export interface Backend {
@@ -84,7 +84,19 @@ function proxyHeader(
   return formatProxyV2(client?.remote, client?.local, {
     protocol: tls.SSL_PROTOCOL,
     cipher: tls.SSL_CIPHER,
-    commonName: subject === undefined ? undefined : /(?:^|,)CN=([^,]*)/.exec(subject)?.[1],
+    commonName: subject === undefined ? undefined : commonNameIn(subject),
     verified: subject !== undefined,
   });
+}
+
+/**
+ * The common name in a subject (RFC 4514). In values there are backslashes before commas and other special
+ * characters: "O=Example\\,CN=admin" has none.
+ */
+function commonNameIn(subject: string): string | undefined {
+  const attributes = subject.match(/(?:[^,\\]|\\.)+/gs) ?? [];
+  const name = attributes.find((attribute) => attribute.startsWith('CN='))?.slice(3);
+  return name?.replace(/\\(?:([\da-f]{2})|(.))/gis, (_, hex?: string, character = '') =>
+    hex === undefined ? character : String.fromCharCode(Number.parseInt(hex, 16)),
+  );
 }

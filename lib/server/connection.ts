@@ -10,11 +10,13 @@ import { after } from '../stream/time.ts';
 import { HandshakeFailure, type TlsServer } from '../tls/handshake.ts';
 import { describeTls } from '../ucspi/control.ts';
 import { addressGroup } from './address.ts';
+import { watchDeparture } from './departure.ts';
 import { type Endpoints, endpointsOf } from './endpoints.ts';
-import type { Gate, Visit } from './gate.ts';
+import type { Admission, Gate, Visit } from './gate.ts';
 import type { Log } from './log.ts';
-import type { Metrics, Refusal } from './metrics.ts';
-import { readProxyHeader } from './proxy-header.ts';
+import type { Refusal } from './metrics/families.ts';
+import type { Metrics } from './metrics/metrics.ts';
+import { readProxyHeader } from './proxy-protocol/header.ts';
 import { type HandshakeListener, offerTls, startTls } from './tls-offer.ts';
 
 /** What holds for all connections of a server. */
@@ -58,6 +60,8 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
   let log = house.log.with({ id });
   let session: Session | undefined;
   let isEnding = false;
+  /** It is a proxy's own: to see whether we are alive, as a rule, and it hangs up when it has seen that. */
+  let isProxys = false;
   // Whoever reads or writes it hears of an error by itself. Until there is one, its end will tell.
   socket.on('error', () => {});
 
@@ -71,6 +75,7 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
     const visit = gate.visit(terms.proxies === undefined ? addressGroup(ends.remote.ip) : undefined);
     try {
       const refusal = await enter(visit);
+      if (refusal === 'departed') return log.info('departed');
       if (refusal !== undefined) return await refuse(refusal);
       const client = terms.proxies === undefined ? ends : await identify(ends, visit);
       if (client !== undefined) await serve(client);
@@ -79,29 +84,45 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
     }
   }
 
-  async function enter(visit: Visit): Promise<Refusal | undefined> {
+  async function enter(visit: Visit): Promise<Refusal | 'departed' | undefined> {
+    // Most need not wait. What is settled already wins here.
+    const outcome = (await Promise.race([visit.admission, undefined])) ?? (await wait(visit));
+    return outcome === 'in' ? undefined : outcome;
+  }
+
+  async function wait(visit: Visit): Promise<Admission | Refusal | 'departed'> {
     const limit = after(terms.dialogueSilence);
+    const watch = watchDeparture(socket);
     const outcome = await Promise.race([
       visit.admission,
+      watch.departed.then(() => 'departed' as const),
       limit.passed.then(() => 'wait-timeout' as const),
       dismissed.then(() => 'stopping' as const),
     ]);
+    watch.stop();
     limit.cancel();
-    return outcome === 'in' ? undefined : outcome;
+    return outcome;
   }
 
   /** Learns from a proxy who the client is; undefined when the connection is refused. */
   async function identify(ends: Endpoints, visit: Visit): Promise<Endpoints | undefined> {
     let client: Endpoints;
     try {
-      client = (await readProxyHeader(socket, ending)) ?? ends;
+      const named = await readProxyHeader(socket, ending);
+      isProxys = named === undefined;
+      client = named ?? ends;
     } catch (error) {
       await refuse('proxy-header', errorCode(error));
       return undefined;
     }
     log = log.with({ remote: nameOf(client), proxy: ends.remote.ip });
-    if (await visit.claim(addressGroup(client.remote.ip))) return client;
-    await refuse('per-address');
+    // Who keeps the gate may be gone, and never answer.
+    const answer = await Promise.race([
+      visit.claim(addressGroup(client.remote.ip)),
+      ending.then(() => 'stopping' as const),
+    ]);
+    if (answer === true) return client;
+    await refuse(answer === false ? 'per-address' : answer);
     return undefined;
   }
 
@@ -172,7 +193,8 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
       failed: (error) => {
         metrics.handshakeFailed(error instanceof HandshakeFailure ? error.reason : 'other');
         // In a session it is the session that says so.
-        if (session === undefined) log.warning('tls-failed', { text: errorCode(error) });
+        if (session === undefined)
+          log[isProxys ? 'debug' : 'warning']('tls-failed', { text: errorCode(error) });
       },
     };
   }

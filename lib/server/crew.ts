@@ -2,7 +2,8 @@ import { deferred } from '../program/deferred.ts';
 import type { LocalGate } from './gate.ts';
 import type { ListenPoint } from './listeners.ts';
 import type { Log } from './log.ts';
-import { createMetrics, type MetricsSnapshot } from './metrics.ts';
+import { createMetrics } from './metrics/metrics.ts';
+import type { MetricsSnapshot } from './metrics/snapshot.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 import { createService, type ServiceOptions } from './service.ts';
 

@@ -26,18 +26,13 @@ export function withoutUcspiTcp(environment: NodeJS.ProcessEnv): NodeJS.ProcessE
   return Object.fromEntries(Object.entries(environment).filter(([name]) => !UCSPI_TCP.test(name)));
 }
 
-/**
- * The variables of UCSPI-TCP that tell smtpd of its connection.
- *
- * @param localHost the name of this side, when one is given.
- */
-export function ucspiTcp({ remote, local }: Endpoints, localHost: string | undefined): NodeJS.ProcessEnv {
+/** The variables of UCSPI-TCP that tell smtpd of its connection. */
+export function ucspiTcp({ remote, local }: Endpoints): NodeJS.ProcessEnv {
   return {
     PROTO: 'TCP',
     TCPLOCALIP: local.ip,
     TCPLOCALPORT: String(local.port),
     TCPREMOTEIP: remote.ip,
     TCPREMOTEPORT: String(remote.port),
-    ...(localHost === undefined ? {} : { TCPLOCALHOST: localHost }),
   };
 }

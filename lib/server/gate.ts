@@ -54,8 +54,7 @@ interface Guest {
  * Makes a gate that counts in this process.
  *
  * Node cannot leave connections in the backlog of the system: a listening socket is accepted from or
- * closed. So those for which there is no room are accepted and wait here, in the order in which they came,
- * and none of their bytes are read.
+ * closed. So those for which there is no room are accepted and wait here, in the order in which they came.
  */
 export function createGate(limits: GateLimits): LocalGate {
   let inside = 0;

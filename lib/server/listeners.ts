@@ -22,7 +22,10 @@ export interface Listener {
 /** What is done with what a listener has to tell. */
 export interface ListenerEvents {
   connection(socket: Socket): void;
-  /** A connection could not be accepted: out of descriptors, as a rule. The listener goes on. */
+  /**
+   * A connection could not be accepted: out of memory, as a rule. The listener goes on. Where descriptors are
+   * what there is none of, libuv closes the connection and tells nobody.
+   */
   failed(error: unknown): void;
 }
 
@@ -88,7 +91,9 @@ export async function openListener(
         new Failure(EXIT.systemCallFailed, `unable to listen on ${describe(point)}: ${errorCode(error)}`),
       );
     });
-    server.listen('host' in point ? { ...point, backlog } : { fd: point.descriptor, backlog }, resolve);
+    // Exclusive: a worker has inherited it, and need not ask the primary.
+    const how = 'host' in point ? point : { fd: point.descriptor, exclusive: true };
+    server.listen({ ...how, backlog }, resolve);
   });
   server.on('error', events.failed);
   const name = 'name' in point && point.name !== undefined ? point.name : nameOf(server);

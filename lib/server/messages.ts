@@ -5,7 +5,7 @@
 
 import type { Admission } from './gate.ts';
 import type { ListenPoint } from './listeners.ts';
-import type { MetricsSnapshot } from './metrics.ts';
+import type { MetricsSnapshot } from './metrics/snapshot.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 
 /** From the primary to a worker. */

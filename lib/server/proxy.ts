@@ -12,9 +12,10 @@ import { type CredentialOptions, readCredentials, withoutTlsVariables } from '..
 import { createTlsServer, type HandshakeOptions, type TlsServer } from '../tls/handshake.ts';
 import { readTicketKeys } from '../tls/ticket-keys.ts';
 import { describeTls } from '../ucspi/control.ts';
+import type { Endpoint } from './address.ts';
 import type { House } from './connection.ts';
 import { type Endpoints, endpointsOf, withoutUcspiTcp } from './endpoints.ts';
-import { readProxyHeader } from './proxy-header.ts';
+import { readProxyHeader } from './proxy-protocol/header.ts';
 import { type Smtpd, smtpdFor } from './smtpd.ts';
 import { type HandshakeListener, offerTls, startTls } from './tls-offer.ts';
 
@@ -109,15 +110,16 @@ async function findEnds(
   }
 }
 
-/** What tcpserver or the like has found out. */
+/** What tcpserver or the like has found out; undefined when that is not all, or makes no sense. */
 function endsIn(environment: NodeJS.ProcessEnv): Endpoints | undefined {
-  const { TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALIP, TCPLOCALPORT } = environment;
-  if (TCPREMOTEIP === undefined || TCPLOCALIP === undefined) return undefined;
-  if (isIP(TCPREMOTEIP) === 0 || isIP(TCPLOCALIP) === 0) return undefined;
-  return {
-    remote: { ip: TCPREMOTEIP, port: Number(TCPREMOTEPORT ?? 0) },
-    local: { ip: TCPLOCALIP, port: Number(TCPLOCALPORT ?? 0) },
-  };
+  const remote = endpoint(environment.TCPREMOTEIP, environment.TCPREMOTEPORT);
+  const local = endpoint(environment.TCPLOCALIP, environment.TCPLOCALPORT);
+  return remote === undefined || local === undefined ? undefined : { remote, local };
+}
+
+function endpoint(ip = '', port = ''): Endpoint | undefined {
+  if (isIP(ip) === 0 || !/^\d{1,5}$/.test(port) || Number(port) > 65535) return undefined;
+  return { ip, port: Number(port) };
 }
 
 /** The environment of smtpd. What else was found out of a client stays, unless it is of another one. */

@@ -8,7 +8,7 @@ import { createSoloCrew } from './crew.ts';
 import { createGate } from './gate.ts';
 import { inheritedListeners, type ListenPoint } from './listeners.ts';
 import { createLog, type Log } from './log.ts';
-import { formatLine, formatPrometheus } from './metrics.ts';
+import { formatLine, formatPrometheus } from './metrics/format.ts';
 import { announceReady } from './readiness.ts';
 import { createSecrets } from './secrets.ts';
 import type { ServiceOptions } from './service.ts';
@@ -103,7 +103,7 @@ async function serveMetricsAt(
 ): Promise<void> {
   if (metricsAt === undefined) return;
   // Only here: few ask for it, and node:http is large.
-  const { serveMetrics } = await import('./metrics-http.ts');
+  const { serveMetrics } = await import('./metrics/http.ts');
   const { port } = await serveMetrics(metricsAt.host, metricsAt.port, collect, log.reporter('metrics'));
   log.info('metrics', { port });
 }

@@ -4,12 +4,14 @@ import { after } from '../stream/time.ts';
 import { withoutTlsVariables } from '../tls/credentials.ts';
 import type { HandshakeOptions } from '../tls/handshake.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
+import { withoutTlsSession } from '../ucspi/control.ts';
+import { withoutUcspiTls } from '../ucspi/environment.ts';
 import { type Connection, type House, serveConnection } from './connection.ts';
 import { withoutUcspiTcp } from './endpoints.ts';
 import { createGate, type Gate } from './gate.ts';
 import { type Listener, type ListenPoint, openListener, withoutListeners } from './listeners.ts';
 import type { Log } from './log.ts';
-import type { Metrics } from './metrics.ts';
+import type { Metrics } from './metrics/metrics.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 import { type Smtpd, smtpdFor } from './smtpd.ts';
 
@@ -66,7 +68,13 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
   let tls: TlsServer | undefined;
   let files = '';
 
-  const environment = withoutListeners(withoutUcspiTcp(withoutTlsVariables(parts.environment)));
+  const environment = [
+    withoutListeners,
+    withoutUcspiTcp,
+    withoutUcspiTls,
+    withoutTlsSession,
+    withoutTlsVariables,
+  ].reduce((rest, without) => without(rest), parts.environment);
   const house: House = {
     terms: options.terms,
     smtpdFor: (ends) => smtpdFor(options.smtpd, ends, environment, options.localHost),

@@ -8,8 +8,8 @@ export type Smtpd = readonly string[] | Backend;
 /**
  * How to start the smtpd of a connection.
  *
- * @param ends what it is told of the connection; undefined to tell it nothing but what `environment` does.
- * @param localHost TCPLOCALHOST; undefined to leave it out.
+ * @param ends of the connection, which it is told; undefined to leave that to `environment`.
+ * @param localHost TCPLOCALHOST, if not that of `environment`.
  */
 export function smtpdFor(
   smtpd: Smtpd,
@@ -18,8 +18,9 @@ export function smtpdFor(
   localHost: string | undefined,
 ): StartSmtpd {
   if ('host' in smtpd) return smtpdOverTcp(smtpd, ends);
-  return smtpdProgram(
-    smtpd,
-    ends === undefined ? environment : { ...environment, ...ucspiTcp(ends, localHost) },
-  );
+  return smtpdProgram(smtpd, {
+    ...environment,
+    ...(ends === undefined ? {} : ucspiTcp(ends)),
+    ...(localHost === undefined ? {} : { TCPLOCALHOST: localHost }),
+  });
 }

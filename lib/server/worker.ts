@@ -4,7 +4,7 @@ import { EXIT } from '../program/failure.ts';
 import type { Privileges } from '../program/privileges.ts';
 import type { Log } from './log.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
-import { createMetrics } from './metrics.ts';
+import { createMetrics } from './metrics/metrics.ts';
 import { createRemoteGate } from './remote-gate.ts';
 import { createService, type ServiceOptions } from './service.ts';
 
@@ -33,6 +33,8 @@ export async function runWorker(options: ServiceOptions, parts: WorkerParts): Pr
 
   for (const signal of PRIMARYS_SIGNALS) process.on(signal, () => {});
   process.on('message', hear);
+  // What node:cluster says to a primary that is just gone fails here. Of its end we hear below.
+  process.on('error', (error) => parts.log.debug('channel-error', { text: error.message }));
   cluster.worker?.on('disconnect', () => {
     // The primary is gone. node:cluster would end this process here and now, with all its sessions, if this
     // did not look like our own wish.

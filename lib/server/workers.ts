@@ -5,7 +5,8 @@ import { after } from '../stream/time.ts';
 import type { Crew, CrewParts } from './crew.ts';
 import type { ListenPoint } from './listeners.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
-import { createMetrics, isSnapshot, lastingPart, type MetricsSnapshot, mergeSnapshots } from './metrics.ts';
+import { createMetrics } from './metrics/metrics.ts';
+import { isSnapshot, lastingPart, type MetricsSnapshot, mergeSnapshots } from './metrics/snapshot.ts';
 import { type GateDesk, openGateDesk } from './remote-gate.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 
@@ -21,6 +22,9 @@ interface Hand {
 
 /** A worker that lived no longer than this is not replaced at once, in milliseconds. */
 const RESTART_DELAY = 1000;
+
+/** As many may end before they listen, one after the other, while none does: then somebody else must help. */
+const MOST_STILLBORN = 5;
 
 /** How long a worker may take to say what it has counted, in milliseconds. */
 const COUNT_TIMEOUT = 2000;
@@ -46,6 +50,8 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
   let wasReady = false;
   let isStopping = false;
   let lastRequest = 0;
+  /** How many in a row have ended before they were ready. */
+  let stillborn = 0;
 
   function hire(): void {
     if (isStopping) return;
@@ -76,6 +82,11 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
     if (isStopping) return;
     if (!wasReady) return fail(typeof end === 'number' ? end : EXIT.systemCallFailed);
     log.warning('worker-ended', { worker: hand.worker.process.pid, end });
+    stillborn = hand.isReady ? 0 : stillborn + 1;
+    if (stillborn >= MOST_STILLBORN && ![...hands.values()].some((other) => other.isReady)) {
+      log.fatal('workers-gone', { text: `the last ${stillborn} workers ended before they listened` });
+      return fail(EXIT.systemCallFailed);
+    }
     const lifetime = (process.uptime() - hand.begun) * 1000;
     if (lifetime >= RESTART_DELAY) hire();
     else void after(RESTART_DELAY).passed.then(hire);
@@ -86,6 +97,7 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
       if (secrets !== undefined) send(hand.worker, { type: 'start', secrets, listenPoints });
     } else if (message.type === 'ready') {
       hand.isReady = true;
+      listenPoints = withPorts(listenPoints, message.ports);
       log.info('worker-ready', { worker: hand.worker.process.pid });
       if ([...hands.values()].every((one) => one.isReady)) {
         wasReady = true;
@@ -115,7 +127,7 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
     failed,
     start: (first, points) => {
       secrets = first;
-      listenPoints = points;
+      listenPoints = inheritable(points);
       for (let index = 0; index < size; index++) hire();
       return ready;
     },
@@ -135,6 +147,35 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
       return empty;
     },
   };
+}
+
+/** Where those descriptors of ours begin in a worker that it is given: behind its channel to us. */
+const FIRST_GIVEN = 4;
+
+/**
+ * Has workers inherit the listening sockets that we were started with. node:cluster would pass them on as
+ * well, but close ours with the last worker that listens, and there would be none for the next.
+ *
+ * @returns the points as a worker sees them.
+ */
+function inheritable(points: readonly ListenPoint[]): readonly ListenPoint[] {
+  // Descriptor 0 has the same number in them.
+  const given = points.flatMap((point) =>
+    'descriptor' in point && point.descriptor > 2 ? [point.descriptor] : [],
+  );
+  cluster.setupPrimary({ stdio: ['inherit', 'inherit', 'inherit', 'ipc', ...given] });
+  return points.map((point) =>
+    'descriptor' in point && point.descriptor > 2
+      ? { ...point, descriptor: FIRST_GIVEN + given.indexOf(point.descriptor) }
+      : point,
+  );
+}
+
+/** The points with the ports that the system has chosen: a worker that comes later is to have the same. */
+function withPorts(points: readonly ListenPoint[], ports: readonly number[]): readonly ListenPoint[] {
+  return points.map((point, index) =>
+    'host' in point ? { ...point, port: ports[index] ?? point.port } : point,
+  );
 }
 
 function send(worker: Worker, message: ToWorker): void {

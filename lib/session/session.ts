@@ -149,9 +149,9 @@ export function startSession(options: SessionOptions): Session {
    * unless that would stand in the middle of a line.
    */
   function farewell({ reason, end, said, atLineStart }: RelayEnd): Buffer | undefined {
-    const wasKilled = end?.signal !== undefined;
+    const wasCutShort = end?.signal !== undefined || end?.failure !== undefined;
     if (reason === 'too-silent') report.warning('nothing passed for too long, closing');
-    else if (reason === 'output-ended' && !wasKilled && said) return undefined;
+    else if (reason === 'output-ended' && !wasCutShort && said) return undefined;
     else if (!terminated) reportEnd(report, 'smtpd ended in mid-session', end);
     if (!atLineStart) return undefined;
     if (reason === 'too-silent') return REPLIES.tooSlow;

@@ -72,6 +72,14 @@ export function tlsEnvironment(variables: TlsVariables): Record<string, string |
   return environment;
 }
 
+/** Names that tell smtpd of a TLS session, or of the client's certificate; not SSL_CERT_FILE of OpenSSL. */
+const SESSION_VARIABLE = /^SSL_(?:PROTOCOL|CIPHER|TLS_SNI|TLS_SNI_SERVERNAME|(?:PEER_CERT|CLIENT)_.*)$/s;
+
+/** The environment without what an outer server has said of the TLS session of another connection. */
+export function withoutTlsSession(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(environment).filter(([name]) => !SESSION_VARIABLE.test(name)));
+}
+
 /** The session in one line, for stderr. What a client has made up itself stands in quotes. */
 export function describeTls(variables: TlsVariables): string {
   const { SSL_PROTOCOL, SSL_CIPHER, SSL_TLS_SNI, SSL_CLIENT_S_DN } = tlsEnvironment(variables);

@@ -1,10 +1,10 @@
-import { type SpawnOptions, spawn } from 'node:child_process';
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { type Served, watch } from './chain.ts';
-import { childrenOf, isGone, until } from './processes.ts';
+import { childrenOf, isGone, statusOf, until } from './processes.ts';
 import { ours } from './programs.ts';
 import { certificate } from './shim.ts';
 
@@ -68,10 +68,10 @@ export async function startServer(
     const all = isGone(pid) ? [] : familyOf(pid);
     for (const one of all) tryKill(one);
     await watched.ended;
-    await until('all processes of the server are gone', () => all.every(isGone));
+    await until('all processes of the server are gone', () => all.every(isDead));
   };
   try {
-    const ports = await readPorts(child.stdout, watched.ended, watched.stderr);
+    const ports = await readPorts(child, watched.stderr);
     return {
       port: ports[0] ?? 0,
       ports,
@@ -109,20 +109,18 @@ export function certificateForAll(t: TestContext): NodeJS.ProcessEnv {
 }
 
 /** Reads the ports, which the server writes in one piece when it listens. */
-function readPorts(
-  stdout: NodeJS.ReadableStream | null,
-  ended: Served['ended'],
-  stderr: () => string,
-): Promise<number[]> {
+function readPorts(child: ChildProcess, stderr: () => string): Promise<number[]> {
   return new Promise((resolve, reject) => {
     let printed = '';
-    stdout?.on('data', (bytes: Buffer) => {
+    child.stdout?.on('data', (bytes: Buffer) => {
       printed += bytes.toString('latin1');
-      if (/^(?:\d+\n)+$/.test(printed)) resolve(printed.trimEnd().split('\n').map(Number));
+      const ports = /^(?:\d+\n)+/.exec(printed)?.[0];
+      if (ports !== undefined) resolve(ports.trimEnd().split('\n').map(Number));
     });
-    ended.then(
-      ({ code, signal }) => reject(new Error(`the server has ended with ${code ?? signal}: ${stderr()}`)),
-      reject,
+    child.on('error', reject);
+    // Not 'exit': its last words may come behind that.
+    child.on('close', (code, signal) =>
+      reject(new Error(`the server has ended with ${code ?? signal}: ${stderr()}`)),
     );
   });
 }
@@ -140,6 +138,15 @@ function tryChildrenOf(pid: number): number[] {
     return childrenOf(pid);
   } catch {
     return [];
+  }
+}
+
+/** Whether a process is gone, or a zombie: whoever has lost its parent is buried when the system likes. */
+function isDead(pid: number): boolean {
+  try {
+    return statusOf(pid, 'State').startsWith('Z');
+  } catch {
+    return true;
   }
 }
 

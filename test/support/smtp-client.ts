@@ -27,6 +27,8 @@ export interface SmtpClient {
   resume(): void;
   /** The socket in use: of TCP, or of TLS once it was started. */
   socket(): Duplex;
+  /** The socket of TCP. */
+  tcp(): Socket;
   /** The TLS socket; throws while there is none. */
   tls(): TLSSocket;
 }
@@ -139,6 +141,7 @@ function createClient(tcp: Socket): SmtpClient {
     pause: () => stream.pause(),
     resume: () => stream.resume(),
     socket: () => stream,
+    tcp: () => tcp,
     tls: () => {
       if (tlsSocket === undefined) throw new Error('TLS was not started');
       return tlsSocket;

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
-import type { Reporter } from '../program/reporter.ts';
-import { after } from '../stream/time.ts';
+import { EXIT, errorCode, Failure } from '../../program/failure.ts';
+import type { Reporter } from '../../program/reporter.ts';
+import { after } from '../../stream/time.ts';
 
 /** A listener for whoever collects metrics. */
 export interface MetricsServer {

@@ -1,0 +1,92 @@
+import type { Verdict } from '../../smtp/dialogue.ts';
+import { FAMILIES, type Family, REFUSALS, type Refusal, VERDICTS } from './families.ts';
+import { type MetricsSnapshot, snapshotOf } from './snapshot.ts';
+import { createStore, type Row, rowOf } from './store.ts';
+
+/** A TLS handshake that went well. */
+export interface HandshakeFacts {
+  /** As Node names it, "TLSv1.3". */
+  readonly protocol: string | undefined;
+  /** As OpenSSL names it, "TLS_AES_128_GCM_SHA256". */
+  readonly cipher: string | undefined;
+  /** Whether it resumed an earlier session. */
+  readonly resumed: boolean;
+  readonly seconds: number;
+}
+
+/** Counts. All of it is cheap enough for several calls a session. */
+export interface Metrics {
+  connectionAccepted(): void;
+  connectionRefused(reason: Refusal): void;
+  /** How many connections are open now, those that wait for their turn among them. */
+  setOpen(count: number): void;
+  /** How many connections wait for their turn now. */
+  setWaiting(count: number): void;
+  verdictReached(verdict: Verdict): void;
+  /** @param seconds from its connection to its end. */
+  sessionEnded(seconds: number): void;
+  handshakeDone(facts: HandshakeFacts): void;
+  /** @param reason a short name out of a small set. After 32 different ones, new ones count as "other". */
+  handshakeFailed(reason: string): void;
+  /** @param status as in ChildEnd (lib/stream/child.ts): 128 and the signal's number for a killed one. */
+  smtpdEnded(status: number): void;
+  /** @param octets that came from a client, as they were on the wire. */
+  received(octets: number): void;
+  /** @param octets that went to a client, as they were on the wire. */
+  sent(octets: number): void;
+  /** @param seconds from the connection to the first octet of the greeting. */
+  greeted(seconds: number): void;
+  /** What was counted so far. It stays as it is. */
+  snapshot(): MetricsSnapshot;
+}
+
+/**
+ * Begins to count. All is 0, and all series that are known beforehand are there, so that a rate can be
+ * computed from their first event on.
+ *
+ * @param startTime when the process was started, in seconds since 1970.
+ */
+export function createMetrics(startTime: number = performance.timeOrigin / 1000): Metrics {
+  const store = createStore();
+  const row = (family: Family, ...labels: readonly string[]): Row => rowOf(store, family, ...labels);
+  for (const reason of REFUSALS) row(FAMILIES.refused, reason);
+  for (const verdict of VERDICTS) row(FAMILIES.sessions, verdict);
+  row(FAMILIES.exits, '0');
+  set(row(FAMILIES.started), startTime);
+
+  function observe(family: Family, value: number): void {
+    const { bounds } = family;
+    const bucket = bounds.findIndex((bound) => value <= bound);
+    increase(row(family), 1, bucket === -1 ? bounds.length : bucket);
+    increase(row(family), value, bounds.length + 1);
+  }
+
+  return {
+    connectionAccepted: () => increase(row(FAMILIES.accepted)),
+    connectionRefused: (reason) => increase(row(FAMILIES.refused, reason)),
+    setOpen: (count) => set(row(FAMILIES.open), count),
+    setWaiting: (count) => set(row(FAMILIES.waiting), count),
+    verdictReached: (verdict) => increase(row(FAMILIES.sessions, verdict)),
+    sessionEnded: (seconds) => observe(FAMILIES.sessionTime, seconds),
+    handshakeDone: ({ protocol = 'unknown', cipher = 'unknown', resumed, seconds }) => {
+      increase(row(FAMILIES.handshakes, protocol, cipher, resumed ? 'yes' : 'no'));
+      observe(FAMILIES.handshakeTime, seconds);
+    },
+    handshakeFailed: (reason) => increase(row(FAMILIES.handshakeFailures, reason)),
+    smtpdEnded: (status) => increase(row(FAMILIES.exits, String(status))),
+    received: (octets) => increase(row(FAMILIES.received), octets),
+    sent: (octets) => increase(row(FAMILIES.sent), octets),
+    greeted: (seconds) => observe(FAMILIES.greetingTime, seconds),
+    snapshot: () => snapshotOf(store),
+  };
+}
+
+function set(row: Row, value: number): void {
+  row.numbers[0] = value;
+}
+
+/** Counters never go down, and nothing that is no number gets in: it would never leave again. */
+function increase(row: Row, amount = 1, index = 0): void {
+  if (amount > 0 && amount < Number.POSITIVE_INFINITY)
+    row.numbers[index] = (row.numbers[index] ?? 0) + amount;
+}
