@@ -91,9 +91,7 @@ export async function openListener(
         new Failure(EXIT.systemCallFailed, `unable to listen on ${describe(point)}: ${errorCode(error)}`),
       );
     });
-    // Exclusive: a worker has inherited it, and need not ask the primary.
-    const how = 'host' in point ? point : { fd: point.descriptor, exclusive: true };
-    server.listen({ ...how, backlog }, resolve);
+    server.listen('host' in point ? { ...point, backlog } : { fd: point.descriptor, backlog }, resolve);
   });
   server.on('error', events.failed);
   const name = 'name' in point && point.name !== undefined ? point.name : nameOf(server);

@@ -47,6 +47,7 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
   let departed: MetricsSnapshot = {};
   let secrets: SecretsSnapshot | undefined;
   let listenPoints: readonly ListenPoint[] = [];
+  let ports: readonly number[] = [];
   let wasReady = false;
   let isStopping = false;
   let lastRequest = 0;
@@ -83,10 +84,14 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
     if (!wasReady) return fail(typeof end === 'number' ? end : EXIT.systemCallFailed);
     log.warning('worker-ended', { worker: hand.worker.process.pid, end });
     stillborn = hand.isReady ? 0 : stillborn + 1;
-    if (stillborn >= MOST_STILLBORN && ![...hands.values()].some((other) => other.isReady)) {
-      log.fatal('workers-gone', { text: `the last ${stillborn} workers ended before they listened` });
+    const isLast = ![...hands.values()].some((other) => other.isReady);
+    if (isLast && (stillborn >= MOST_STILLBORN || !listenPoints.every(canBeOpenedAgain))) {
+      // Whoever has started us has the sockets too, if they are inherited.
+      log.fatal('workers-gone', { text: 'all workers have ended, and no other can take their place' });
       return fail(EXIT.systemCallFailed);
     }
+    // Not before: while a worker has the socket of port 0, others get it by that name alone.
+    if (isLast) listenPoints = withPorts(listenPoints, ports);
     const lifetime = (process.uptime() - hand.begun) * 1000;
     if (lifetime >= RESTART_DELAY) hire();
     else void after(RESTART_DELAY).passed.then(hire);
@@ -97,7 +102,7 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
       if (secrets !== undefined) send(hand.worker, { type: 'start', secrets, listenPoints });
     } else if (message.type === 'ready') {
       hand.isReady = true;
-      listenPoints = withPorts(listenPoints, message.ports);
+      ports = message.ports;
       log.info('worker-ready', { worker: hand.worker.process.pid });
       if ([...hands.values()].every((one) => one.isReady)) {
         wasReady = true;
@@ -127,7 +132,7 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
     failed,
     start: (first, points) => {
       secrets = first;
-      listenPoints = inheritable(points);
+      listenPoints = points;
       for (let index = 0; index < size; index++) hire();
       return ready;
     },
@@ -149,26 +154,12 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
   };
 }
 
-/** Where those descriptors of ours begin in a worker that it is given: behind its channel to us. */
-const FIRST_GIVEN = 4;
-
 /**
- * Has workers inherit the listening sockets that we were started with. node:cluster would pass them on as
- * well, but close ours with the last worker that listens, and there would be none for the next.
- *
- * @returns the points as a worker sees them.
+ * Whether a socket can be opened once more: node:cluster closes those that no worker uses any more, and an
+ * inherited descriptor does not come back then. Only 0 to 2 it spares.
  */
-function inheritable(points: readonly ListenPoint[]): readonly ListenPoint[] {
-  // Descriptor 0 has the same number in them.
-  const given = points.flatMap((point) =>
-    'descriptor' in point && point.descriptor > 2 ? [point.descriptor] : [],
-  );
-  cluster.setupPrimary({ stdio: ['inherit', 'inherit', 'inherit', 'ipc', ...given] });
-  return points.map((point) =>
-    'descriptor' in point && point.descriptor > 2
-      ? { ...point, descriptor: FIRST_GIVEN + given.indexOf(point.descriptor) }
-      : point,
-  );
+function canBeOpenedAgain(point: ListenPoint): boolean {
+  return 'host' in point || point.descriptor <= 2;
 }
 
 /** The points with the ports that the system has chosen: a worker that comes later is to have the same. */
