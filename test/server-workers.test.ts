@@ -1,0 +1,355 @@
+/** Several processes on one socket: who serves, who dies and what comes of it. */
+
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { makeCertificates } from './support/certificate.ts';
+import { childrenOf, isGone, statusOf, until } from './support/processes.ts';
+import { type RunningServer, startServer } from './support/server.ts';
+import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
+
+/** An smtpd that names its parent and says yes to everything. */
+const YES = `printf "220 $PPID\\r\\n"
+while read -r line; do
+  case $line in
+    QUIT*) printf "221 bye\\r\\n"; exit 0;;
+    *) printf "250 yes\\r\\n";;
+  esac
+done`;
+const SMTPD = ['sh', '-c', YES];
+const ENDED_WELL = { code: 0, signal: null };
+
+/** Starts a server that ends with the test. */
+async function start(t: TestContext, ...options: string[]): Promise<RunningServer> {
+  const server = await startServer(['--workers', '2', ...options], SMTPD);
+  t.after(() => server.close());
+  return server;
+}
+
+/** A client that is served. */
+interface Guest {
+  readonly client: SmtpClient;
+  /** The process that serves it. */
+  readonly worker: number;
+}
+
+/** Connects and is greeted. */
+async function enter(t: TestContext, port: number): Promise<Guest> {
+  const client = await connectSmtp(port);
+  t.after(() => client.destroy());
+  return { client, worker: Number((await client.reply()).slice(4)) };
+}
+
+/** Connects until each of so many processes serves somebody. */
+async function enterAll(t: TestContext, port: number, workers: number): Promise<readonly Guest[]> {
+  const guests: Guest[] = [];
+  for (let tries = 0; new Set(guests.map((one) => one.worker)).size < workers; tries++) {
+    assert.ok(tries < 500, `only ${new Set(guests.map((one) => one.worker)).size} of ${workers} serve`);
+    // Whoever is free takes it, and one alone may be fast enough for all that come one by one.
+    guests.push(...(await Promise.all([enter(t, port), enter(t, port), enter(t, port)])));
+    while (guests.length > 30) guests.shift()?.client.destroy();
+  }
+  return guests;
+}
+
+/** Settles when the server has said that so many times. */
+async function says(server: RunningServer, what: string, times: number): Promise<void> {
+  await until(`${times} times ${what}`, () => server.stderr().split(what).length > times);
+}
+
+/** Settles when a process is gone, or waits for nobody but its parent to bury it. */
+async function ends(pid: number): Promise<void> {
+  await until(`${pid} ends`, () => isGone(pid) || statusOf(pid, 'State').startsWith('Z'));
+}
+
+describe('two workers', { concurrency: 2 }, () => {
+  it('both serve, and the primary does not', async (t) => {
+    const server = await start(t);
+    const guests = await enterAll(t, server.port, 2);
+    const workers = new Set(guests.map((one) => one.worker));
+    assert.deepEqual([...workers].toSorted(), childrenOf(server.pid).toSorted());
+  });
+
+  it('are no more when one is asked for, but one when it is another user', async (t) => {
+    const alone = await startServer([], SMTPD);
+    t.after(() => alone.close());
+    assert.equal((await enter(t, alone.port)).worker, alone.pid);
+  });
+
+  it('resume the sessions of each other', async (t) => {
+    const server = await start(t);
+    const options = { maxVersion: 'TLSv1.2' } as const;
+    const first = await enter(t, server.port);
+    await first.client.startTls(options);
+    const session = first.client.tls().getSession();
+    assert.ok(session !== undefined);
+    for (const { client } of await enterAll(t, server.port, 2)) {
+      await client.startTls({ ...options, session });
+      assert.equal(client.tls().isSessionReused(), true);
+    }
+  });
+});
+
+describe('a worker that is killed', { concurrency: 2 }, () => {
+  it('is replaced, and the others go on', async (t) => {
+    const server = await start(t, '-v');
+    const guests = await enterAll(t, server.port, 2);
+    const [victim = 0, other = 0] = childrenOf(server.pid);
+    process.kill(victim, 'SIGKILL');
+    await server.says(new RegExp(`warning: event=worker-ended worker=${victim} end=SIGKILL\n`));
+    for (const { client, worker } of guests) {
+      if (worker === other) assert.equal(await client.ask('QUIT'), '221 bye');
+      client.destroy();
+    }
+    await says(server, 'event=worker-ready', 3);
+    const later = new Set((await enterAll(t, server.port, 2)).map((one) => one.worker));
+    assert.ok(later.has(other) && !later.has(victim));
+    server.signal('SIGTERM');
+    server.signal('SIGTERM');
+  });
+
+  it('leaves its places to others', async (t) => {
+    const server = await start(t, '-c', '2', '-b', '1');
+    const [first, second] = [await enter(t, server.port), await enter(t, server.port)];
+    const waiting = connectSmtp(server.port);
+    process.kill(first.worker, 'SIGKILL');
+    // It is in another process, or comes back when that one is gone; as long as there is no room it waits.
+    const third = await waiting;
+    t.after(() => third.destroy());
+    const greeting = await third.reply().catch(() => undefined);
+    if (second.worker !== first.worker) second.client.destroy();
+    const fourth = await enterPatiently(t, server.port);
+    const fifth = greeting === undefined ? await enterPatiently(t, server.port) : undefined;
+    for (const { client } of [fourth, ...(fifth === undefined ? [] : [fifth])]) {
+      assert.equal(await client.ask('QUIT'), '221 bye');
+    }
+  });
+
+  it('is not missed in what was counted', async (t) => {
+    const server = await start(t);
+    const { client, worker } = await enter(t, server.port);
+    await client.startTls();
+    // A client is done with the handshake before the server is.
+    assert.equal(await client.ask('NOOP'), '250 yes');
+    server.signal('SIGUSR1');
+    await server.says(/event=counters accepted=1 .* handshakes=1 /);
+    process.kill(worker, 'SIGKILL');
+    await server.says(/worker-ended/);
+    await until('it is not open any more', () => {
+      server.signal('SIGUSR1');
+      return /event=counters accepted=1 .* open=0 .* handshakes=1 /.test(server.stderr());
+    });
+  });
+
+  it('again and again is replaced again and again', async (t) => {
+    const server = await start(t, '-v');
+    for (let round = 1; round <= 3; round++) {
+      const [worker = 0] = childrenOf(server.pid);
+      process.kill(worker, 'SIGKILL');
+      await server.says(new RegExp(`event=worker-ended worker=${worker} `));
+      // The two of the beginning among them.
+      await says(server, 'event=worker-ready', 2 + round);
+      await enterAll(t, server.port, 2);
+    }
+    server.signal('SIGINT');
+    await server.says(/event=stopping/);
+  });
+
+  it('while the server ends is not replaced', async (t) => {
+    const server = await start(t);
+    const { client, worker } = await enter(t, server.port);
+    server.signal('SIGTERM');
+    await until('the other has ended', () => childrenOf(server.pid).length === 1);
+    process.kill(worker, 'SIGKILL');
+    client.destroy();
+    assert.deepEqual(await server.ended, ENDED_WELL);
+    assert.equal(server.stderr(), '');
+  });
+});
+
+/** Connects until it is greeted: a connection may be taken by a process that is about to end. */
+async function enterPatiently(t: TestContext, port: number): Promise<Guest> {
+  for (let tries = 0; tries < 100; tries++) {
+    try {
+      return await enter(t, port);
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+  throw new Error('in vain: to be served');
+}
+
+describe('workers that are all killed at once', { concurrency: 2 }, () => {
+  for (const what of ['that was given', 'that the system has chosen']) {
+    it(`are replaced, on the port ${what}`, async (t) => {
+      const given = what === 'that was given' ? await freePort() : 0;
+      const listen = ['127.0.0.1', String(given)];
+      const server = await startServer(['--workers', '2', '-v'], SMTPD, { listen });
+      t.after(() => server.close());
+      for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
+      await says(server, 'event=worker-ended', 2);
+      await says(server, 'event=worker-ready', 4);
+      await enterAll(t, server.port, 2);
+    });
+  }
+
+  it('are the end of a server that cannot have its socket again', async (t) => {
+    const listener = createServer();
+    await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+    t.after(() => listener.close());
+    // Its number is nowhere in the types of Node.
+    const handle: unknown = Reflect.get(listener, '_handle');
+    assert.ok(
+      typeof handle === 'object' && handle !== null && 'fd' in handle && typeof handle.fd === 'number',
+    );
+    const fromSystemd = {
+      listen: ['-'],
+      descriptors: [handle.fd],
+      under: ['sh', '-c', 'LISTEN_PID=$$ exec "$@"', 'sh'],
+      environment: { LISTEN_FDS: '1' },
+    };
+    const server = await startServer(['--workers', '2'], SMTPD, fromSystemd);
+    t.after(() => server.close());
+    for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
+    await server.says(/fatal: event=workers-gone /);
+    assert.deepEqual(await server.ended, { code: 111, signal: null });
+  });
+});
+
+/** A port that nobody listens on. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  assert.ok(typeof address === 'object' && address !== null);
+  return address.port;
+}
+
+describe('a primary that is killed', { concurrency: 2 }, () => {
+  it('leaves workers that let their sessions end, and go', async (t) => {
+    const server = await start(t);
+    const guests = await enterAll(t, server.port, 2);
+    const workers = childrenOf(server.pid);
+    t.after(() => workers.forEach(tryKill));
+    const [talking] = guests;
+    assert.ok(talking !== undefined);
+    assert.equal(await talking.client.ask('MAIL FROM:<>'), '250 yes');
+    process.kill(server.pid, 'SIGKILL');
+    await says(server, 'event=primary-gone', 2);
+    await refuses(server.port);
+    assert.equal(await talking.client.ask('RCPT TO:<me>'), '250 yes');
+    for (const { client } of guests) {
+      assert.equal(await client.ask('QUIT'), '221 bye');
+      client.destroy();
+    }
+    for (const worker of workers) await ends(worker);
+    const others = server.stderr().replaceAll(/.*event=refused .*why=stopping\n/g, '');
+    assert.equal(others, 'smtpd-starttls-server: warning: event=primary-gone\n'.repeat(2));
+  });
+
+  it('leaves workers that go at the end of the time of grace', async (t) => {
+    const server = await start(t, '--grace', '1', '-c', '1');
+    const { client } = await enter(t, server.port);
+    const workers = childrenOf(server.pid);
+    t.after(() => workers.forEach(tryKill));
+    process.kill(server.pid, 'SIGKILL');
+    assert.match(await client.rest(), /^421 4\.3\.2 /);
+    client.destroy();
+    for (const worker of workers) await ends(worker);
+  });
+
+  it('leaves workers that send those away who wait', async (t) => {
+    const server = await start(t, '-c', '1');
+    const { client } = await enter(t, server.port);
+    const workers = childrenOf(server.pid);
+    t.after(() => workers.forEach(tryKill));
+    const second = await connectSmtp(server.port);
+    await until('one waits', () => {
+      server.signal('SIGUSR1');
+      return / waiting=1 /.test(server.stderr());
+    });
+    process.kill(server.pid, 'SIGKILL');
+    assert.match(await second.rest(), /^421 4\.3\.2 /);
+    second.destroy();
+    assert.equal(await client.ask('QUIT'), '221 bye');
+    client.destroy();
+    for (const worker of workers) await ends(worker);
+  });
+});
+
+/** Settles when nobody listens any more. */
+async function refuses(port: number): Promise<void> {
+  for (let tries = 0; tries < 500; tries++) {
+    try {
+      (await connectSmtp(port)).destroy();
+    } catch {
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error(`there is still somebody on port ${port}`);
+}
+
+function tryKill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has gone by itself.
+  }
+}
+
+describe('workers that cannot begin', { concurrency: 2 }, () => {
+  it('because there is no good certificate are none', async (t) => {
+    const maker = makeCertificates();
+    t.after(() => maker.remove());
+    const certFile = join(maker.folder, 'bad.pem');
+    writeFileSync(certFile, 'no certificate');
+    const { keyFile } = maker.selfSigned('mail.example.org');
+    for (const [environment, why] of [
+      [{ CERTFILE: certFile, KEYFILE: keyFile }, 'bad.pem'],
+      [{ CERTFILE: undefined, KEYFILE: keyFile }, 'CERTFILE'],
+    ] as const) {
+      await assert.rejects(
+        startServer(['--workers', '2'], SMTPD, { environment }),
+        new RegExp(`ended with 1(?:00|11): smtpd-starttls-server: fatal: [^\n]*${why}[^\n]*\n$`),
+      );
+    }
+  });
+
+  it('because they may not become another user end it', { skip: process.getuid?.() !== 0 }, async () => {
+    await assert.rejects(
+      startServer(['--workers', '2', '-u', '4000000000'], SMTPD, {
+        under: ['setpriv', '--bounding-set=-setuid', '--inh-caps=-setuid', '--'],
+      }),
+      /ended with 111: (?:\S+ (?:fatal: (?:unable to drop privileges: EPERM|write EPIPE)|warning: event=primary-gone)\n){1,2}$/,
+    );
+  });
+
+  it('because one is killed end it', async () => {
+    const starting = startServer(['--workers', '2'], SMTPD);
+    const children = childrenOf(process.pid);
+    const killed = (async (): Promise<number> => {
+      let worker: number | undefined;
+      await until('there is a worker', () => {
+        worker = children.concat(childrenOf(process.pid)).flatMap(tryChildrenOf)[0];
+        return worker !== undefined;
+      });
+      process.kill(worker ?? 0, 'SIGKILL');
+      return worker ?? 0;
+    })();
+    const [outcome] = await Promise.allSettled([starting, killed]);
+    if (outcome.status === 'fulfilled') return outcome.value.close();
+    assert.match(String(outcome.reason), /ended with 111/);
+  });
+});
+
+function tryChildrenOf(pid: number): number[] {
+  try {
+    return childrenOf(pid);
+  } catch {
+    return [];
+  }
+}
