@@ -20,7 +20,7 @@ TOOLS   = node_modules/.package-lock.json
 ESBUILD = node_modules/.bin/esbuild
 TSX     = node --import tsx
 
-.PHONY: all build run test check format fuzz bench bench-start install uninstall clean
+.PHONY: all build run test check format fuzz fuzz-server endurance bench bench-start install uninstall clean
 
 all: build
 
@@ -55,6 +55,15 @@ test: build $(FIXTURES)
 # FUZZ="--count N --seed S" for another run than the usual one.
 fuzz: $(TOOLS)
 	$(TSX) test/fuzz/fuzz.ts $(FUZZ)
+
+# The same over TCP, against a running server.
+fuzz-server: build
+	$(TSX) test/fuzz/tcp.ts $(FUZZ)
+
+# What takes too long for "make test": thousands of sessions held open for minutes, tens of thousands in turn,
+# a siege. ENDURANCE="hold --sessions N --seconds S", "turns", "siege".
+endurance: build dist/test/heap-probe.cjs
+	$(TSX) test/reliability/endurance.ts $(ENDURANCE)
 
 # Our programs beside others that do the same. BENCH="--quick" for a minute's worth, "--only server,stunnel".
 bench: build

@@ -125,7 +125,7 @@ async function endMail(client: SmtpClient, port: number, maildir: string): Promi
 
 test('demo: a mail that is sent to it lies in its Maildir', async () => {
   const child = start([join(EXAMPLES, 'demo/run'), join(folder, 'demo'), '0'], folder);
-  const port = await portOf(child, /event=listening ports=(\d+)$/m, child.stderr);
+  const port = await portOf(child, /event=listening on=\S*:(\d+)$/m, child.stderr);
   await deliver(port, join(folder, 'demo/Maildir'));
 });
 
@@ -263,7 +263,7 @@ test('systemd: the server is restarted on a socket that it was given, and no con
   control.write('start\n');
   const [old, port] = await Promise.all([
     portOf(child, /^pid (\d+)$/m),
-    portOf(child, /event=listening ports=(\d+)$/m, child.stderr),
+    portOf(child, /event=listening on=\S*:(\d+)$/m, child.stderr),
   ]);
   const open = await connectSmtp(port);
   assert.match(await open.reply(), /^220 /);

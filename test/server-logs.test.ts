@@ -73,7 +73,7 @@ describe('a session with TLS', { concurrency: 2 }, () => {
       const [listening, tls, end, stopping, ...more] = await linesOf(server);
       assert.match(
         listening ?? '',
-        new RegExp(`^smtpd-starttls-server: info: event=listening ports=${server.port}$`),
+        new RegExp(`^smtpd-starttls-server: info: event=listening on=127.0.0.1:${server.port}$`),
       );
       assert.match(
         tls ?? '',

@@ -301,7 +301,8 @@ function tryKill(pid: number): void {
   }
 }
 
-describe('workers that cannot begin', { concurrency: 2 }, () => {
+// One after the other: the last kills a worker of the one server that is there.
+describe('workers that cannot begin', { concurrency: 1 }, () => {
   it('because there is no good certificate are none', async (t) => {
     const maker = makeCertificates();
     t.after(() => maker.remove());
@@ -324,7 +325,7 @@ describe('workers that cannot begin', { concurrency: 2 }, () => {
       startServer(['--workers', '2', '-u', '4000000000'], SMTPD, {
         under: ['setpriv', '--bounding-set=-setuid', '--inh-caps=-setuid', '--'],
       }),
-      /ended with 111: (?:\S+ (?:fatal: (?:unable to drop privileges: EPERM|write EPIPE)|warning: event=primary-gone)\n){1,2}$/,
+      /ended with 111: (?:\S+ fatal: unable to drop privileges: EPERM\n){1,2}$/,
     );
   });
 

@@ -3,6 +3,7 @@ import { deferred } from '../program/deferred.ts';
 import { errorCode } from '../program/failure.ts';
 import { type Session, type SessionOptions, startSession, type TlsOffer } from '../session/session.ts';
 import type { StartSmtpd } from '../session/smtpd.ts';
+import type { Verdict } from '../smtp/dialogue.ts';
 import { REPLIES } from '../smtp/reply.ts';
 import { type ByteStream, type Sink, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { hangUp } from '../stream/relay.ts';
@@ -147,17 +148,20 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
     tls: TlsOffer | undefined,
     startSmtpd: StartSmtpd,
   ): Promise<void> {
-    let verdict = tls === undefined ? 'tls' : 'none';
+    let verdict = 'none';
+    const concluded = (what: Verdict): void => {
+      verdict = what;
+      metrics.verdictReached(what);
+      log.debug('verdict', { verdict });
+    };
+    // Where there is no dialogue nobody else will say so.
+    if (tls === undefined) concluded('tls');
     session = startSession({
       ...terms,
       client: { source: client.source, sink: tellFirst(client.sink, greeted) },
       tls,
       startSmtpd,
-      concluded: (what) => {
-        verdict = what;
-        metrics.verdictReached(what);
-        log.debug('verdict', { verdict });
-      },
+      concluded,
       report: log.reporter(),
     });
     if (isEnding) session.terminate('SIGTERM');

@@ -1,6 +1,6 @@
 import { deferred } from '../program/deferred.ts';
 import type { LocalGate } from './gate.ts';
-import type { ListenPoint } from './listeners.ts';
+import type { ListenerName, ListenPoint } from './listeners.ts';
 import type { Log } from './log.ts';
 import { createMetrics } from './metrics/metrics.ts';
 import type { MetricsSnapshot } from './metrics/snapshot.ts';
@@ -12,10 +12,10 @@ export interface Crew {
   /**
    * Begins.
    *
-   * @returns the port of each listener.
+   * @returns the listeners, in the order of the points.
    * @throws Failure when it cannot.
    */
-  start(secrets: SecretsSnapshot, points: readonly ListenPoint[]): Promise<readonly number[]>;
+  start(secrets: SecretsSnapshot, points: readonly ListenPoint[]): Promise<readonly ListenerName[]>;
   /** Takes keys and certificates into use. */
   renew(secrets: SecretsSnapshot): void;
   /** What was counted. */
@@ -42,7 +42,7 @@ export function createSoloCrew(options: ServiceOptions, parts: CrewParts): Crew 
       service.renew(secrets);
       const listeners = await service.listen(points);
       service.open();
-      return listeners.map((listener) => listener.port);
+      return listeners;
     },
     renew: service.renew,
     collect: () => {

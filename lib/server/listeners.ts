@@ -9,12 +9,16 @@ export type ListenPoint =
   /** A listening socket that this process was started with, and the name that systemd has for it. */
   | { readonly descriptor: number; readonly name: string | undefined };
 
-/** A listener at work. */
-export interface Listener {
-  /** The port that it listens on; 0 for a socket that has none. */
+/** What is known of a listener. */
+export interface ListenerName {
+  /** The port that it listens on. */
   readonly port: number;
-  /** What it is, for logs: "192.0.2.1:25", "[::]:25". */
+  /** What it is, for logs: "192.0.2.1:25", "[::]:25", or the name that systemd has for it. */
   readonly name: string;
+}
+
+/** A listener at work. */
+export interface Listener extends ListenerName {
   /** Takes no more connections. */
   close(): void;
 }
@@ -70,6 +74,9 @@ export function withoutListeners(environment: NodeJS.ProcessEnv): NodeJS.Process
   return rest;
 }
 
+/** For how long nothing may pass until the system asks whether the client is there, in milliseconds. */
+const KEEPALIVE_DELAY = 120_000;
+
 /**
  * Listens.
  *
@@ -82,7 +89,14 @@ export async function openListener(
   events: ListenerEvents,
 ): Promise<Listener> {
   const server = createServer(
-    { allowHalfOpen: true, noDelay: true, pauseOnConnect: true },
+    {
+      allowHalfOpen: true,
+      noDelay: true,
+      pauseOnConnect: true,
+      // A client whose machine is gone does not even say so. In the relay nobody else would notice.
+      keepAlive: true,
+      keepAliveInitialDelay: KEEPALIVE_DELAY,
+    },
     events.connection,
   );
   await new Promise<void>((resolve, reject) => {
@@ -93,6 +107,11 @@ export async function openListener(
     });
     server.listen('host' in point ? { ...point, backlog } : { fd: point.descriptor, backlog }, resolve);
   });
+  if ('descriptor' in point && portOf(server) === 0) {
+    server.close();
+    // A connection that has no addresses would be closed without a word.
+    throw usage(`descriptor ${point.descriptor} is no TCP socket`);
+  }
   server.on('error', events.failed);
   const name = 'name' in point && point.name !== undefined ? point.name : nameOf(server);
   return { port: portOf(server), name, close: () => void server.close() };

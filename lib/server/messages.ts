@@ -4,7 +4,7 @@
  */
 
 import type { Admission } from './gate.ts';
-import type { ListenPoint } from './listeners.ts';
+import type { ListenerName, ListenPoint } from './listeners.ts';
 import type { MetricsSnapshot } from './metrics/snapshot.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 
@@ -29,8 +29,8 @@ export type ToWorker =
 export type FromWorker =
   /** It can be told to start. */
   | { readonly type: 'started' }
-  /** It listens on these ports and is open. */
-  | { readonly type: 'ready'; readonly ports: readonly number[] }
+  /** It listens and is open. */
+  | { readonly type: 'ready'; readonly listeners: readonly ListenerName[] }
   /** See `Gate`. Numbers of visits are the worker's own. */
   | { readonly type: 'visit'; readonly visit: number; readonly address?: string }
   | { readonly type: 'claim'; readonly visit: number; readonly address: string }

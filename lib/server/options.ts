@@ -77,7 +77,7 @@ function readCommon(
     handshake: {
       clientCertificate,
       timeout: numberOption(values, 'K', { least: 0, most: 2 ** 31 - 1, standard: 30_000 }),
-      alpn: stringOption(values, 'alpn'),
+      alpn: readAlpn(values),
     },
     credentials: {
       sniLevel: numberOption(values, 'k', { least: 0, most: 2, standard: 0 }),
@@ -142,6 +142,17 @@ function readClientCertificate(values: OptionValues): HandshakeOptions['clientCe
   if (values.Y !== undefined && values.y !== undefined) throw usage('-Y and -y contradict each other');
   if (values.y !== undefined) return 'required';
   return values.Y === undefined ? 'none' : 'optional';
+}
+
+function readAlpn(values: OptionValues): string | undefined {
+  const protocol = stringOption(values, 'alpn');
+  if (protocol === '') throw usage('--alpn takes the name of a protocol');
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  // Older ones would take no notice of it, and let everybody in.
+  if (protocol !== undefined && (major < 20 || (major === 20 && minor < 4))) {
+    throw usage(`--alpn needs Node 20.4, and this is ${process.versions.node}`);
+  }
+  return protocol;
 }
 
 function readVerbosity(values: OptionValues): number {

@@ -8,7 +8,7 @@ import { passSignals } from '../program/signals.ts';
 import { startSession, type TlsClient } from '../session/session.ts';
 import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { openConnection } from '../stream/connection.ts';
-import { type CredentialOptions, readCredentials, withoutTlsVariables } from '../tls/credentials.ts';
+import { type CredentialOptions, readCredentials } from '../tls/credentials.ts';
 import { createTlsServer, type HandshakeOptions, type TlsServer } from '../tls/handshake.ts';
 import { readTicketKeys } from '../tls/ticket-keys.ts';
 import { describeTls } from '../ucspi/control.ts';
@@ -16,7 +16,7 @@ import type { Endpoint } from './address.ts';
 import type { House } from './connection.ts';
 import { type Endpoints, endpointsOf, withoutUcspiTcp } from './endpoints.ts';
 import { readProxyHeader } from './proxy-protocol/header.ts';
-import { type Smtpd, smtpdFor } from './smtpd.ts';
+import { environmentForSmtpd, type Smtpd, smtpdFor } from './smtpd.ts';
 import { type HandshakeListener, offerTls, startTls } from './tls-offer.ts';
 
 /** What the proxy for one connection is told on its command line. */
@@ -124,7 +124,7 @@ function endpoint(ip = '', port = ''): Endpoint | undefined {
 
 /** The environment of smtpd. What else was found out of a client stays, unless it is of another one. */
 function environmentOf(ends: Endpoints | undefined, environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const kept = withoutTlsVariables(environment);
+  const kept = environmentForSmtpd(environment);
   const isSame = ends === undefined || ends.remote.ip === environment.TCPREMOTEIP;
   return isSame ? kept : withoutUcspiTcp(kept);
 }

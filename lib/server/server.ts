@@ -87,12 +87,13 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
     void crew.collect().then((metrics) => always.info('counters', formatLine(metrics)));
   });
 
-  const ports = await Promise.race([crew.start(secrets.current(), points), stopped, crew.failed]);
-  if (typeof ports === 'number') return ports;
+  const listeners = await Promise.race([crew.start(secrets.current(), points), stopped, crew.failed]);
+  if (typeof listeners === 'number') return listeners;
   secrets.watch(crew.renew);
   await serveMetricsAt(options, log, async () => formatPrometheus(await crew.collect()));
+  const ports = listeners.map(({ port }) => port);
   announceReady(ports, { ...options, environment, log });
-  log.info('listening', { ports: ports.join(',') });
+  for (const { name } of listeners) log.info('listening', { on: name });
   return Promise.race([stopped, crew.failed]);
 }
 

@@ -1,19 +1,16 @@
 import type { Socket } from 'node:net';
 import { errorCode } from '../program/failure.ts';
 import { after } from '../stream/time.ts';
-import { withoutTlsVariables } from '../tls/credentials.ts';
 import type { HandshakeOptions } from '../tls/handshake.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
-import { withoutTlsSession } from '../ucspi/control.ts';
-import { withoutUcspiTls } from '../ucspi/environment.ts';
 import { type Connection, type House, serveConnection } from './connection.ts';
 import { withoutUcspiTcp } from './endpoints.ts';
 import { createGate, type Gate } from './gate.ts';
-import { type Listener, type ListenPoint, openListener, withoutListeners } from './listeners.ts';
+import { type Listener, type ListenPoint, openListener } from './listeners.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics/metrics.ts';
 import type { SecretsSnapshot } from './secrets.ts';
-import { type Smtpd, smtpdFor } from './smtpd.ts';
+import { environmentForSmtpd, type Smtpd, smtpdFor } from './smtpd.ts';
 
 /** What a process that serves connections is told. */
 export interface ServiceOptions {
@@ -68,13 +65,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
   let tls: TlsServer | undefined;
   let files = '';
 
-  const environment = [
-    withoutListeners,
-    withoutUcspiTcp,
-    withoutUcspiTls,
-    withoutTlsSession,
-    withoutTlsVariables,
-  ].reduce((rest, without) => without(rest), parts.environment);
+  const environment = withoutUcspiTcp(environmentForSmtpd(parts.environment));
   const house: House = {
     terms: options.terms,
     smtpdFor: (ends) => smtpdFor(options.smtpd, ends, environment, options.localHost),

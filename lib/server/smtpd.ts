@@ -1,6 +1,10 @@
 import { type StartSmtpd, smtpdProgram } from '../session/smtpd.ts';
+import { withoutTlsVariables } from '../tls/credentials.ts';
+import { withoutTlsSession } from '../ucspi/control.ts';
+import { withoutUcspiTls } from '../ucspi/environment.ts';
 import { type Backend, smtpdOverTcp } from './backend.ts';
 import { type Endpoints, ucspiTcp } from './endpoints.ts';
+import { withoutListeners } from './listeners.ts';
 
 /** The smtpd: a program, looked for along PATH, and its arguments; or a server on the network. */
 export type Smtpd = readonly string[] | Backend;
@@ -23,4 +27,15 @@ export function smtpdFor(
     ...(ends === undefined ? {} : ucspiTcp(ends)),
     ...(localHost === undefined ? {} : { TCPLOCALHOST: localHost }),
   });
+}
+
+/**
+ * Our environment without what is ours alone, or tells of another TLS session than the client's: smtpd must
+ * not see keys, or believe in TLS that is not there.
+ */
+export function environmentForSmtpd(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return [withoutListeners, withoutUcspiTls, withoutTlsSession, withoutTlsVariables].reduce(
+    (rest, without) => without(rest),
+    environment,
+  );
 }

@@ -59,7 +59,7 @@ export async function runWorker(options: ServiceOptions, parts: WorkerParts): Pr
     const listeners = await service.listen(listenPoints);
     parts.privileges.drop();
     service.open();
-    send({ type: 'ready', ports: listeners.map((listener) => listener.port) });
+    send({ type: 'ready', listeners: listeners.map(({ port, name }) => ({ port, name })) });
   }
 
   function stop(): void {

@@ -3,7 +3,7 @@ import { deferred } from '../program/deferred.ts';
 import { EXIT } from '../program/failure.ts';
 import { after } from '../stream/time.ts';
 import type { Crew, CrewParts } from './crew.ts';
-import type { ListenPoint } from './listeners.ts';
+import type { ListenerName, ListenPoint } from './listeners.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
 import { createMetrics } from './metrics/metrics.ts';
 import { isSnapshot, lastingPart, type MetricsSnapshot, mergeSnapshots } from './metrics/snapshot.ts';
@@ -41,13 +41,13 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
   const hands = new Map<number, Hand>();
   const requests = new Map<number, (metrics: MetricsSnapshot) => void>();
   const own = createMetrics();
-  const { promise: failed, resolve: fail } = deferred<number>();
-  const { promise: ready, resolve: becomeReady } = deferred<readonly number[]>();
+  const { promise: failed, resolve: reportFailure } = deferred<number>();
+  const { promise: ready, resolve: becomeReady } = deferred<readonly ListenerName[]>();
   const { promise: empty, resolve: becomeEmpty } = deferred();
   let departed: MetricsSnapshot = {};
   let secrets: SecretsSnapshot | undefined;
   let listenPoints: readonly ListenPoint[] = [];
-  let ports: readonly number[] = [];
+  let listeners: readonly ListenerName[] = [];
   let wasReady = false;
   let isStopping = false;
   let lastRequest = 0;
@@ -91,10 +91,17 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
       return fail(EXIT.systemCallFailed);
     }
     // Not before: while a worker has the socket of port 0, others get it by that name alone.
-    if (isLast) listenPoints = withPorts(listenPoints, ports);
+    if (isLast) listenPoints = withPorts(listenPoints, listeners);
     const lifetime = (process.uptime() - hand.begun) * 1000;
     if (lifetime >= RESTART_DELAY) hire();
     else void after(RESTART_DELAY).passed.then(hire);
+  }
+
+  /** None of them serves, and what they would have to say of our end is not worth hearing. */
+  function fail(status: number): void {
+    isStopping = true;
+    for (const { worker } of hands.values()) worker.process.kill('SIGKILL');
+    reportFailure(status);
   }
 
   function hear(hand: Hand, message: FromWorker): void {
@@ -102,11 +109,11 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
       if (secrets !== undefined) send(hand.worker, { type: 'start', secrets, listenPoints });
     } else if (message.type === 'ready') {
       hand.isReady = true;
-      ports = message.ports;
+      listeners = message.listeners;
       log.info('worker-ready', { worker: hand.worker.process.pid });
       if ([...hands.values()].every((one) => one.isReady)) {
         wasReady = true;
-        becomeReady(message.ports);
+        becomeReady(listeners);
       }
     } else if (message.type === 'counted') {
       if (!isSnapshot(message.metrics)) return;
@@ -163,9 +170,12 @@ function canBeOpenedAgain(point: ListenPoint): boolean {
 }
 
 /** The points with the ports that the system has chosen: a worker that comes later is to have the same. */
-function withPorts(points: readonly ListenPoint[], ports: readonly number[]): readonly ListenPoint[] {
+function withPorts(
+  points: readonly ListenPoint[],
+  listeners: readonly ListenerName[],
+): readonly ListenPoint[] {
   return points.map((point, index) =>
-    'host' in point ? { ...point, port: ports[index] ?? point.port } : point,
+    'host' in point ? { ...point, port: listeners[index]?.port ?? point.port } : point,
   );
 }
 

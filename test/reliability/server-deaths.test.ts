@@ -1,0 +1,263 @@
+/** An smtpd that dies, is silent, or cannot be started: its client hears so, and the server serves the next. */
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { until } from '../support/processes.ts';
+import { fixture, missing } from '../support/programs.ts';
+import { type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
+import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { smtpdsOf } from './vitals.ts';
+
+/** Starts a server that ends with the test. */
+async function start(
+  t: TestContext,
+  smtpd: readonly string[],
+  options: readonly string[] = [],
+  setup: ServerSetup = {},
+): Promise<RunningServer> {
+  const server = await startServer(options, smtpd, setup);
+  t.after(() => server.close());
+  return server;
+}
+
+/** Connects a client that goes with the test. */
+async function connect(t: TestContext, server: RunningServer): Promise<SmtpClient> {
+  const client = await connectSmtp(server.port);
+  t.after(() => client.destroy());
+  return client;
+}
+
+/**
+ * Asserts that the server serves a client from the greeting to the end, and no smtpd is left but those of
+ * clients that are still there.
+ */
+async function assertServes(t: TestContext, server: RunningServer, others = 0): Promise<void> {
+  const client = await connect(t, server);
+  assert.match(await client.reply(), /^220 /);
+  await client.startTls();
+  assert.match(await client.ask('NOOP'), /^250 /);
+  client.say('QUIT');
+  assert.match(await client.rest(), /^221 /);
+  client.end();
+  await until('no smtpd is left', () => smtpdsOf(server.pid).length === others, 20_000);
+}
+
+/** A folder for the test. */
+function makeFolder(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'deaths-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** An smtpd-script that has these options when it is started for the first time, and none after that. */
+function badOnce(t: TestContext, ...options: readonly string[]): string[] {
+  const choice = 'mark=$1; shift; mkdir "$mark" 2>/dev/null && exec "$@"; exec "$1" "$2"';
+  return ['sh', '-c', choice, 'sh', join(makeFolder(t), 'mark'), ...fixture('smtpd-script', ...options)];
+}
+
+function descriptorsOf(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length;
+}
+
+/** The lowest number that no descriptor has. */
+function firstHole(pid: number): number {
+  const taken = new Set(readdirSync(`/proc/${pid}/fd`).map(Number));
+  let hole = 0;
+  while (taken.has(hole)) hole += 1;
+  return hole;
+}
+
+/** Sets how many descriptors a process may have from now on. */
+function limitDescriptors(pid: number, count: number): void {
+  execFileSync('prlimit', ['--pid', String(pid), `--nofile=${count}:`]);
+}
+
+/** The one smtpd that a server has. */
+async function smtpdOf(server: RunningServer): Promise<number> {
+  let pids: number[] = [];
+  await until('there is one smtpd', () => {
+    pids = smtpdsOf(server.pid);
+    return pids.length === 1;
+  });
+  return pids[0] ?? 0;
+}
+
+describe('an smtpd that is killed', { concurrency: 2 }, () => {
+  for (const [where, bad, heard] of [
+    ['before its greeting', 'die SIGKILL', /^421 4\.3\.0 .*\r\n$/],
+    ['in a line of its greeting', 'write 220-half; die SIGKILL', /^(?:220-half\r\n)?421 4\.3\.0 .*\r\n$/],
+    ['between two lines of its greeting', 'say 220-one; die SIGKILL', /^220-one\r\n421 4\.3\.0 .*\r\n$/],
+  ] as const) {
+    it(`${where}: the client hears 421`, async (t) => {
+      const server = await start(t, badOnce(t, `--start=${bad}`));
+      const client = await connect(t, server);
+      assert.match(await client.rest(), heard);
+      await server.says(/killed by SIGKILL/);
+      await assertServes(t, server);
+    });
+  }
+
+  for (const [where, bad, heard] of [
+    ['in a line of', 'write 250-half; die SIGKILL', /^(?:250-half\r\n)?421 4\.3\.0 .*\r\n$/],
+    ['between two lines of', 'say 250-one; die SIGKILL', /^250-one\r\n421 4\.3\.0 .*\r\n$/],
+    ['in front of', 'die SIGKILL', /^421 4\.3\.0 .*\r\n$/],
+  ] as const) {
+    it(`${where} its reply to EHLO: the client hears 421`, async (t) => {
+      const server = await start(t, badOnce(t, `--on=EHLO:${bad}`));
+      const client = await connect(t, server);
+      await client.reply();
+      client.say('EHLO client.example');
+      assert.match(await client.rest(), heard);
+      await server.says(/killed by SIGKILL/);
+      await assertServes(t, server);
+    });
+  }
+
+  it('while TLS is started: the client hears 421 in TLS', async (t) => {
+    const server = await start(t, fixture('smtpd-script'));
+    const client = await connect(t, server);
+    await client.reply();
+    assert.match(await client.ask('STARTTLS'), /^220 /);
+    process.kill(await smtpdOf(server), 'SIGKILL');
+    await until('it is buried', () => smtpdsOf(server.pid).length === 0);
+    await client.shakeHands();
+    assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\r\n$/);
+    await server.says(/killed by SIGKILL/);
+    await assertServes(t, server);
+  });
+
+  for (const tls of [false, true]) {
+    it(`in a message, ${tls ? 'in TLS' : 'in cleartext'}: the client hears 421, and no 250`, async (t) => {
+      const server = await start(t, fixture('smtpd-script'));
+      const client = await connect(t, server);
+      await client.reply();
+      if (tls) await client.startTls();
+      assert.match(await client.ask('MAIL FROM:<a@b>'), /^250 /);
+      assert.match(await client.ask('RCPT TO:<c@d>'), /^250 /);
+      assert.match(await client.ask('DATA'), /^354 /);
+      client.say('Subject: x', '', 'a message that is not');
+      process.kill(await smtpdOf(server), 'SIGKILL');
+      assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\r\n$/);
+      await server.says(/killed by SIGKILL/);
+      await assertServes(t, server);
+    });
+  }
+
+  it('in the midst of a line in TLS: the connection is closed, and nothing stands in that line', async (t) => {
+    const server = await start(t, fixture('smtpd-script', '--on=HELP:write 214 half a li; die SIGKILL'));
+    const client = await connect(t, server);
+    await client.reply();
+    await client.startTls();
+    client.say('HELP');
+    assert.equal(await client.rest(), '214 half a li');
+    await assertServes(t, server);
+  });
+});
+
+describe('an smtpd that never answers', { concurrency: 4 }, () => {
+  for (const [what, options, say] of [
+    ['does not greet', ['--start=await-nothing'], ''],
+    ['does not answer EHLO', ['--on=EHLO:await-nothing'], 'EHLO client.example\r\n'],
+    ['does not answer the RSET of STARTTLS', ['--on=RSET:await-nothing'], 'STARTTLS\r\n'],
+    ['breaks off in a line', ['--on=EHLO:write 250-half a li; await-nothing'], 'EHLO client.example\r\n'],
+  ] as const) {
+    it(`${what}: the client hears 421, and smtpd is ended`, async (t) => {
+      const server = await start(t, badOnce(t, ...options), ['-t', '1']);
+      const client = await connect(t, server);
+      if (say !== '') await client.reply();
+      client.send(say);
+      assert.match(await client.rest(), /^421 4\.4\.2 .*\r\n$/);
+      client.end();
+      // It does not mind the end of its input: it takes five seconds and a SIGTERM.
+      await assertServes(t, server);
+    });
+  }
+});
+
+describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
+  it('because it is not there, and then is: the client hears 421, the next is served', async (t) => {
+    const file = join(makeFolder(t), 'smtpd');
+    const server = await start(t, [file]);
+    for (let count = 0; count < 3; count++) {
+      const client = await connect(t, server);
+      assert.match(await client.rest(), /^421 4\.3\.0 .*\r\n$/);
+    }
+    assert.match(server.stderr(), /cannot run [^ ]*smtpd: ENOENT/);
+    writeFileSync(file, 'not for running');
+    const client = await connect(t, server);
+    assert.match(await client.rest(), /^421 4\.3\.0 .*\r\n$/);
+    await server.says(/cannot run [^ ]*smtpd: EACCES/);
+    writeFileSync(file, `#!/bin/sh\nexec ${fixture('smtpd-script').join(' ')}\n`);
+    chmodSync(file, 0o755);
+    await assertServes(t, server);
+  });
+
+  it('for want of processes (EAGAIN): the client hears 421, and others go on', {
+    skip: process.getuid?.() === 0 ? missing('prlimit') : 'not root',
+  }, async (t) => {
+    // The limit counts the threads of a user, whoever started them: one that nobody else is.
+    const user = 61_000 + (process.pid % 1000);
+    const script = 'printf "220 sh\\r\\n"; while read -r line; do printf "250 ok\\r\\n"; done';
+    const server = await start(t, ['sh', '-c', script], ['-u', String(user), '-g', String(user)], {
+      under: ['prlimit', '--nproc=60'],
+    });
+    const served: SmtpClient[] = [];
+    let refusal = '';
+    for (let count = 0; refusal === ''; count++) {
+      assert.ok(count < 60, 'there is no limit');
+      const client = await connect(t, server);
+      const reply = await client.reply();
+      if (reply.startsWith('220')) served.push(client);
+      else refusal = reply;
+    }
+    assert.match(refusal, /^421 4\.3\.0 /);
+    assert.match(server.stderr(), /cannot run sh: EAGAIN/);
+    assert.ok(served.length > 0);
+    for (const client of served) assert.match(await client.ask('NOOP'), /^250 /);
+    await served[0]?.startTls();
+    served.pop()?.destroy();
+    await until('there is one smtpd less', () => smtpdsOf(server.pid).length === served.length);
+    const next = await connect(t, server);
+    assert.match(await next.reply(), /^220 /);
+  });
+
+  it('for want of descriptors (EMFILE): the client hears 421, and others go on', {
+    skip: missing('prlimit'),
+  }, async (t) => {
+    const server = await start(t, fixture('smtpd-script'));
+    const early = await connect(t, server);
+    await early.reply();
+    // Behind the back of the server: it has looked at the limit when it started.
+    const used = descriptorsOf(server.pid);
+    limitDescriptors(server.pid, used + 2);
+    const client = await connect(t, server);
+    assert.match(await client.rest(), /^421 4\.3\.0 .*\r\n$/);
+    client.end();
+    assert.match(server.stderr(), /cannot run [^ ]*node: EMFILE/);
+    await early.startTls();
+    assert.match(await early.ask('NOOP'), /^250 /);
+    limitDescriptors(server.pid, used + 100);
+    await until('the refused connection is closed', () => descriptorsOf(server.pid) <= used);
+    await assertServes(t, server, 1);
+  });
+
+  it('because its connection cannot be accepted (EMFILE): it is closed, others go on', {
+    skip: missing('prlimit'),
+  }, async (t) => {
+    const server = await start(t, fixture('smtpd-script'));
+    const early = await connect(t, server);
+    await early.reply();
+    // The limit is on the number of a descriptor: there must be no hole below it.
+    limitDescriptors(server.pid, firstHole(server.pid));
+    const client = await connect(t, server);
+    assert.equal(await client.rest().catch(() => ''), '');
+    await early.startTls();
+    assert.match(await early.ask('NOOP'), /^250 /);
+    limitDescriptors(server.pid, 1000);
+    await assertServes(t, server, 1);
+  });
+});
