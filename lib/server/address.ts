@@ -20,6 +20,8 @@ export interface Endpoint {
 
 /** Writes an IPv4-mapped IPv6 address as IPv4, and leaves all else as it is, zone ids too. */
 export function plainAddress(ip: string): string {
+  // Most are, and this is asked for every connection.
+  if (isIPv4(ip)) return ip;
   const octets = addressOctets(ip);
   return octets?.length === 4 ? octets.join('.') : ip;
 }
@@ -31,6 +33,7 @@ export function plainAddress(ip: string): string {
  * @returns the same text for all ways to write an address; what is no address comes back as it is.
  */
 export function addressGroup(ip: string): string {
+  if (isIPv4(ip)) return ip;
   const octets = addressOctets(ip);
   if (octets === undefined) return ip;
   return octets.length === 4 ? octets.join('.') : `${addressText(masked(octets, 64))}/64`;
