@@ -60,7 +60,11 @@ function connectTo({ host, port }: Backend, header: Buffer | undefined): Child {
   socket.on('error', (error) =>
     over(`${isConnected ? 'lost' : 'cannot reach'} ${host}:${port}: ${errorCode(error)}`),
   );
-  socket.on('end', () => over());
+  socket.on('end', () => {
+    over();
+    // Like a program that has ended, it does not get what is still to be written. It might never take it.
+    socket.destroy();
+  });
   socket.on('close', () => over());
   // First of all that is written, as the protocol wants it.
   if (header !== undefined) socket.write(header);

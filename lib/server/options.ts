@@ -115,7 +115,7 @@ function readSmtpd(values: OptionValues, command: readonly string[]): Smtpd {
   }
   if (to === undefined) {
     if (sendProxy !== undefined) throw usage('--send-proxy is for --to');
-    if (command.length === 0) throw usage('no smtpd named');
+    if (command[0] === undefined || command[0] === '') throw usage('no smtpd named');
     return command;
   }
   if (command.length > 0) throw usage(`--to takes the place of an smtpd, but there is ${command[0]}`);

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { closeSync, writeSync } from 'node:fs';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { inheritedKind, release } from '../stream/descriptor.ts';
 import type { Log } from './log.ts';
 
 /** Who is to hear that the server listens. */
@@ -22,21 +23,30 @@ export interface ReadinessOptions {
 export function announceReady(ports: readonly number[], options: ReadinessOptions): void {
   if (options.printsPorts) write(1, ports.map((port) => `${port}\n`).join(''));
   if (options.notifyDescriptor !== undefined) {
-    write(options.notifyDescriptor, '\n');
-    closeSync(options.notifyDescriptor);
+    notify(options.notifyDescriptor);
   }
   if (options.environment.NOTIFY_SOCKET !== undefined) notifySystemd(options);
+}
+
+function notify(descriptor: number): void {
+  // A wrong number may well name a descriptor of Node's own.
+  if (inheritedKind(descriptor) === undefined) throw failure(descriptor, 'EBADF');
+  write(descriptor, '\n');
+  if (descriptor <= 2) release(descriptor);
+  else closeSync(descriptor);
 }
 
 function write(descriptor: number, text: string): void {
   try {
     writeSync(descriptor, text);
   } catch (error) {
-    throw new Failure(
-      EXIT.systemCallFailed,
-      `unable to tell on descriptor ${descriptor} that the server is ready: ${errorCode(error)}`,
-    );
+    throw failure(descriptor, errorCode(error));
   }
+}
+
+function failure(descriptor: number, why: string): Failure {
+  const what = `unable to tell on descriptor ${descriptor} that the server is ready`;
+  return new Failure(EXIT.systemCallFailed, `${what}: ${why}`);
 }
 
 /** Datagrams over Unix sockets are beyond Node, so a program that comes with systemd sends this one. */

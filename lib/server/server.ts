@@ -6,6 +6,7 @@ import { type Identity, privilegesOf } from '../program/privileges.ts';
 import type { CredentialOptions } from '../tls/credentials.ts';
 import { createSoloCrew } from './crew.ts';
 import { createGate } from './gate.ts';
+import { keepHeapSmall } from './heap.ts';
 import { inheritedListeners, type ListenPoint } from './listeners.ts';
 import { createLog, type Log } from './log.ts';
 import { formatLine, formatPrometheus } from './metrics/format.ts';
@@ -50,6 +51,7 @@ export interface ServerOptions extends ServiceOptions {
  * @throws Failure (100, 111) when it cannot begin.
  */
 export async function runServer(options: ServerOptions, environment: NodeJS.ProcessEnv): Promise<number> {
+  keepHeapSmall();
   const log = createLog(options.program, options.verbosity);
   const privileges = privilegesOf(options.identity);
   if (cluster.isWorker) return runWorker(options, { environment, privileges, log });
@@ -68,7 +70,7 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   });
   const parts = { environment, gate, log };
   const isSolo = options.workers === 1 && privileges.isNobodyElse;
-  const crew = isSolo ? createSoloCrew(options, parts) : createWorkers(options.workers, parts);
+  const crew = isSolo ? createSoloCrew(options, parts) : createWorkers(options, parts);
 
   const { promise: stopped, resolve: end } = deferred<number>();
   const stop = (): void => void crew.stop().then(() => end(EXIT.success));

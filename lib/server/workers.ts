@@ -26,6 +26,12 @@ const RESTART_DELAY = 1000;
 /** As many may end before they listen, one after the other, while none does: then somebody else must help. */
 const MOST_STILLBORN = 5;
 
+/**
+ * How much longer than the time of grace a worker may take to end, in milliseconds. One that is in order needs
+ * half of it, for an smtpd that has to be killed; one that is stopped or stuck would take for ever.
+ */
+const END_TIMEOUT = 15_000;
+
 /** How long a worker may take to say what it has counted, in milliseconds. */
 const COUNT_TIMEOUT = 2000;
 
@@ -33,9 +39,13 @@ const COUNT_TIMEOUT = 2000;
  * The crew of several processes. This one, the primary, opens the listening sockets, reads keys and
  * certificates and keeps the limits; it never reads a byte of a client. One that dies is replaced.
  *
- * @param size how many.
+ * @param workers how many.
+ * @param grace how long sessions may go on when they are stopped, in milliseconds.
  */
-export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
+export function createWorkers(
+  { workers, grace }: { readonly workers: number; readonly grace: number },
+  { gate, log }: CrewParts,
+): Crew {
   // All accept from the same socket: to hand connections out one by one costs more than it is worth.
   cluster.schedulingPolicy = cluster.SCHED_NONE;
   const hands = new Map<number, Hand>();
@@ -97,6 +107,13 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
     else void after(RESTART_DELAY).passed.then(hire);
   }
 
+  function killRest(): void {
+    for (const { worker } of hands.values()) {
+      log.warning('worker-killed', { worker: worker.process.pid, text: 'it did not end in time' });
+      worker.process.kill('SIGKILL');
+    }
+  }
+
   /** None of them serves, and what they would have to say of our end is not worth hearing. */
   function fail(status: number): void {
     isStopping = true;
@@ -140,7 +157,7 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
     start: (first, points) => {
       secrets = first;
       listenPoints = points;
-      for (let index = 0; index < size; index++) hire();
+      for (let index = 0; index < workers; index++) hire();
       return ready;
     },
     renew: (next) => {
@@ -153,9 +170,11 @@ export function createWorkers(size: number, { gate, log }: CrewParts): Crew {
       return mergeSnapshots([own.snapshot(), departed, ...all]);
     },
     stop: () => {
+      const patience = isStopping ? 0 : grace;
       isStopping = true;
       if (hands.size === 0) becomeEmpty();
       for (const { worker } of hands.values()) send(worker, { type: 'stop' });
+      void after(patience + END_TIMEOUT).passed.then(killRest);
       return empty;
     },
   };

@@ -5,6 +5,8 @@ const HELLO_LIMIT = 16384;
 
 const HANDSHAKE_RECORD = 22;
 const CLIENT_HELLO = 1;
+/** Of a handshake message: its type, and three octets of length. */
+const HEADER_LENGTH = 4;
 const SERVER_NAME = 0;
 const HOST_NAME = 0;
 
@@ -67,16 +69,24 @@ export function findServerName(received: Buffer): string | undefined {
 
 /** The body of the first handshake message, which may come in several records; undefined while it is not whole. */
 function joinRecords(received: Buffer): Buffer | undefined {
-  let message = Buffer.alloc(0);
+  const parts: Buffer[] = [];
+  let octets = 0;
+  let length = HEADER_LENGTH;
   for (let at = 0; at < received.length; ) {
     if (received.readUInt8(at) !== HANDSHAKE_RECORD) return NOTHING;
     if (at + 5 > received.length) return undefined;
     const end = at + 5 + received.readUInt16BE(at + 3);
-    message = Buffer.concat([message, received.subarray(at + 5, end)]);
-    if (message.length > 0 && message.readUInt8(0) !== CLIENT_HELLO) return NOTHING;
-    if (message.length >= 4) {
-      const length = message.readUIntBE(1, 3);
-      if (message.length >= 4 + length) return message.subarray(4, 4 + length);
+    // Forbidden (RFC 8446 section 5.1), and many would be a way to keep this process busy.
+    if (end === at + 5) return NOTHING;
+    const part = received.subarray(at + 5, end);
+    if (octets === 0 && part.length > 0 && part.readUInt8(0) !== CLIENT_HELLO) return NOTHING;
+    parts.push(part);
+    octets += part.length;
+    if (octets >= length) {
+      // Twice at the most: when the header is there, and when all is.
+      const message = Buffer.concat(parts);
+      length = HEADER_LENGTH + message.readUIntBE(1, 3);
+      if (octets >= length) return message.subarray(HEADER_LENGTH, length);
     }
     at = end;
   }
