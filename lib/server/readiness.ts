@@ -22,9 +22,7 @@ export interface ReadinessOptions {
  */
 export function announceReady(ports: readonly number[], options: ReadinessOptions): void {
   if (options.printsPorts) write(1, ports.map((port) => `${port}\n`).join(''));
-  if (options.notifyDescriptor !== undefined) {
-    notify(options.notifyDescriptor);
-  }
+  if (options.notifyDescriptor !== undefined) notify(options.notifyDescriptor);
   if (options.environment.NOTIFY_SOCKET !== undefined) notifySystemd(options);
 }
 
