@@ -89,10 +89,11 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
     void crew.collect().then((metrics) => always.info('counters', formatLine(metrics)));
   });
 
+  // First, because it may fail, and there is nobody yet who would have to go then.
+  await serveMetricsAt(options, log, async () => formatPrometheus(await crew.collect()));
   const listeners = await Promise.race([crew.start(secrets.current(), points), stopped, crew.failed]);
   if (typeof listeners === 'number') return listeners;
   secrets.watch(crew.renew);
-  await serveMetricsAt(options, log, async () => formatPrometheus(await crew.collect()));
   const ports = listeners.map(({ port }) => port);
   announceReady(ports, { ...options, environment, log });
   for (const { name } of listeners) log.info('listening', { on: name });
