@@ -1,5 +1,5 @@
 /**
- * Compares our programs with others that do the same, side by side in one run.
+ * Compares our programs with others that do the same, and with floors that do less, side by side in one run.
  *
  * Run as `node --import tsx test/bench/bench.ts [--quick] [--full] [--rounds N] [--seconds S] [--concurrency N]
  * [--only SYSTEM,...] [--measure a,b,...] [--json FILE] [--svg FILE]`, after `make build`. The table goes to
@@ -15,6 +15,7 @@ import { type Bench, type Conditions, compare } from './comparison.ts';
 import { chooseCores } from './cores.ts';
 import { killAll } from './daemon.ts';
 import { figureOf, noFigure, type Result } from './figures.ts';
+import { measureHandshake } from './handshake.ts';
 import { measureIdle } from './idle.ts';
 import { startClient } from './jobs.ts';
 import { MEASURES, type Sizes } from './measures.ts';
@@ -109,9 +110,12 @@ async function measureAll(): Promise<Result[]> {
     'P-256': certificates.selfSigned('bench.example'),
     'RSA 2048': certificates.selfSigned('bench.example', ['rsa:2048']),
   };
+  const handshake = letters.has('a') ? measureHandshake(cores.server) : undefined;
   for (const measure of MEASURES.filter(({ letter }) => letters.has(letter))) {
     for (const conditions of conditionsOf(measure.letter, pairs)) {
-      all.push(...(await compare(bench, measure, conditions)));
+      const remark = measure.letter === 'a' ? handshake?.(conditions.key) : undefined;
+      const found = await compare(bench, measure, conditions);
+      all.push(...found.map((result) => (remark === undefined ? result : { ...result, remark })));
     }
   }
   if (letters.has('f')) {
@@ -180,6 +184,6 @@ function describe(): string {
 }
 
 function toJson(): unknown {
-  const named = systems.map(({ name, title, ours, absent }) => ({ name, title, ours, absent }));
+  const named = systems.map(({ name, title, kind, absent }) => ({ name, title, kind, absent }));
   return { when: new Date().toISOString(), conditions: describe(), sizes, systems: named, results };
 }

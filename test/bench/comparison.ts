@@ -38,18 +38,20 @@ interface Entrant {
 }
 
 /** Before it counts, every server has been at work: the code of Node's is compiled while it runs. */
-const WARM_UP = { kind: 'sessions', concurrency: 8, resume: false, message: 0 } as const;
+const WARM_UP = { kind: 'sessions', concurrency: 8, message: 0 } as const;
 
 /** A client that is busier than this may be what was measured. */
 const TOO_BUSY = 0.85;
 
-/** Takes a measure of all systems. @returns a Result for each of its readings. */
+/** Takes a measure of all systems. @returns a Result for each of its readings, none without a system. */
 export async function compare(bench: Bench, measure: Measure, conditions: Conditions): Promise<Result[]> {
   const title = `(${measure.letter}) ${conditions.key}, ${conditions.smtpd.name}`;
+  const systems = bench.systems.filter(({ cleartext }) => measure.cleartext || !cleartext);
+  if (systems.length === 0) return [];
   const entrants: Entrant[] = [];
   const out: Figure[] = [];
   try {
-    for (const system of bench.systems) {
+    for (const system of systems) {
       bench.progress(`${title}: start of ${system.name}`);
       const entrant = await enter(bench, system, conditions);
       if ('daemon' in entrant) entrants.push(entrant);
@@ -58,7 +60,7 @@ export async function compare(bench: Bench, measure: Measure, conditions: Condit
     for (let round = 1; round <= bench.sizes.rounds; round++) {
       for (const { system, daemon, costs } of entrants) {
         bench.progress(`${title}: round ${round} of ${bench.sizes.rounds}: ${system.name}`);
-        const task = measure.job(daemon.port, bench.sizes, system.concurrency);
+        const task = measure.job(daemon.port, bench.sizes, system);
         costs.push(await bench.client.run({ ...task, server: daemon.pid }));
       }
     }
@@ -70,10 +72,7 @@ export async function compare(bench: Bench, measure: Measure, conditions: Condit
     title: `${reading.title}; ${conditions.key}, ${conditions.smtpd.name}`,
     unit: reading.unit,
     better: reading.better,
-    figures: inOrder(bench.systems, [
-      ...entrants.map((entrant) => summarize(entrant, measure, reading)),
-      ...out,
-    ]),
+    figures: inOrder(systems, [...entrants.map((entrant) => summarize(entrant, measure, reading)), ...out]),
   }));
 }
 
@@ -84,6 +83,7 @@ async function enter(bench: Bench, system: System, conditions: Conditions): Prom
     const daemon = await startSystem(bench, system, conditions);
     const { count, failures } = await bench.client.run({
       ...WARM_UP,
+      tls: system.cleartext ? 'none' : 'full',
       seconds: bench.sizes.warmUp,
       port: daemon.port,
       server: daemon.pid,
@@ -121,9 +121,10 @@ function summarize({ system, costs }: Entrant, measure: Measure, reading: Readin
   const failureNote = failed > 0 ? [`${failed} failed: ${failure}`] : [];
   if (count === 0) return noFigure(system.name, failureNote[0] ?? 'no session has ended in time');
   const busy = Math.max(...costs.map(({ cpu, seconds }) => cpu / seconds));
+  const ofSessions = 'abc'.includes(measure.letter);
   const notes = [
-    ...('abc'.includes(measure.letter) ? [`${cpuOfEach(costs, count)} ms CPU each`] : []),
-    ...('abc'.includes(measure.letter) ? [`${system.concurrency} at a time`] : []),
+    ...(system.note === '' ? [] : [system.note]),
+    ...(ofSessions ? [`${system.concurrency} at a time`] : []),
     ...(measure.letter === 'b' ? [`${resumedPercent(costs, count)} % resumed`] : []),
     ...(busy > TOO_BUSY ? ['the client was the limit'] : []),
     ...failureNote,
@@ -131,12 +132,13 @@ function summarize({ system, costs }: Entrant, measure: Measure, reading: Readin
   // A round in which no session ended has a rate, which is 0, but no times.
   const figures = costs.map(reading.read).filter(Number.isFinite);
   const serverBusy = median(costs.map(({ serverCpu, seconds }) => serverCpu / seconds));
-  return figureOf(system.name, figures, { busy, serverBusy, note: notes.join('; ') });
+  const cpuEach = ofSessions ? cpuOfEach(costs, count) : undefined;
+  return figureOf(system.name, figures, { busy, serverBusy, cpuEach, note: notes.join('; ') });
 }
 
-/** The CPU time that the server spent on a session, in milliseconds: what others on its core disturb least. */
-function cpuOfEach(costs: readonly Cost[], count: number): string {
-  return ((costs.reduce((sum, { serverCpu }) => sum + serverCpu, 0) / count) * 1000).toPrecision(3);
+/** In milliseconds. */
+function cpuOfEach(costs: readonly Cost[], count: number): number {
+  return (costs.reduce((sum, { serverCpu }) => sum + serverCpu, 0) / count) * 1000;
 }
 
 function resumedPercent(costs: readonly Cost[], count: number): number {

@@ -14,6 +14,11 @@ export interface Figure {
    * when something else ran on its core.
    */
   readonly serverBusy: number | undefined;
+  /**
+   * The CPU time that the server and all its processes spent on a session, in milliseconds, over all rounds:
+   * what others on its core disturb least. Undefined where there are no sessions to count.
+   */
+  readonly cpuEach: number | undefined;
   /** What else is to be known. May be empty. */
   readonly note: string;
 }
@@ -27,6 +32,8 @@ export interface Result {
   readonly unit: string;
   readonly better: 'more' | 'less';
   readonly figures: readonly Figure[];
+  /** What stands under the table: a sentence, or undefined. */
+  readonly remark?: string;
 }
 
 /** The middle one of some figures; NaN of none. */
@@ -45,14 +52,14 @@ export function percentile(figures: readonly number[], percent: number): number 
 export function figureOf(
   system: string,
   rounds: readonly number[],
-  { busy, serverBusy, note = '' }: Partial<Pick<Figure, 'busy' | 'serverBusy' | 'note'>> = {},
+  { busy, serverBusy, cpuEach, note = '' }: Partial<Omit<Figure, 'system' | 'median' | 'low' | 'high'>> = {},
 ): Figure {
   const [low, high] = [Math.min(...rounds), Math.max(...rounds)];
-  return { system, median: median(rounds), low, high, busy, serverBusy, note };
+  return { system, median: median(rounds), low, high, busy, serverBusy, cpuEach, note };
 }
 
 /** A Figure for a system that could not be measured. */
 export function noFigure(system: string, why: string): Figure {
-  const busy = undefined;
-  return { system, median: undefined, low: Number.NaN, high: Number.NaN, busy, serverBusy: busy, note: why };
+  const none = { busy: undefined, serverBusy: undefined, cpuEach: undefined };
+  return { system, median: undefined, low: Number.NaN, high: Number.NaN, ...none, note: why };
 }

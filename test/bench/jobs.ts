@@ -5,15 +5,18 @@ import { fileURLToPath } from 'node:url';
 /** Something for the client to do, and the first process of the server that it is done to. */
 export type Job = Task & { readonly server: number };
 
+/** What a session does about TLS; with 'none' it is greeting, EHLO and QUIT in cleartext. */
+export type Handshake = 'full' | 'resumed' | 'none';
+
 /** Something to do with the server on a port of 127.0.0.1. */
 export type Task =
-  /** Sessions one after the other, `concurrency` of them at once, each with a message of so many octets. */
+  /** Sessions one after the other, `concurrency` at once; in TLS, each with a message of so many octets. */
   | {
       readonly kind: 'sessions';
       readonly port: number;
       readonly seconds: number;
       readonly concurrency: number;
-      readonly resume: boolean;
+      readonly tls: Handshake;
       readonly message: number;
     }
   /** Connections one after the other; the times are from connect to greeting. */

@@ -4,9 +4,17 @@
  */
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Answer, Cost, Failures, Job } from './jobs.ts';
+import type { Answer, Cost, Failures, Handshake, Job } from './jobs.ts';
 import { cpuTimeOf } from './processes.ts';
-import { greet, makeLines, type OpenSession, openSession, sendMessage, type TicketStore } from './session.ts';
+import {
+  cleartextSession,
+  greet,
+  makeLines,
+  type OpenSession,
+  openSession,
+  sendMessage,
+  type TicketStore,
+} from './session.ts';
 
 /** How much is written at once in a transfer, in octets: some 800 kB. */
 const CHUNK = 78 * 10_000;
@@ -29,7 +37,7 @@ function answer(message: Answer): void {
 function perform(job: Job): Promise<Cost> {
   switch (job.kind) {
     case 'sessions':
-      return loop(job, job.concurrency, sessionsOf(job.port, job.resume, job.message));
+      return loop(job, job.concurrency, sessionsOf(job.port, job.tls, job.message));
     case 'greetings':
       return loop(job, 1, () => greeting(job.port));
     case 'transfer':
@@ -102,14 +110,18 @@ function note(failures: Failures, error: unknown): void {
 }
 
 /** Whole sessions, each slot with a ticket of its own. */
-function sessionsOf(port: number, resume: boolean, message: number): (slot: number) => Promise<Turn> {
+function sessionsOf(port: number, tls: Handshake, message: number): (slot: number) => Promise<Turn> {
   const stores = new Map<number, TicketStore>();
   const lines = makeLines(message);
   return async (slot) => {
     const start = performance.now();
+    if (tls === 'none') {
+      await cleartextSession(port);
+      return { resumed: false, time: performance.now() - start };
+    }
     const store = stores.get(slot) ?? { ticket: undefined };
     stores.set(slot, store);
-    const session = await openSession(port, resume ? store : undefined);
+    const session = await openSession(port, tls === 'resumed' ? store : undefined);
     if (message > 0) await sendMessage(session, () => void session.socket.write(lines));
     await session.quit();
     return { resumed: session.resumed, time: performance.now() - start };

@@ -1,6 +1,7 @@
 /** The measures, (a) to (f): what is done in a round, and what is read from it. */
 import { percentile } from './figures.ts';
-import type { Cost, Task } from './jobs.ts';
+import type { Cost, Handshake, Task } from './jobs.ts';
+import type { System } from './systems.ts';
 
 /** How long rounds are, how many there are, and how much is sent or held. */
 export interface Sizes {
@@ -24,8 +25,10 @@ export interface Measure {
   readonly letter: string;
   /** Its figures; two of them where one job gives both. */
   readonly readings: readonly Reading[];
-  /** @param concurrency how many sessions are open at a time, where there may be several. */
-  job(port: number, sizes: Sizes, concurrency: number): Task;
+  /** Whether it is taken of a system without TLS too. */
+  readonly cleartext: boolean;
+  /** What is done with a system that listens on the port. */
+  job(port: number, sizes: Sizes, system: Pick<System, 'concurrency' | 'cleartext'>): Task;
 }
 
 /** One figure of a round. */
@@ -41,24 +44,28 @@ export const MEASURES: readonly Measure[] = [
   {
     letter: 'a',
     readings: [sessionsPerSecond('sessions, full handshake')],
-    job: (port, { seconds }, concurrency) =>
-      sessions(port, seconds, { concurrency, resume: false, message: 0 }),
+    cleartext: true,
+    job: (port, { seconds }, { concurrency, cleartext }) =>
+      sessions(port, seconds, { concurrency, tls: cleartext ? 'none' : 'full', message: 0 }),
   },
   {
     letter: 'b',
     readings: [sessionsPerSecond('sessions, resumption asked for')],
-    job: (port, { seconds }, concurrency) =>
-      sessions(port, seconds, { concurrency, resume: true, message: 0 }),
+    cleartext: false,
+    job: (port, { seconds }, { concurrency }) =>
+      sessions(port, seconds, { concurrency, tls: 'resumed', message: 0 }),
   },
   {
     letter: 'c',
     readings: [sessionsPerSecond('sessions with a message of 10 kB')],
-    job: (port, { seconds }, concurrency) =>
-      sessions(port, seconds, { concurrency, resume: false, message: 78 * 128 }),
+    cleartext: false,
+    job: (port, { seconds }, { concurrency }) =>
+      sessions(port, seconds, { concurrency, tls: 'full', message: 78 * 128 }),
   },
   {
     letter: 'd',
     readings: [greetingTime('median', 50), greetingTime('99th percentile', 99)],
+    cleartext: true,
     job: (port, { seconds }) => ({ kind: 'greetings', port, seconds }),
   },
   {
@@ -71,6 +78,7 @@ export const MEASURES: readonly Measure[] = [
         read: ({ count, seconds }) => count / 1e6 / seconds,
       },
     ],
+    cleartext: false,
     job: (port, { transfer }) => ({ kind: 'transfer', port, size: transfer }),
   },
 ];
@@ -78,7 +86,7 @@ export const MEASURES: readonly Measure[] = [
 function sessions(
   port: number,
   seconds: number,
-  kind: { concurrency: number; resume: boolean; message: number },
+  kind: { concurrency: number; tls: Handshake; message: number },
 ): Task {
   return { kind: 'sessions', port, seconds, ...kind };
 }

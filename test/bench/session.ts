@@ -34,6 +34,20 @@ export async function greet(port: number): Promise<{ socket: Socket; conversatio
   return { socket, conversation };
 }
 
+/** A whole session in cleartext: greeting, EHLO, QUIT, until the connection has ended. */
+export async function cleartextSession(port: number): Promise<void> {
+  const { socket, conversation } = await greet(port);
+  try {
+    await conversation.command('EHLO bench.example\r\n', '2');
+    const closed = once(socket, 'close');
+    await conversation.command('QUIT\r\n', '2');
+    await closed;
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
+}
+
 /**
  * Connects and goes into TLS: greeting, EHLO, STARTTLS, handshake, EHLO. The certificate is not looked at.
  *

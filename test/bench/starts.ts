@@ -46,7 +46,8 @@ function listSubjects(folder: string): (readonly [name: string, command: readonl
     writeFileSync(path, text);
     return path;
   };
-  const loading = "require('node:child_process'); process.exit();\n";
+  const load = (...modules: string[]): string =>
+    `${modules.map((name) => `require('node:${name}');`).join(' ')} process.exit();\n`;
   const start = (name: string, ...args: string[]): string[] => [
     process.execPath,
     join(ROOT, 'dist/bin', name),
@@ -54,7 +55,14 @@ function listSubjects(folder: string): (readonly [name: string, command: readonl
   ];
   return [
     ['node, empty file', [process.execPath, write('empty.cjs', '')]],
-    ['node, a file that loads node:child_process', [process.execPath, write('load.cjs', loading)]],
+    [
+      'node, a file that loads node:child_process',
+      [process.execPath, write('spawn.cjs', load('child_process'))],
+    ],
+    [
+      'node, a file that loads node:child_process and node:tls',
+      [process.execPath, write('tls.cjs', load('child_process', 'tls'))],
+    ],
     // Loaded, options read, environment looked at, and there found that no UCSPI-TLS server is above.
     ['smtpd-starttls-proxy-io, up to its environment', start('smtpd-starttls-proxy-io', 'true')],
     ['smtpd-starttls-proxy-io --version', start('smtpd-starttls-proxy-io', '--version')],

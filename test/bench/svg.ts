@@ -16,12 +16,14 @@ const STYLE = `
   .unit { fill: #57606a; }
   .ours { fill: #1a7f37; }
   .peer { fill: #8c959f; }
+  .floor { fill: #d0a215; }
   .spread { stroke: #24292f; stroke-width: 1.5; }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3; }
     .unit { fill: #9198a1; }
     .ours { fill: #3fb950; }
     .peer { fill: #6e7681; }
+    .floor { fill: #9e7700; }
     .spread { stroke: #e6edf3; }
   }`;
 
@@ -65,7 +67,7 @@ function drawBar(figure: Figure, systems: readonly System[], most: number, top: 
   const scale = (value: number): string => ((Math.max(value, 0) / most) * BARS).toFixed(1);
   const [low, high] = [figure.low, figure.high].map((value) => LABELS + Number(scale(value)));
   const middle = top + ROW / 2;
-  const kind = system?.ours === false || figure.system.startsWith('node,') ? 'peer' : 'ours';
+  const kind = system?.kind ?? (figure.system.startsWith('node,') ? 'floor' : 'ours');
   const value = figure.median ?? 0;
   return [
     `<text x="${LABELS - 8}" y="${middle + 4}" text-anchor="end">${asText(system?.title ?? figure.system)}</text>`,

@@ -1,6 +1,7 @@
 /** The systems that are compared: ways to put STARTTLS in front of an smtpd. */
 import { closeSync, existsSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { Pair } from '../support/certificate.ts';
 import { ROOT } from '../support/programs.ts';
 import { freePort, type Launch } from './daemon.ts';
@@ -21,7 +22,12 @@ export interface System {
   readonly name: string;
   /** As the table names it. */
   readonly title: string;
-  readonly ours: boolean;
+  /** A floor is no peer: it does less than the task, to show what no program that does it can save. */
+  readonly kind: 'ours' | 'peer' | 'floor';
+  /** Whether it knows no STARTTLS, so that only measures in cleartext can be taken of it. */
+  readonly cleartext: boolean;
+  /** What is to be known with each figure. May be empty. */
+  readonly note: string;
   /** Whether it is to run on all cores instead of the one of the servers. */
   readonly allCores: boolean;
   /** How many sessions at a time keep its core busy. */
@@ -46,7 +52,10 @@ const STUNNEL_CONCURRENCY = 128;
 /** No look-ups of names, no TCPREMOTEINFO, and the port on stdout. */
 const TCPSERVER = ['tcpserver', '-HRDl0', '-c', SESSIONS, '-1', '127.0.0.1', '0'];
 
-/** All systems, ours first. */
+/** The program of the system "least". */
+const LEAST = fileURLToPath(new URL('least.mjs', import.meta.url));
+
+/** All systems: ours, the peers, the floors. */
 export function listSystems(): readonly System[] {
   const server = built('smtpd-starttls-server');
   const proxy = built('smtpd-starttls-proxy');
@@ -114,11 +123,30 @@ export function listSystems(): readonly System[] {
       absent: missing('sslserver') ?? cShimMissing,
       launch: (scene) => ourLaunch(scene, ['sslserver', '-n', ...TCPSERVER.slice(1), cShim]),
     },
+    {
+      ...FLOOR,
+      name: 'least',
+      title: 'the least in Node: no checks',
+      note: 'a floor for what is written for Node',
+      absent: undefined,
+      launch: (scene) => ourLaunch(scene, [process.execPath, LEAST]),
+    },
+    {
+      ...FLOOR,
+      name: 'tcpserver',
+      title: 'tcpserver + smtpd, no TLS, no STARTTLS',
+      cleartext: true,
+      note: 'a floor for what tcpserver starts: cleartext only',
+      absent: missing('tcpserver'),
+      launch: ({ smtpd }) => ({ command: [...TCPSERVER, ...smtpd.command], env: {} }),
+    },
   ];
 }
 
-const OURS = { ours: true, allCores: false, concurrency: CONCURRENCY };
-const PEER = { ours: false, allCores: false, concurrency: CONCURRENCY };
+const USUAL = { cleartext: false, note: '', allCores: false, concurrency: CONCURRENCY };
+const OURS = { ...USUAL, kind: 'ours' } as const;
+const PEER = { ...USUAL, kind: 'peer' } as const;
+const FLOOR = { ...USUAL, kind: 'floor' } as const;
 
 /** All but tlswrapper and stunnel know these two variables. */
 function ourLaunch({ smtpd, pair }: Scene, command: readonly string[]): Launch {
