@@ -7,17 +7,16 @@ import type { Verdict } from '../smtp/dialogue.ts';
 import { REPLIES } from '../smtp/reply.ts';
 import { type ByteStream, type Sink, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { hangUp } from '../stream/relay.ts';
-import { after } from '../stream/time.ts';
 import { HandshakeFailure, type TlsServer } from '../tls/handshake.ts';
 import { describeTls } from '../ucspi/control.ts';
-import { addressGroup } from './address.ts';
-import { watchDeparture } from './departure.ts';
+import { addressGroup, type Endpoint, type Networks } from './address.ts';
+import { enter } from './admission.ts';
 import { type Endpoints, endpointsOf } from './endpoints.ts';
-import type { Admission, Gate, Visit } from './gate.ts';
+import type { Gate } from './gate.ts';
 import type { Log } from './log.ts';
 import type { Refusal } from './metrics/families.ts';
 import type { Metrics } from './metrics/metrics.ts';
-import { readProxyHeader } from './proxy-protocol/header.ts';
+import type { createThrottle } from './throttle.ts';
 import { type HandshakeListener, offerTls, startTls } from './tls-offer.ts';
 
 /** What holds for all connections of a server. */
@@ -29,13 +28,15 @@ export interface House {
     /** TLS from the first byte on, as on port 465. */
     readonly implicitTls: boolean;
     /** From where a PROXY header is asked for and believed; undefined when none is. */
-    readonly proxies: { contains(ip: string): boolean } | undefined;
+    readonly proxies: Networks | undefined;
   };
   /** How to start the smtpd of a connection. */
   smtpdFor(ends: Endpoints): StartSmtpd;
   readonly gate: Gate;
   /** Bounds how many are told at once that there is no service for them. */
   readonly farewells: Gate;
+  /** See `createThrottle`: for what strangers can have us say. */
+  readonly sparingly: ReturnType<typeof createThrottle>;
   /** With the certificates of now. */
   tls(): TlsServer;
   readonly metrics: Metrics;
@@ -55,76 +56,46 @@ export interface Connection {
 /** Serves a connection from its beginning to its end. */
 export function serveConnection(socket: Socket, id: string, house: House): Connection {
   const begun = process.uptime();
-  const { gate, metrics, terms } = house;
+  const { gate, metrics, sparingly, terms } = house;
   const { promise: dismissed, resolve: dismiss } = deferred();
   const { promise: ending, resolve: end } = deferred();
   let log = house.log.with({ id });
   let session: Session | undefined;
   let isEnding = false;
-  /** It is a proxy's own: to see whether we are alive, as a rule, and it hangs up when it has seen that. */
+  /** See `Entrance`. */
   let isProxys = false;
   // Whoever reads or writes it hears of an error by itself. Until there is one, its end will tell.
   socket.on('error', () => {});
 
   async function run(): Promise<void> {
-    const ends = endpointsOf(socket);
-    if (ends === undefined) return void socket.destroy();
     metrics.connectionAccepted();
-    log = log.with({ remote: nameOf(ends) });
-    log.debug('accepted', { local: `${ends.local.ip}:${ends.local.port}` });
-    if (terms.proxies?.contains(ends.remote.ip) === false) return refuse('untrusted');
-    const visit = gate.visit(terms.proxies === undefined ? addressGroup(ends.remote.ip) : undefined);
+    const ends = endpointsOf(socket);
+    // The client has gone before we could ask.
+    if (ends === undefined) return log.debug('departed');
+    log = log.with({ remote: nameOf(ends.remote) });
+    log.debug('accepted', { local: nameOf(ends.local) });
+    const { proxies, dialogueSilence } = terms;
+    const visit = gate.visit(proxies === undefined ? addressGroup(ends.remote.ip) : undefined);
     try {
-      const refusal = await enter(visit);
-      if (refusal === 'departed') return log.info('departed');
-      if (refusal !== undefined) return await refuse(refusal);
-      const client = terms.proxies === undefined ? ends : await identify(ends, visit);
-      if (client !== undefined) await serve(client);
+      const entrance = await enter({
+        socket,
+        ends,
+        visit,
+        proxies,
+        patience: dialogueSilence,
+        dismissed,
+        ending,
+      });
+      if (entrance.type === 'departed') return log.info('departed');
+      if (proxies !== undefined && entrance.client !== undefined) {
+        log = log.with({ remote: nameOf(entrance.client.remote), proxy: ends.remote.ip });
+      }
+      if (entrance.type === 'refused') return await refuse(entrance.why, entrance.text);
+      isProxys = entrance.isProxys;
+      await serve(entrance.client);
     } finally {
       visit.leave();
     }
-  }
-
-  async function enter(visit: Visit): Promise<Refusal | 'departed' | undefined> {
-    // Most need not wait. What is settled already wins here.
-    const outcome = (await Promise.race([visit.admission, undefined])) ?? (await wait(visit));
-    return outcome === 'in' ? undefined : outcome;
-  }
-
-  async function wait(visit: Visit): Promise<Admission | Refusal | 'departed'> {
-    const limit = after(terms.dialogueSilence);
-    const watch = watchDeparture(socket);
-    const outcome = await Promise.race([
-      visit.admission,
-      watch.departed.then(() => 'departed' as const),
-      limit.passed.then(() => 'wait-timeout' as const),
-      dismissed.then(() => 'stopping' as const),
-    ]);
-    watch.stop();
-    limit.cancel();
-    return outcome;
-  }
-
-  /** Learns from a proxy who the client is; undefined when the connection is refused. */
-  async function identify(ends: Endpoints, visit: Visit): Promise<Endpoints | undefined> {
-    let client: Endpoints;
-    try {
-      const named = await readProxyHeader(socket, ending);
-      isProxys = named === undefined;
-      client = named ?? ends;
-    } catch (error) {
-      await refuse('proxy-header', errorCode(error));
-      return undefined;
-    }
-    log = log.with({ remote: nameOf(client), proxy: ends.remote.ip });
-    // Who keeps the gate may be gone, and never answer.
-    const answer = await Promise.race([
-      visit.claim(addressGroup(client.remote.ip)),
-      ending.then(() => 'stopping' as const),
-    ]);
-    if (answer === true) return client;
-    await refuse(answer === false ? 'per-address' : answer);
-    return undefined;
   }
 
   async function serve(ends: Endpoints): Promise<void> {
@@ -197,16 +168,17 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
       failed: (error) => {
         metrics.handshakeFailed(error instanceof HandshakeFailure ? error.reason : 'other');
         // In a session it is the session that says so.
-        if (session === undefined)
-          log[isProxys ? 'debug' : 'warning']('tls-failed', { text: errorCode(error) });
+        if (session !== undefined) return;
+        if (isProxys) return log.debug('tls-failed', { text: errorCode(error) });
+        sparingly((unsaid) => log.warning('tls-failed', { text: errorCode(error), unsaid }));
       },
     };
   }
 
   async function refuse(why: Refusal, text?: string): Promise<void> {
     metrics.connectionRefused(why);
-    log.warning('refused', { why, text });
-    const reply = FAREWELLS[why];
+    sparingly((unsaid) => log.warning('refused', { why, text, unsaid }));
+    const reply = REFUSAL_REPLIES[why];
     if (reply === undefined || terms.implicitTls) return;
     // To close in good order takes its time, and must not become a way to fill the server.
     const visit = house.farewells.visit(undefined);
@@ -218,13 +190,20 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
     visit.leave();
   }
 
-  const ended = run().finally(() => {
+  async function runSafely(): Promise<void> {
+    try {
+      await run();
+    } catch (error) {
+      // Nobody has thought of it, but it is no reason to end the sessions of others.
+      log.fatal('failed', { text: errorCode(error) });
+    }
     socket.destroy();
     metrics.received(socket.bytesRead);
     metrics.sent(socket.bytesWritten);
-  });
+  }
+
   return {
-    ended,
+    ended: runSafely(),
     dismiss,
     terminate: () => {
       dismiss();
@@ -236,15 +215,15 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
 }
 
 /** What is said to those who are refused; nothing to those who speak another protocol. */
-const FAREWELLS: Partial<Readonly<Record<Refusal, () => Buffer>>> = {
+const REFUSAL_REPLIES: Partial<Readonly<Record<Refusal, () => Buffer>>> = {
   'per-address': () => REPLIES.tooManyFromAddress,
   'no-room': () => REPLIES.tooBusy,
   'wait-timeout': () => REPLIES.tooBusy,
   stopping: () => REPLIES.shuttingDown,
 };
 
-function nameOf({ remote }: Endpoints): string {
-  return remote.ip.includes(':') ? `[${remote.ip}]:${remote.port}` : `${remote.ip}:${remote.port}`;
+function nameOf({ ip, port }: Endpoint): string {
+  return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`;
 }
 
 /** A Sink that tells of the first that is written to it. */

@@ -1,11 +1,12 @@
 /**
  * What the primary process and its workers say to each other, on the channel that node:cluster has between
- * them. Both are the same program, so what comes is what was sent.
+ * them. Both are the same program. Yet a worker speaks with strangers and may not be itself any more, so what
+ * it says is looked at before it is believed; what the primary says is not.
  */
 
 import type { Admission } from './gate.ts';
 import type { ListenerName, ListenPoint } from './listeners.ts';
-import type { MetricsSnapshot } from './metrics/snapshot.ts';
+import { isSnapshot, type MetricsSnapshot } from './metrics/snapshot.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 
 /** From the primary to a worker. */
@@ -36,3 +37,23 @@ export type FromWorker =
   | { readonly type: 'claim'; readonly visit: number; readonly address: string }
   | { readonly type: 'leave'; readonly visit: number }
   | { readonly type: 'counted'; readonly request: number; readonly metrics: MetricsSnapshot };
+
+/** Whether what a worker has said is one of those. */
+export function isFromWorker(message: unknown): message is FromWorker {
+  if (!isRecord(message)) return false;
+  const { type, visit, address, listeners, request, metrics } = message;
+  if (type === 'started') return true;
+  if (type === 'ready') return Array.isArray(listeners) && listeners.every(isListenerName);
+  if (type === 'counted') return typeof request === 'number' && isSnapshot(metrics);
+  if (typeof visit !== 'number') return false;
+  if (type === 'visit') return address === undefined || typeof address === 'string';
+  return type === 'leave' || (type === 'claim' && typeof address === 'string');
+}
+
+function isListenerName(value: unknown): boolean {
+  return isRecord(value) && typeof value.port === 'number' && typeof value.name === 'string';
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null;
+}

@@ -80,9 +80,8 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
       stop();
     });
   }
-  process.on('SIGHUP', () => {
-    if (secrets.reload()) crew.renew(secrets.current());
-  });
+  secrets.watch(crew.renew);
+  process.on('SIGHUP', secrets.reload);
   process.on('SIGUSR1', () => {
     // Whoever asks wants to hear it, whatever else is said.
     const always = createLog(options.program, Math.max(2, options.verbosity));
@@ -93,7 +92,6 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   await serveMetricsAt(options, log, async () => formatPrometheus(await crew.collect()));
   const listeners = await Promise.race([crew.start(secrets.current(), points), stopped, crew.failed]);
   if (typeof listeners === 'number') return listeners;
-  secrets.watch(crew.renew);
   const ports = listeners.map(({ port }) => port);
   announceReady(ports, { ...options, environment, log });
   for (const { name } of listeners) log.info('listening', { on: name });

@@ -11,6 +11,7 @@ import type { Log } from './log.ts';
 import type { Metrics } from './metrics/metrics.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 import { environmentForSmtpd, type Smtpd, smtpdFor } from './smtpd.ts';
+import { createThrottle } from './throttle.ts';
 
 /** What a process that serves connections is told. */
 export interface ServiceOptions {
@@ -52,7 +53,7 @@ export interface Service {
 }
 
 /** How many who are refused are told so at once; others are closed without a word. */
-const FAREWELLS = 100;
+const MOST_FAREWELLS = 100;
 
 /** Makes a service. It has no certificate until `renew`. */
 export function createService(options: ServiceOptions, parts: ServiceParts): Service {
@@ -66,17 +67,19 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
   let files = '';
 
   const environment = withoutUcspiTcp(environmentForSmtpd(parts.environment));
+  const sparingly = createThrottle();
   const house: House = {
     terms: options.terms,
     smtpdFor: (ends) => smtpdFor(options.smtpd, ends, environment, options.localHost),
     gate: parts.gate,
-    farewells: createGate({ connections: FAREWELLS, perAddress: Number.POSITIVE_INFINITY, waiting: 0 }),
+    farewells: createGate({ connections: MOST_FAREWELLS, perAddress: Number.POSITIVE_INFINITY, waiting: 0 }),
     tls: () => {
       if (tls === undefined) throw new Error('there is no certificate yet');
       return tls;
     },
     metrics,
     log,
+    sparingly,
   };
 
   function accept(socket: Socket): void {
@@ -85,7 +88,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
     const connection = serveConnection(socket, `${process.pid}-${served}`, house);
     connections.add(connection);
     metrics.setOpen(connections.size);
-    void connection.ended.finally(() => {
+    void connection.ended.then(() => {
       connections.delete(connection);
       metrics.setOpen(connections.size);
     });
@@ -114,7 +117,8 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
       files = next;
     },
     listen: async (points) => {
-      const failed = reportSparingly(log);
+      const failed = (error: unknown): void =>
+        sparingly((unsaid) => log.warning('accept-failed', { text: errorCode(error), unsaid }));
       for (const point of points) {
         listeners.push(await openListener(point, options.backlog, { connection: accept, failed }));
       }
@@ -131,24 +135,5 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
       else terminate();
       return stopping;
     },
-  };
-}
-
-/** How often it is said that connections cannot be accepted, in seconds. */
-const REPORT_INTERVAL = 10;
-
-/** Says that a connection could not be accepted, which may happen thousands of times a second. */
-function reportSparingly(log: Log): (error: unknown) => void {
-  let last = Number.NEGATIVE_INFINITY;
-  let unsaid = 0;
-  return (error) => {
-    const now = process.uptime();
-    if (now - last < REPORT_INTERVAL) {
-      unsaid += 1;
-      return;
-    }
-    log.warning('accept-failed', { text: errorCode(error), unsaid });
-    last = now;
-    unsaid = 0;
   };
 }

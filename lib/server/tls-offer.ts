@@ -42,6 +42,7 @@ export async function startTls(
       environment: tlsEnvironment(session),
     };
   } catch (error) {
+    connection.destroy();
     listener.failed(error);
     throw error;
   } finally {

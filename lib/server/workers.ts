@@ -4,9 +4,9 @@ import { EXIT } from '../program/failure.ts';
 import { after } from '../stream/time.ts';
 import type { Crew, CrewParts } from './crew.ts';
 import type { ListenerName, ListenPoint } from './listeners.ts';
-import type { FromWorker, ToWorker } from './messages.ts';
+import { type FromWorker, isFromWorker, type ToWorker } from './messages.ts';
 import { createMetrics } from './metrics/metrics.ts';
-import { isSnapshot, lastingPart, type MetricsSnapshot, mergeSnapshots } from './metrics/snapshot.ts';
+import { lastingPart, type MetricsSnapshot, mergeSnapshots } from './metrics/snapshot.ts';
 import { type GateDesk, openGateDesk } from './remote-gate.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 
@@ -75,7 +75,10 @@ export function createWorkers(
       counted: {},
     };
     hands.set(worker.id, hand);
-    worker.on('message', (message: FromWorker) => hear(hand, message));
+    worker.on('message', (message: unknown) => {
+      if (isFromWorker(message)) hear(hand, message);
+      else log.warning('worker-message', { worker: worker.process.pid, text: 'it makes no sense' });
+    });
     // A message that it did not get, because it was gone. Its end is an event of its own.
     worker.on('error', (error) =>
       log.debug('worker-error', { worker: worker.process.pid, text: error.message }),
@@ -133,7 +136,6 @@ export function createWorkers(
         becomeReady(listeners);
       }
     } else if (message.type === 'counted') {
-      if (!isSnapshot(message.metrics)) return;
       hand.counted = message.metrics;
       requests.get(message.request)?.(message.metrics);
     } else hand.desk.hear(message);

@@ -57,6 +57,13 @@ export interface Session {
   terminate(signal: NodeJS.Signals): void;
 }
 
+/**
+ * How long a client may leave the last words of an smtpd that has ended unread, in milliseconds, at most. Node
+ * loses the failure of a write when a client resets the connection right behind a handshake: then it is this
+ * that ends the session.
+ */
+const PATIENCE = 60_000;
+
 /** Runs a session: dialogue, verdict, then relay. */
 export function startSession(options: SessionOptions): Session {
   const { client, tls, report } = options;
@@ -138,7 +145,7 @@ export function startSession(options: SessionOptions): Session {
       child: smtpd,
       rest: { client: fromClient, child: fromSmtpd },
       silence: options.relaySilence,
-      patience: options.dialogueSilence,
+      patience: Math.min(options.dialogueSilence, PATIENCE),
       hurry,
       farewell,
     });
