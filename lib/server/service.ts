@@ -41,8 +41,6 @@ export interface Service {
   listen(points: readonly ListenPoint[]): Promise<readonly Listener[]>;
   /** Lets connections in. */
   open(): void;
-  /** How many connections there are. */
-  count(): number;
   /**
    * Takes no more connections, lets those that are there go on for the time of grace, and ends them then.
    * Called again it does not wait any longer.
@@ -129,7 +127,6 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
       early = undefined;
       for (const socket of waiting) accept(socket);
     },
-    count: () => connections.size,
     stop: () => {
       if (stopping === undefined) stopping = stop();
       else terminate();

@@ -42,7 +42,7 @@ const { values } = parseArgs({
 const STANDARD: Sizes = {
   rounds: 5,
   seconds: 1.5,
-  warmUp: 1,
+  warmUp: 3,
   transfer: 400e6,
   idle: [100, 1000],
   idleSeconds: 20,
