@@ -41,8 +41,8 @@ function pssOf(pid: number): number {
   const text = readProc(`${pid}/smaps_rollup`);
   const pss = /^Pss:\s+(\d+) kB$/m.exec(text)?.[1];
   if (pss !== undefined) return Number(pss);
-  // Gone since it was listed, or another user's.
-  if (readProc(`${pid}/stat`) === '') return 0;
+  // Gone since it was listed, and reaped or not; or another user's.
+  if (/^$|^\d+ \(.*\) [ZX] /s.test(readProc(`${pid}/stat`))) return 0;
   throw new Error(`/proc/${pid}/smaps_rollup cannot be read; run as root`);
 }
 

@@ -55,12 +55,9 @@ function listSubjects(folder: string): (readonly [name: string, command: readonl
   ];
   return [
     ['node, empty file', [process.execPath, write('empty.cjs', '')]],
+    ['node, loading child_process', [process.execPath, write('spawn.cjs', load('child_process'))]],
     [
-      'node, a file that loads node:child_process',
-      [process.execPath, write('spawn.cjs', load('child_process'))],
-    ],
-    [
-      'node, a file that loads node:child_process and node:tls',
+      'node, loading child_process and tls',
       [process.execPath, write('tls.cjs', load('child_process', 'tls'))],
     ],
     // Loaded, options read, environment looked at, and there found that no UCSPI-TLS server is above.

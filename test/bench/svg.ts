@@ -1,6 +1,7 @@
 /** The results as a bar chart: SVG that is readable on a light page and on a dark one. */
 import type { Figure, Result } from './figures.ts';
 import type { System } from './systems.ts';
+import { digits } from './table.ts';
 
 const WIDTH = 760;
 const LABELS = 330;
@@ -73,7 +74,7 @@ function drawBar(figure: Figure, systems: readonly System[], most: number, top: 
     `<text x="${LABELS - 8}" y="${middle + 4}" text-anchor="end">${asText(system?.title ?? figure.system)}</text>`,
     `<rect class="${kind}" x="${LABELS}" y="${top + 3}" width="${scale(value)}" height="${ROW - 6}" rx="2"/>`,
     `<path class="spread" d="M${low} ${middle}H${high}"/>`,
-    `<text x="${(high ?? LABELS) + 6}" y="${middle + 4}">${value.toPrecision(3)}</text>`,
+    `<text x="${(high ?? LABELS) + 6}" y="${middle + 4}">${digits(value)}</text>`,
   ].join('\n');
 }
 

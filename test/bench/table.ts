@@ -101,7 +101,7 @@ function percent(part: number | undefined): string {
 }
 
 /** Three significant digits, and no exponent. */
-function digits(figure: number): string {
+export function digits(figure: number): string {
   return figure >= 100 ? figure.toFixed(0) : figure.toPrecision(3);
 }
 
