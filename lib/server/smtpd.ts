@@ -22,11 +22,13 @@ export function smtpdFor(
   localHost: string | undefined,
 ): StartSmtpd {
   if ('host' in smtpd) return smtpdOverTcp(smtpd, ends);
-  return smtpdProgram(smtpd, {
-    ...environment,
-    ...(ends === undefined ? {} : ucspiTcp(ends)),
-    ...(localHost === undefined ? {} : { TCPLOCALHOST: localHost }),
-  });
+  // Made when it is needed: a thousand sessions would hold a thousand of them.
+  return (tlsEnvironment) =>
+    smtpdProgram(smtpd, {
+      ...environment,
+      ...(ends === undefined ? {} : ucspiTcp(ends)),
+      ...(localHost === undefined ? {} : { TCPLOCALHOST: localHost }),
+    })(tlsEnvironment);
 }
 
 /**

@@ -51,7 +51,7 @@ const STANDARD: Sizes = {
 const QUICK: Sizes = {
   rounds: 1,
   seconds: 1,
-  warmUp: 0.3,
+  warmUp: 1,
   transfer: 50e6,
   idle: [50],
   idleSeconds: 10,
