@@ -189,6 +189,6 @@ describe('the primary of two workers that is killed while mail flows', () => {
     await until('the workers have ended', () => workers.every(isOver), 20_000);
     assertDelivered(sent, maildir);
     for (const words of lastWords) assert.match(words, FAREWELL);
-    assert.match(server.stderr(), /primary-gone/);
+    await server.says(/primary-gone/);
   });
 });

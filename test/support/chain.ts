@@ -70,6 +70,9 @@ function start(command: readonly string[], env: NodeJS.ProcessEnv, socket: Socke
   return { ...watch(child), pid: child.pid ?? 0 };
 }
 
+/** How long the last words of a process may take to come, in milliseconds. */
+const LAST_WORDS = 500;
+
 /** Watches a process that was started with its stderr on a pipe. */
 export function watch(child: ChildProcess): Omit<Served, 'pid'> {
   let said = '';
@@ -88,7 +91,9 @@ export function watch(child: ChildProcess): Omit<Served, 'pid'> {
   });
   return {
     ended: new Promise((resolve, reject) => {
-      child.on('exit', (code, signal) => resolve({ code, signal }));
+      // With its last words read, unless a process that it has left behind holds its stderr.
+      child.on('close', (code, signal) => resolve({ code, signal }));
+      child.on('exit', (code, signal) => setTimeout(resolve, LAST_WORDS, { code, signal }));
       child.on('error', reject);
     }),
     stderr: () => said,
