@@ -432,13 +432,6 @@ describe('-b', { concurrency: 2 }, () => {
   for (const [what, go] of [
     ['closes', (client: SmtpClient) => client.end()],
     ['resets the connection', (client: SmtpClient) => client.tcp().resetAndDestroy()],
-    [
-      'speaks too early and closes',
-      (client: SmtpClient) => {
-        client.say('EHLO me');
-        client.end();
-      },
-    ],
   ] as const) {
     it(`leaves the place of one who waits and ${what} to another`, async (t) => {
       const server = await start(t, '-c', '1', '-b', '1');
@@ -454,6 +447,22 @@ describe('-b', { concurrency: 2 }, () => {
       await assertGreeted(third);
       await quit(third);
       await counted(server, 'smtpd_exits', 2);
+    });
+  }
+
+  for (const workers of ['1', '2']) {
+    it(`serves one who has said all and half-closed while he waited, with ${workers} worker(s)`, async (t) => {
+      const server = await start(t, '-c', '1', '--workers', workers);
+      const first = await connect(t, server.port);
+      await assertGreeted(first);
+      const second = await connect(t, server.port);
+      second.say('NOOP', 'QUIT');
+      second.end();
+      await counted(server, 'waiting', 1);
+      await quit(first);
+      await assertGreeted(second);
+      assert.equal(await second.reply(), '250 yes');
+      assert.equal(await second.reply(), '221 bye');
     });
   }
 

@@ -64,7 +64,7 @@ async function wait(applicant: Applicant): Promise<'in' | Refusal | 'departed'> 
     limit.passed.then(() => 'wait-timeout' as const),
     applicant.dismissed.then(() => 'stopping' as const),
   ]);
-  watch.stop();
+  await watch.stop();
   limit.cancel();
   return outcome;
 }

@@ -5,7 +5,7 @@ import type { StartSmtpd } from '../session/smtpd.ts';
 import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import type { Child, ChildEnd } from '../stream/child.ts';
 import { after } from '../stream/time.ts';
-import type { Endpoints } from './endpoints.ts';
+import { type Endpoints, KEEPALIVE } from './endpoints.ts';
 import { formatProxyV1, formatProxyV2 } from './proxy-protocol/send.ts';
 
 /** An SMTP server on the network that takes the place of a program. */
@@ -19,9 +19,6 @@ export interface Backend {
 /** How long it may take to reach it, in milliseconds. */
 const CONNECT_TIMEOUT = 30_000;
 
-/** For how long nothing may pass until the system asks whether it is still there, in milliseconds. */
-const KEEPALIVE_DELAY = 120_000;
-
 /**
  * The smtpd that is a server on the network. It is "started" by a connection to it and has ended when the
  * connection has. Signals that ask it to end half-close the connection.
@@ -33,13 +30,7 @@ export function smtpdOverTcp(backend: Backend, client: Endpoints | undefined): S
 }
 
 function connectTo({ host, port }: Backend, header: Buffer | undefined): Child {
-  const socket = connect({
-    host,
-    port,
-    noDelay: true,
-    keepAlive: true,
-    keepAliveInitialDelay: KEEPALIVE_DELAY,
-  });
+  const socket = connect({ host, port, noDelay: true, ...KEEPALIVE });
   const { promise: ended, resolve } = deferred<ChildEnd>();
   const limit = after(CONNECT_TIMEOUT);
   let told: NodeJS.Signals | undefined;

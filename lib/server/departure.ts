@@ -5,8 +5,8 @@ import { deferred } from '../program/deferred.ts';
 export interface DepartureWatch {
   /** Settles when it has: it has closed or half-closed the connection with nothing said. */
   readonly departed: Promise<void>;
-  /** Watches no more. What the client has said is there to be read again. */
-  stop(): void;
+  /** Watches no more, once it has settled. What the client has said is there to be read. */
+  stop(): Promise<void>;
 }
 
 /**
@@ -16,25 +16,22 @@ export interface DepartureWatch {
  */
 export function watchDeparture(connection: Duplex): DepartureWatch {
   const { promise: departed, resolve } = deferred();
-  const early: Buffer[] = [];
-  const keep = (bytes: Buffer): void => {
-    early.push(bytes);
-    connection.pause();
-  };
   const go = (): void => resolve();
+  // To listen for this has the stream read, into a buffer that has its bound, and hand out nothing. Were the
+  // bytes taken out of it, the end would be told of with nobody having served them.
+  const look = (): void => {};
 
-  connection.on('data', keep);
+  connection.on('readable', look);
   connection.on('end', go);
   connection.on('close', go);
-  connection.resume();
   return {
     departed,
     stop: () => {
-      connection.off('data', keep);
+      connection.off('readable', look);
       connection.off('end', go);
       connection.off('close', go);
-      connection.pause();
-      if (early.length > 0) connection.unshift(Buffer.concat(early));
+      // Node takes note of the first only then, and would have a stream that was paused meanwhile flow.
+      return new Promise((settle) => process.nextTick(settle));
     },
   };
 }

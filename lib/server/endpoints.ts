@@ -36,3 +36,9 @@ export function ucspiTcp({ remote, local }: Endpoints): NodeJS.ProcessEnv {
     TCPREMOTEPORT: String(remote.port),
   };
 }
+
+/**
+ * How connections are kept, as node:net takes it. One whose other side is gone without a word is asked after two
+ * minutes of silence whether it is there: in the relay nobody else would notice.
+ */
+export const KEEPALIVE = { keepAlive: true, keepAliveInitialDelay: 120_000 } as const;

@@ -2,6 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import { usage } from '../program/options.ts';
 import { inheritedKind } from '../stream/descriptor.ts';
+import { KEEPALIVE } from './endpoints.ts';
 
 /** Where to listen. */
 export type ListenPoint =
@@ -75,9 +76,6 @@ export function withoutListeners(environment: NodeJS.ProcessEnv): NodeJS.Process
   return rest;
 }
 
-/** For how long nothing may pass until the system asks whether the client is there, in milliseconds. */
-const KEEPALIVE_DELAY = 120_000;
-
 /**
  * Listens.
  *
@@ -90,14 +88,7 @@ export async function openListener(
   events: ListenerEvents,
 ): Promise<Listener> {
   const server = createServer(
-    {
-      allowHalfOpen: true,
-      noDelay: true,
-      pauseOnConnect: true,
-      // A client whose machine is gone does not even say so. In the relay nobody else would notice.
-      keepAlive: true,
-      keepAliveInitialDelay: KEEPALIVE_DELAY,
-    },
+    { allowHalfOpen: true, noDelay: true, pauseOnConnect: true, ...KEEPALIVE },
     events.connection,
   );
   await new Promise<void>((resolve, reject) => {

@@ -147,11 +147,6 @@ function readClientCertificate(values: OptionValues): HandshakeOptions['clientCe
 function readAlpn(values: OptionValues): string | undefined {
   const protocol = stringOption(values, 'alpn');
   if (protocol === '') throw usage('--alpn takes the name of a protocol');
-  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
-  // Older ones would take no notice of it, and let everybody in.
-  if (protocol !== undefined && (major < 20 || (major === 20 && minor < 4))) {
-    throw usage(`--alpn needs Node 20.4, and this is ${process.versions.node}`);
-  }
   return protocol;
 }
 

@@ -12,6 +12,7 @@ import { type CredentialOptions, readCredentials } from '../tls/credentials.ts';
 import { createTlsServer, type HandshakeOptions, type TlsServer } from '../tls/handshake.ts';
 import { readTicketKeys } from '../tls/ticket-keys.ts';
 import { describeTls } from '../ucspi/control.ts';
+import { remoteAddress } from '../ucspi/environment.ts';
 import type { Endpoint } from './address.ts';
 import type { House } from './connection.ts';
 import { type Endpoints, endpointsOf, withoutUcspiTcp } from './endpoints.ts';
@@ -132,9 +133,9 @@ function environmentOf(ends: Endpoints | undefined, environment: NodeJS.ProcessE
 function reportTls(
   report: Reporter,
   ends: () => Endpoints | undefined,
-  { TCPREMOTEIP }: NodeJS.ProcessEnv,
+  environment: NodeJS.ProcessEnv,
 ): HandshakeListener {
-  const name = (): string => ends()?.remote.ip ?? TCPREMOTEIP ?? 'an unknown address';
+  const name = (): string => ends()?.remote.ip ?? remoteAddress(environment);
   return {
     done: (variables) => report.info(`TLS with ${name()}: ${describeTls(variables)}`),
     failed: () => {},

@@ -3,9 +3,11 @@ import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { createServer, type Server, type TLSSocket, type TlsOptions } from 'node:tls';
 import { errorCode } from '../program/failure.ts';
+import { usage } from '../program/options.ts';
 import { after } from '../stream/time.ts';
 import { peekServerName } from './client-hello.ts';
 import { type CredentialFiles, contextOptions, credentialsFor, type KeyPair } from './credentials.ts';
+import { TICKET_KEYS_LENGTH } from './ticket-keys.ts';
 
 /** What is asked of a client. */
 export interface HandshakeOptions {
@@ -78,9 +80,10 @@ const FOR_EVER = 2 ** 31 - 1;
  * Makes a TLS server, for any number of connections. Keys and certificates are parsed when the first client
  * asks for them, and not again.
  *
- * @throws Error when the ticket keys are not 48 octets.
+ * @throws Error when the ticket keys are not 48 octets; Failure (100) when this Node cannot do what is asked.
  */
 export function createTlsServer(files: CredentialFiles, options: TlsServerOptions): TlsServer {
+  checkAlpn(options);
   const made: Server[] = [];
   let { ticketKeys } = options;
 
@@ -127,9 +130,19 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
   return { shakeHands: (connection) => withinLimit(connection, options.timeout, serve), setTicketKeys };
 }
 
+/** Older versions of Node take no notice of a protocol that is asked for, and would let everybody in. */
+function checkAlpn({ alpn }: HandshakeOptions): void {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  if (alpn !== undefined && (major < 20 || (major === 20 && minor < 4))) {
+    throw usage(`--alpn needs Node 20.4, and this is ${process.versions.node}`);
+  }
+}
+
 /** Node would take the length for a programming error, and say nothing of tickets. */
 function checkTicketKeys(keys: Buffer): void {
-  if (keys.length !== 48) throw new Error(`ticket keys have 48 octets, not ${keys.length}`);
+  if (keys.length !== TICKET_KEYS_LENGTH) {
+    throw new Error(`ticket keys have ${TICKET_KEYS_LENGTH} octets, not ${keys.length}`);
+  }
 }
 
 /** What node:tls is to be told of that which is asked of clients. */
