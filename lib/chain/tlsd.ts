@@ -47,7 +47,7 @@ export interface TlsdOptions extends HandshakeOptions {
  */
 const PROGRAM_GRACE = 3 * GRACE;
 
-/** How long a client may leave the last words of a program that has ended unread, in milliseconds. */
+/** How long a client may take nothing once it has ended its side or the program has ended, in milliseconds. */
 const PATIENCE = 60_000;
 
 /**
@@ -153,6 +153,7 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
     child,
     rest: { client: Buffer.alloc(0), child: Buffer.alloc(0) },
     silence: undefined,
+    stallTimeout: undefined,
     patience: PATIENCE,
     hurry: tlsd.hurry,
   });

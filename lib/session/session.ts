@@ -58,9 +58,8 @@ export interface Session {
 }
 
 /**
- * How long a client may leave the last words of an smtpd that has ended unread, in milliseconds, at most. Node
- * loses the failure of a write when a client resets the connection right behind a handshake: then it is this
- * that ends the session.
+ * How long a client may take nothing of what waits for it, in milliseconds, at most, once it has ended its side
+ * or smtpd has ended.
  */
 const PATIENCE = 60_000;
 
@@ -145,6 +144,7 @@ export function startSession(options: SessionOptions): Session {
       child: smtpd,
       rest: { client: fromClient, child: fromSmtpd },
       silence: options.relaySilence,
+      stallTimeout: options.dialogueSilence,
       patience: Math.min(options.dialogueSilence, PATIENCE),
       hurry,
       farewell,
@@ -158,6 +158,7 @@ export function startSession(options: SessionOptions): Session {
   function farewell({ reason, end, said, atLineStart }: RelayEnd): Buffer | undefined {
     const wasCutShort = end?.signal !== undefined || end?.failure !== undefined;
     if (reason === 'too-silent') report.warning('nothing passed for too long, closing');
+    else if (reason === 'client-stalled') report.warning('the client does not read its replies, closing');
     else if (reason === 'output-ended' && !wasCutShort && said) return undefined;
     else if (!terminated) reportEnd(report, 'smtpd ended in mid-session', end);
     if (!atLineStart) return undefined;

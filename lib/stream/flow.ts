@@ -21,6 +21,8 @@ export interface FlowOptions {
   readonly first: Uint8Array;
   /** Called with each piece on its way, `first` included when it is not empty. The bytes are not to be kept. */
   readonly passed: (bytes: Uint8Array) => void;
+  /** Called when bytes begin to wait because the far side does not read, and when they do not any more. */
+  readonly stalled?: (isStalled: boolean) => void;
 }
 
 /**
@@ -29,7 +31,7 @@ export interface FlowOptions {
  *
  * Memory: one piece, the one that the source has read and the sink has not written yet.
  */
-export function flow(source: Source, sink: Sink, { first, passed }: FlowOptions): Flow {
+export function flow(source: Source, sink: Sink, { first, passed, stalled: notify }: FlowOptions): Flow {
   let stalled = false;
   let sourceEnded = false;
   const { promise: ended, resolve: settle } = deferred<FlowEnd>();
@@ -37,18 +39,24 @@ export function flow(source: Source, sink: Sink, { first, passed }: FlowOptions)
   function pass(bytes: Uint8Array): void {
     passed(bytes);
     if (sink.write(bytes)) return;
-    stalled = true;
+    setStalled(true);
     source.pause();
+  }
+
+  function setStalled(isStalled: boolean): void {
+    if (isStalled === stalled) return;
+    stalled = isStalled;
+    notify?.(isStalled);
   }
 
   sink.listen({
     drained: () => {
-      stalled = false;
+      setStalled(false);
       if (sourceEnded) settle('source-ended');
       else source.read();
     },
     failed: () => {
-      stalled = false;
+      setStalled(false);
       source.pause();
       settle('sink-failed');
     },

@@ -3,7 +3,7 @@ import type { ByteStream } from './byte-stream.ts';
 import type { Child, ChildEnd } from './child.ts';
 import { endAfterOutput, endChild, ORPHAN_SILENCE } from './end-child.ts';
 import { drain, flow } from './flow.ts';
-import { after, watchSilence } from './time.ts';
+import { after, type SilenceWatch, watchSilence } from './time.ts';
 
 /**
  * How long a client may take to hang up after the program has, in milliseconds. Until then what it still
@@ -13,8 +13,11 @@ const LINGER = 2000;
 
 /** Why nothing more will come from the program. */
 export interface RelayEnd {
-  /** Its output has ended; nothing passed for too long; or it was told to hurry. */
-  readonly reason: 'output-ended' | 'too-silent' | 'hurried';
+  /**
+   * Its output has ended; nothing passed for too long; the client did not take what waits for it in time; or
+   * the relay was aborted.
+   */
+  readonly reason: 'output-ended' | 'too-silent' | 'client-stalled' | 'hurried';
   /** How it ended, when it has. */
   readonly end: ChildEnd | undefined;
   /** Whether anything has passed from it to the client. */
@@ -31,7 +34,12 @@ export interface Relaying {
   readonly rest: { readonly client: Uint8Array; readonly child: Uint8Array };
   /** How long nothing may pass either way, in milliseconds; undefined for no bound but the program's own. */
   readonly silence: number | undefined;
-  /** How long a client may leave the last words of a program that has ended unread, in milliseconds. */
+  /**
+   * How long bytes may wait for a client that takes none of them, in milliseconds; undefined for no bound
+   * but the program's own.
+   */
+  readonly stallTimeout: number | undefined;
+  /** The same once the program has ended, or the client has: it may not be there any more. */
   readonly patience: number;
   /** Settles when it is to end at once. */
   readonly hurry: Promise<void>;
@@ -58,7 +66,7 @@ export async function relay(relaying: Relaying): Promise<ChildEnd> {
   let atLineStart = true;
 
   const hurried = relaying.hurry.then(() => 'hurried' as const);
-  const limit = limitSilence(relaying, () => down.isStalled());
+  const limit = limitWaits(relaying);
   const up = flow(client.source, child.sink, { first: rest.client, passed: limit.heard });
   const down = flow(child.source, client.sink, {
     first: rest.child,
@@ -67,8 +75,12 @@ export async function relay(relaying: Relaying): Promise<ChildEnd> {
       said = true;
       atLineStart = bytes[bytes.length - 1] === LF;
     },
+    stalled: limit.clientStalled,
   });
-  void up.ended.then(() => child.sink.end());
+  void up.ended.then((end) => {
+    child.sink.end();
+    if (end === 'source-ended') limit.ended();
+  });
 
   const reason = await Promise.race([down.ended, limit.passed, hurried]);
   if (reason === 'sink-failed') child.source.close();
@@ -84,7 +96,7 @@ export async function relay(relaying: Relaying): Promise<ChildEnd> {
   }
   client.sink.end();
 
-  const isPressed = reason === 'too-silent' || reason === 'hurried';
+  const isPressed = reason === 'too-silent' || reason === 'client-stalled' || reason === 'hurried';
   const end = isPressed ? reason : await Promise.race([child.ended, limit.passed, hurried]);
   limit.stop();
   // What fails from now on must not stop the reading of what the client has yet to say.
@@ -95,30 +107,62 @@ export async function relay(relaying: Relaying): Promise<ChildEnd> {
 
 const LF = 0x0a;
 
-/** The end of a relay in which nothing passes any more. */
-function limitSilence(
-  { child, silence, patience }: Relaying,
-  isClientStalled: () => boolean,
-): { passed: Promise<'too-silent' | 'output-ended'>; heard: () => void; stop: () => void } {
-  const { promise: passed, resolve: expire } = deferred<'too-silent' | 'output-ended'>();
-  let watch = watchSilence(silence, () => expire('too-silent'));
-  let stopped = false;
+/** The bounds on the waits of a relay. */
+interface Limits {
+  /** Settles when one has passed, and why nothing more is to be expected. */
+  readonly passed: Promise<'too-silent' | 'client-stalled' | 'output-ended'>;
+  /** Bytes have passed, either way. */
+  heard(): void;
+  /** Bytes wait for the client from now on, or do not any more. */
+  clientStalled(isStalled: boolean): void;
+  /** The client has ended its side. */
+  ended(): void;
+  stop(): void;
+}
 
-  // Once the program has ended nobody but us minds the time, and there has to be an end.
-  void child.ended.then(() => {
+function limitWaits({ child, silence, stallTimeout, patience }: Relaying): Limits {
+  const { promise: passed, resolve: expire } = deferred<'too-silent' | 'client-stalled' | 'output-ended'>();
+  let hasEnded = false;
+  let childEnded = false;
+  let isStalled = false;
+  let stopped = false;
+  let idle = watchSilence(silence, () => expire('too-silent'));
+  let stall: SilenceWatch | undefined;
+
+  /** Begins the waits that depend on who has ended and on whether the client is stalled. */
+  function update(): void {
+    stall?.stop();
+    stall = undefined;
     if (stopped) return;
-    watch.stop();
-    watch = watchSilence(ORPHAN_SILENCE, () => {
-      if (!isClientStalled()) return expire('output-ended');
-      watch = watchSilence(patience, () => expire('too-silent'));
-    });
+    if (isStalled) {
+      stall = watchSilence(hasEnded ? patience : stallTimeout, () => expire('client-stalled'));
+    }
+    if (!childEnded) return;
+    // From now on the program's own bounds end nothing. What it has left behind may hold its output.
+    idle.stop();
+    if (!isStalled) idle = watchSilence(ORPHAN_SILENCE, () => expire('output-ended'));
+  }
+
+  void child.ended.then(() => {
+    hasEnded = true;
+    childEnded = true;
+    update();
   });
   return {
     passed,
-    heard: () => watch.heard(),
+    heard: () => idle.heard(),
+    clientStalled: (now) => {
+      isStalled = now;
+      update();
+    },
+    ended: () => {
+      hasEnded = true;
+      update();
+    },
     stop: () => {
       stopped = true;
-      watch.stop();
+      idle.stop();
+      stall?.stop();
     },
   };
 }
