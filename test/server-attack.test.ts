@@ -152,7 +152,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
 
   describe('a client', { concurrency: 3 }, () => {
     it('that resets right behind the handshake gives its place back', async (t) => {
-      const server = await start(t, ['--implicit-tls', '-t', '1', '-c', '1']);
+      const server = await start(t, ['--implicit-tls', '-c', '1']);
       const known = descriptorsOf(server.pid).length;
       const port = await listenTcp(t, (socket) => resetBehindHandshake(socket, server));
       const client = await connect(t, port);

@@ -83,7 +83,7 @@ async function listen(
     meanwhile?.(connection);
     let outcome: Outcome;
     try {
-      const socket = await tls.shakeHands(connection);
+      const socket = await tls.shakeHands(connection, () => {});
       socket.on('error', () => {});
       outcome = { connection, socket, failure: undefined };
     } catch (failure) {
@@ -259,7 +259,10 @@ describe('the reason of a failure', { concurrency: 4, timeout: 60_000 }, () => {
       const scene = await listen(t, createTlsServer(filesOf(), OPTIONS));
       (await plainClient(t, scene.port)).destroy();
       const { connection } = await scene.next();
-      await assert.rejects(tls.shakeHands(connection), { reason: 'hung-up' });
+      await assert.rejects(
+        tls.shakeHands(connection, () => {}),
+        { reason: 'hung-up' },
+      );
     });
   }
 
@@ -468,7 +471,7 @@ async function otherProgram(
     import { createTlsServer } from ${JSON.stringify(module)};
     const { files, options, ticketKeys } = JSON.parse(process.env.TOLD);
     const tls = createTlsServer(files, { ...options, ticketKeys: Buffer.from(ticketKeys, 'base64') });
-    const listener = createServer((connection) => tls.shakeHands(connection).catch(console.error));
+    const listener = createServer((connection) => tls.shakeHands(connection, () => {}).catch(console.error));
     listener.listen(0, '127.0.0.1', () => console.log(listener.address().port));
   `;
   const child = spawn(

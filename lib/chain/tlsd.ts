@@ -179,7 +179,9 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
       if (!isDone) connection.destroy();
     });
     const wire = options.insistsOnCloseNotify ? wireOver(connection) : connection;
-    const socket = await createTlsServer(credentials, options).shakeHands(wire);
+    const socket = await createTlsServer(credentials, options).shakeHands(wire, (why) =>
+      report.warning(`${remote}: ${why}, closing`),
+    );
     const variables = describeSession(socket);
     report.info(`TLS with ${remote}: ${describeTls(variables)}`);
     if (options.insistsOnCloseNotify) {

@@ -172,6 +172,7 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
         if (isProxys) return log.debug('tls-failed', { text: errorCode(error) });
         sparingly((unsaid) => log.warning('tls-failed', { text: errorCode(error), unsaid }));
       },
+      exceeded: (why) => sparingly((unsaid) => log.warning('tls-closed', { text: why, unsaid })),
     };
   }
 

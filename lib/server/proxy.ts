@@ -139,5 +139,6 @@ function reportTls(
   return {
     done: (variables) => report.info(`TLS with ${name()}: ${describeTls(variables)}`),
     failed: () => {},
+    exceeded: (why) => report.warning(`${name()}: ${why}, closing`),
   };
 }

@@ -12,6 +12,8 @@ export interface HandshakeListener {
   done(session: TlsVariables, socket: TLSSocket, seconds: number): void;
   /** There is no TLS. */
   failed(error: unknown): void;
+  /** The session was ended later for what the client does in it. */
+  exceeded(why: string): void;
 }
 
 /**
@@ -32,7 +34,7 @@ export async function startTls(
     if (!isOver) connection.destroy();
   });
   try {
-    const socket = await server.shakeHands(connection);
+    const socket = await server.shakeHands(connection, listener.exceeded);
     const session = describeSession(socket);
     listener.done(session, socket, process.uptime() - begun);
     return {

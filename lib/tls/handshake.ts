@@ -7,6 +7,7 @@ import { usage } from '../program/options.ts';
 import { after } from '../stream/time.ts';
 import { peekServerName } from './client-hello.ts';
 import { type CredentialFiles, contextOptions, credentialsFor, type KeyPair } from './credentials.ts';
+import { closeOnReset, hasPeer, limitOverhead } from './established.ts';
 import { TICKET_KEYS_LENGTH } from './ticket-keys.ts';
 
 /** What is asked of a client. */
@@ -38,9 +39,12 @@ export interface TlsServer {
    *
    * @param connection with nothing of TLS read from it. It may be half-open when the handshake is done. TLS
    * is done over the handle of a net.Socket directly.
+   * The session is watched from then on, see `closeOnReset` and `limitOverhead`.
+   *
+   * @param exceeded is called with the reason when the session is ended for what the client does in it.
    * @throws HandshakeFailure that says why there is no TLS; the connection is closed then, after the alert.
    */
-  shakeHands(connection: Duplex): Promise<TLSSocket>;
+  shakeHands(connection: Duplex, exceeded: (why: string) => void): Promise<TLSSocket>;
   /**
    * Sets the keys that session tickets are sealed with from now on (RFC 5077, RFC 8446 section 4.6.1). What
    * was sealed with those before is worth nothing then, and costs its client a whole handshake. Servers with
@@ -112,7 +116,8 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
   };
   if (ticketKeys !== undefined) setTicketKeys(ticketKeys);
 
-  async function serve(connection: Duplex): Promise<TLSSocket> {
+  async function serve(connection: Duplex, exceeded: (why: string) => void): Promise<TLSSocket> {
+    const isTcp = hasPeer(connection);
     const name = byName.size === 0 ? '' : await peekServerName(connection).catch(hungUp);
     const named = credentialsFor(byName, name);
     const hasNone = named === undefined && files.standard.length === 0;
@@ -124,10 +129,16 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
     );
     // OpenSSL looks no more at the name when it resumes a session of TLS 1.2.
     if (socket.isSessionReused() && SANE_NAME.test(name)) Object.assign(socket, { servername: name });
+    if (isTcp) closeOnReset(socket);
+    limitOverhead(connection, socket, exceeded);
     return socket;
   }
 
-  return { shakeHands: (connection) => withinLimit(connection, options.timeout, serve), setTicketKeys };
+  return {
+    shakeHands: (connection, exceeded) =>
+      withinLimit(connection, options.timeout, () => serve(connection, exceeded)),
+    setTicketKeys,
+  };
 }
 
 /** Older versions of Node take no notice of a protocol that is asked for, and would let everybody in. */
@@ -181,7 +192,7 @@ function sessionIdContext(
 async function withinLimit(
   connection: Duplex,
   timeout: number,
-  serve: (connection: Duplex) => Promise<TLSSocket>,
+  serve: () => Promise<TLSSocket>,
 ): Promise<TLSSocket> {
   const limit = after(timeout === 0 ? FOR_EVER : timeout);
   const tooLate = limit.passed.then(() => {
@@ -193,7 +204,7 @@ async function withinLimit(
   try {
     // Of an end in the past no event will tell.
     if (connection.destroyed || connection.readableEnded) hungUp(new Error('the connection has ended'));
-    return await Promise.race([serve(connection), tooLate]);
+    return await Promise.race([serve(), tooLate]);
   } catch (error) {
     connection.destroy();
     throw error;
