@@ -1,20 +1,25 @@
 /**
- * What takes too long for `make test`: many sessions at once, many one after the other, and a siege.
+ * What takes too long for `make test`: many sessions at once, many one after the other, a siege, and attacks.
  *
  *     node --import tsx test/reliability/endurance.ts hold  [--sessions 2000] [--seconds 600] [--rounds 1]
  *     node --import tsx test/reliability/endurance.ts turns [--sessions 10000] [--at-once 8]
  *     node --import tsx test/reliability/endurance.ts siege [--sessions 500] [--honest 50]
+ *     node --import tsx test/reliability/endurance.ts attack [--seconds 300]
  *
  * Each with [--workers 1]. Prints what the server holds before, in between and afterwards. Needs `make build
- * dist/test/heap-probe.cjs`. Exits 1 when a client was not served.
+ * dist/test/heap-probe.cjs`. Exits 1 when a client was not served, or not in time.
  */
 
+import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { nullSmtpd } from '../bench/smtpd.ts';
+import { compileKeyUpdateClient, noKeyUpdateClient } from '../support/key-update.ts';
 import { type RunningServer, startServer } from '../support/server.ts';
 import { inTurns, openInTls, quit, sendMessage } from './crowd.ts';
 import { type Besieger, openSiege } from './siege.ts';
@@ -24,13 +29,16 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     sessions: { type: 'string' },
-    seconds: { type: 'string', default: '600' },
+    seconds: { type: 'string' },
     rounds: { type: 'string', default: '1' },
     'at-once': { type: 'string', default: '8' },
     honest: { type: 'string', default: '50' },
     workers: { type: 'string', default: '1' },
   },
 });
+
+/** How long an honest client may take under attack at the median, in milliseconds. */
+const SERVED_IN_TIME = 1000;
 
 const started = performance.now();
 const folder = mkdtempSync(join(tmpdir(), 'endurance-'));
@@ -69,6 +77,7 @@ function KINDS(): Readonly<Record<string, Kind>> {
   return {
     hold: { standard: '2000', places: (count) => count, run: hold },
     turns: { standard: '10000', places: () => 400, run: takeTurns },
+    attack: { standard: '0', places: () => 400, run: standAttacks },
     siege: { standard: '500', places: (count) => 3 * count + number(values.honest), run: standSiege },
   };
 }
@@ -78,8 +87,8 @@ async function hold(server: RunningServer, count: number): Promise<void> {
   for (let round = 1; round <= number(values.rounds); round++) {
     const sessions = await inTurns(count, 16, () => openInTls(server.port));
     await tell(`${sessions.length} sessions open`, server);
-    await sleep(number(values.seconds) * 1000);
-    say(`${values.seconds} s of silence`);
+    await sleep(seconds(600) * 1000);
+    say(`${seconds(600)} s of silence`);
     const answers = await Promise.all(sessions.map((session) => session.ask('NOOP').catch(String)));
     const answered = answers.filter((answer) => answer.startsWith('250')).length;
     await tell(`${answered} of ${count} have answered`, server);
@@ -129,6 +138,55 @@ async function standSiege(server: RunningServer, count: number): Promise<void> {
   await tell('afterwards', server);
 }
 
+/** Honest clients, one after the other, while other clients cost the server as much as they can. */
+async function standAttacks(server: RunningServer): Promise<void> {
+  const attackers = spawn(
+    process.execPath,
+    [
+      '--import',
+      'tsx',
+      fileURLToPath(new URL('attacks.ts', import.meta.url)),
+      String(server.port),
+      noKeyUpdateClient() ? '' : compileKeyUpdateClient(folder),
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
+  const report = text(attackers.stdout);
+  const times: number[] = [];
+  let failed = 0;
+  const end = performance.now() + seconds(300) * 1000;
+  try {
+    while (performance.now() < end) {
+      const begun = performance.now();
+      await serveOne(server).catch((error: unknown) => {
+        failed += 1;
+        say(`an honest client was not served: ${error instanceof Error ? error.message : error}`);
+      });
+      times.push(performance.now() - begun);
+      await sleep(100);
+    }
+  } finally {
+    attackers.kill('SIGTERM');
+  }
+  say(`attacks:\n${(await report).replaceAll(/^/gm, '           ').trimEnd()}`);
+  times.sort((one, other) => one - other);
+  const at = (part: number): number => Math.round(times[Math.floor((times.length - 1) * part)] ?? Infinity);
+  say(
+    `${times.length} honest clients, ${failed} not served: ${at(0.5)} ms at the median, ${at(0.99)} at the 99th percentile, ${at(1)} at most`,
+  );
+  if (failed > 0 || at(0.5) > SERVED_IN_TIME) process.exitCode = 1;
+  // Clients of the attack that are silent are ended by the limits of the server.
+  await sleep(8000);
+  await tell('afterwards', server);
+}
+
+async function serveOne(server: RunningServer): Promise<void> {
+  const client = await openInTls(server.port);
+  const reply = await sendMessage(client, 'Subject: x\r\n\r\nhello');
+  if (!reply.startsWith('250')) throw new Error(`the message was answered ${reply}`);
+  await quit(client);
+}
+
 async function tell(when: string, server: RunningServer): Promise<void> {
   say(`${when}: ${formatVitals(await probe.look(server))}`);
 }
@@ -136,6 +194,10 @@ async function tell(when: string, server: RunningServer): Promise<void> {
 function say(text: string): void {
   const seconds = ((performance.now() - started) / 1000).toFixed(0);
   process.stdout.write(`${seconds.padStart(5)} s  ${text}\n`);
+}
+
+function seconds(standard: number): number {
+  return values.seconds === undefined ? standard : number(values.seconds);
 }
 
 function number(text: string): number {

@@ -13,6 +13,15 @@ export function noKeyUpdateClient(): string | false {
   return reason;
 }
 
+/** Compiles key-update-client.c. @returns the program, which is in `folder`. @throws Error with the compiler's messages. */
+export function compileKeyUpdateClient(folder: string): string {
+  const program = join(folder, 'key-update-client');
+  const source = fileURLToPath(new URL('key-update-client.c', import.meta.url));
+  const { status, stderr } = spawnSync('cc', ['-O2', '-o', program, source, '-lssl', '-lcrypto']);
+  if (status !== 0) throw new Error(`cannot compile ${source}: ${stderr}`);
+  return program;
+}
+
 /**
  * Starts a client that floods a server on 127.0.0.1 with KeyUpdate messages and reads nothing.
  *
@@ -22,10 +31,7 @@ export function noKeyUpdateClient(): string | false {
 export async function floodKeyUpdates(t: TestContext, port: number, data: string): Promise<number | null> {
   const folder = mkdtempSync(join(tmpdir(), 'key-update-'));
   t.after(() => rmSync(folder, { recursive: true }));
-  const program = join(folder, 'client');
-  const source = fileURLToPath(new URL('key-update-client.c', import.meta.url));
-  const { status, stderr } = spawnSync('cc', ['-O2', '-o', program, source, '-lssl', '-lcrypto']);
-  if (status !== 0) throw new Error(`cannot compile the client: ${stderr}`);
+  const program = compileKeyUpdateClient(folder);
   const client: ChildProcess = spawn(program, [String(port), 'STARTTLS', data], { stdio: 'ignore' });
   t.after(() => client.kill('SIGKILL'));
   return new Promise((resolve) => client.on('exit', resolve));
