@@ -5,20 +5,21 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, connect as connectPlain, createServer, type Server, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import type { CredentialFiles, KeyPair } from '../lib/tls/credentials.ts';
 import { describeSession } from '../lib/tls/description.ts';
 import {
   createTlsServer,
-  HandshakeFailure,
+  type HandshakeFailure,
   type TlsServer,
   type TlsServerOptions,
 } from '../lib/tls/handshake.ts';
 import { type CertificateMaker, makeCertificates, type Pair } from './support/certificate.ts';
 import { run } from './support/real.ts';
 import { startTls } from './support/tls-client.ts';
+import { listen, plainClient } from './support/tls-listener.ts';
 
 const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const;
 const OPTIONS: TlsServerOptions = { clientCertificate: 'none', timeout: 20_000, alpn: undefined };
@@ -54,72 +55,6 @@ function askingFiles(): CredentialFiles {
 
 function shown({ certFile, keyFile }: Pair): ConnectionOptions {
   return { cert: readFileSync(certFile), key: readFileSync(keyFile) };
-}
-
-/** What has become of a connection. */
-interface Outcome {
-  readonly connection: Socket;
-  readonly socket: TLSSocket | undefined;
-  readonly failure: HandshakeFailure | undefined;
-}
-
-/** A listener whose connections are given to a TLS server. */
-interface Scene {
-  readonly port: number;
-  /** Settles with the next connection of which it is known how it went. */
-  next(): Promise<Outcome>;
-}
-
-async function listen(
-  t: TestContext,
-  tls: TlsServer,
-  meanwhile?: (connection: Socket) => void,
-): Promise<Scene> {
-  const waiting: ((outcome: Outcome) => void)[] = [];
-  const outcomes: Outcome[] = [];
-  const open = new Set<Socket>();
-  const listener: Server = createServer({ allowHalfOpen: true }, async (connection) => {
-    open.add(connection);
-    meanwhile?.(connection);
-    let outcome: Outcome;
-    try {
-      const socket = await tls.shakeHands(connection, () => {});
-      socket.on('error', () => {});
-      outcome = { connection, socket, failure: undefined };
-    } catch (failure) {
-      assert.ok(failure instanceof HandshakeFailure);
-      outcome = { connection, socket: undefined, failure };
-    }
-    const told = waiting.shift();
-    if (told === undefined) outcomes.push(outcome);
-    else told(outcome);
-  });
-  listener.listen(0, '127.0.0.1');
-  await once(listener, 'listening');
-  t.after(() => {
-    for (const connection of open) connection.destroy();
-    listener.close();
-  });
-  return {
-    port: portOf(listener),
-    next: () => {
-      const outcome = outcomes.shift();
-      if (outcome !== undefined) return Promise.resolve(outcome);
-      return new Promise((resolve) => waiting.push(resolve));
-    },
-  };
-}
-
-function portOf(listener: Server): number {
-  return (listener.address() as AddressInfo).port;
-}
-
-async function plainClient(t: TestContext, port: number): Promise<Socket> {
-  const socket = connectPlain({ port, host: '127.0.0.1' });
-  t.after(() => socket.destroy());
-  await once(socket, 'connect');
-  socket.on('error', () => {});
-  return socket;
 }
 
 async function reasonFor(
