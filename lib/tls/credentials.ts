@@ -20,6 +20,25 @@ const CIPHERS = [
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
 
+/** The groups of the key exchange that every mail client in use knows one of, the cheapest first. */
+const GROUPS = 'X25519:P-256:P-384';
+
+/**
+ * The groups of the key exchange to offer (RFC 8446 section 4.2.7), as OpenSSL takes them.
+ *
+ * A client may choose any of them with a hello of a few hundred octets and no arithmetic, so the server must
+ * be able to afford each: OpenSSL's own list has ffdhe8192, which costs a hundred times as much as X25519
+ * (CVE-2002-20001), and P-521, ten times. X25519MLKEM768, which also resists quantum computers, is as cheap as
+ * X25519.
+ *
+ * @param openssl its version: X25519MLKEM768 exists from 3.5 on. The question mark, for a build without it,
+ * is not known to versions before 3.3, which refuse the whole list.
+ */
+export function keyExchangeGroups(openssl: string): string {
+  const [major = 0, minor = 0] = openssl.split('.').map(Number);
+  return major > 3 || (major === 3 && minor >= 5) ? `?X25519MLKEM768:${GROUPS}` : GROUPS;
+}
+
 /** A certificate with its key, both in PEM. Behind it there may be those that lead to its authority. */
 export interface KeyPair {
   readonly certificate: string;
@@ -101,6 +120,7 @@ export function contextOptions(
   return {
     minVersion: 'TLSv1.2',
     ciphers: CIPHERS,
+    ecdhCurve: keyExchangeGroups(process.versions.openssl),
     honorCipherOrder: true,
     cert: pairs.map(({ certificate }) => certificate),
     key: pairs.map(({ key }) => key),
