@@ -48,6 +48,18 @@ describe('findServerName', () => {
     assert.equal(findServerName(nameless), '');
   });
 
+  for (const name of ['a', 'xn--bcher-kva.example', '_25._tcp.example', `${'a'.repeat(251)}.org`]) {
+    it(`finds the name ${name.slice(0, 30)}`, () => {
+      assert.equal(findServerName(withName(name)), name);
+    });
+  }
+
+  for (const name of ['a\n', 'a b', '\x00', 'a,b', '*.a', '[::1]', 'b\xfccher', `${'a'.repeat(252)}.org`]) {
+    it(`takes ${JSON.stringify(name.slice(0, 30))} for no name`, () => {
+      assert.equal(findServerName(withName(name)), '');
+    });
+  }
+
   it('waits for the whole message, wherever it is cut', () => {
     for (const hello of [named, nameless, inRecordsOf(7, named)]) {
       for (let length = 0; length < hello.length; length++) {
@@ -93,6 +105,22 @@ describe('findServerName', () => {
     }
   });
 });
+
+/** A ClientHello in which there is a server name and little else. */
+function withName(name: string): Buffer {
+  const host = Buffer.concat([Buffer.from([0]), counted(2, Buffer.from(name, 'latin1'))]);
+  const serverName = Buffer.concat([Buffer.from([0, 0]), counted(2, counted(2, host))]);
+  const hello = [Buffer.alloc(34, 3), counted(1, ''), counted(2, ''), counted(1, ''), counted(2, serverName)];
+  const message = Buffer.concat([Buffer.from([1]), counted(3, Buffer.concat(hello))]);
+  return Buffer.concat([Buffer.from([22, 3, 1]), counted(2, message)]);
+}
+
+/** Octets with their count before them, which takes so many octets. */
+function counted(size: number, octets: Buffer | string): Buffer {
+  const count = Buffer.alloc(size);
+  count.writeUIntBE(octets.length, 0, size);
+  return Buffer.concat([count, Buffer.from(octets)]);
+}
 
 /** A record of a ClientHello of 16 MB. */
 function hugeRecord(size: number): Buffer {

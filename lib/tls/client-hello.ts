@@ -10,13 +10,18 @@ const HEADER_LENGTH = 4;
 const SERVER_NAME = 0;
 const HOST_NAME = 0;
 
+/** What a server name may consist of (RFC 6066 section 3), and `_`, which some have in theirs. */
+const VALID_NAME = /^[A-Za-z0-9._-]{1,255}$/;
+
 /**
  * Finds out which server a client asks for, before TLS begins. What was read is put back.
  *
  * Node can tell as well, in the midst of the handshake, but by then a certificate has been chosen: one by
- * name is only laid beside it, and a client that knows both kinds of key may be shown the wrong one.
+ * name is only laid beside it, and a client that knows both kinds of key may be shown the wrong one. And it
+ * gives no name in a resumed session of TLS 1.2.
  *
- * @returns the name; empty when there is none, or no ClientHello at all, which the TLS engine will find too.
+ * @returns the name as `findServerName` gives it; empty also when there is no ClientHello at all, which the TLS
+ * engine will find too.
  * @throws Error when the connection ends first.
  */
 export function peekServerName(connection: Duplex): Promise<string> {
@@ -53,7 +58,8 @@ export function peekServerName(connection: Duplex): Promise<string> {
 /**
  * Finds the server name (RFC 6066 section 3) in what a client has said so far.
  *
- * @returns undefined when it takes more to tell; empty when there is none.
+ * @returns letters, digits, `-`, `_` and dots, at most 255: the name goes into the environment of an smtpd, and
+ * into logs. Empty when there is none, or something else in its place; undefined when it takes more to tell.
  */
 export function findServerName(received: Buffer): string | undefined {
   try {
@@ -115,5 +121,6 @@ function serverNameOf(hello: Buffer): string {
 
 function hostNameOf(extension: Buffer): string {
   if (extension.readUInt8(2) !== HOST_NAME) return '';
-  return extension.toString('latin1', 5, 5 + extension.readUInt16BE(3));
+  const name = extension.toString('latin1', 5, 5 + extension.readUInt16BE(3));
+  return VALID_NAME.test(name) ? name : '';
 }

@@ -74,9 +74,6 @@ export class HandshakeFailure extends Error {
   }
 }
 
-/** A name that may be passed on though nobody else has looked at it. */
-const SANE_NAME = /^[!-~]{1,255}$/;
-
 /** The most that setTimeout takes, in milliseconds. */
 const FOR_EVER = 2 ** 31 - 1;
 
@@ -118,7 +115,7 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
 
   async function serve(connection: Duplex, exceeded: (why: string) => void): Promise<TLSSocket> {
     const isTcp = hasPeer(connection);
-    const name = byName.size === 0 ? '' : await peekServerName(connection).catch(hungUp);
+    const name = await peekServerName(connection).catch(hungUp);
     const named = credentialsFor(byName, name);
     const hasNone = named === undefined && files.standard.length === 0;
     const socket = await shakeHandsWith(
@@ -127,11 +124,10 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
       options,
       hasNone ? name : undefined,
     );
-    // OpenSSL looks no more at the name when it resumes a session of TLS 1.2.
-    if (socket.isSessionReused() && SANE_NAME.test(name)) Object.assign(socket, { servername: name });
     if (isTcp) closeOnReset(socket);
     limitOverhead(connection, socket, exceeded);
-    return socket;
+    // OpenSSL's may consist of any octets, and there is none when it resumes a session of TLS 1.2.
+    return Object.assign(socket, { servername: name });
   }
 
   return {
