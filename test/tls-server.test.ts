@@ -331,6 +331,16 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
         });
       }
 
+      for (const servername of ['a.example', '']) {
+        it(`is not resumed where there is no certificate for "${servername}"`, async (t) => {
+          const strict = make({}, filesOf({ standard: [], byName: { 'b.example': [pairOf(ec)] } }));
+          const [one, other] = [await listen(t, make()), await listen(t, strict)];
+          const session = await begin(t, one.port, { maxVersion, servername });
+          visit(t, other.port, { maxVersion, servername, session });
+          assert.equal((await other.next()).failure?.reason, 'no-certificate');
+        });
+      }
+
       it('is not resumed under another name', async (t) => {
         const files = filesOf({ byName: { 'a.example': [pairOf(rsa)] } });
         const [one, other] = [await listen(t, make({}, files)), await listen(t, make({}, files))];
@@ -359,23 +369,27 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
       });
 
       for (const clientCertificate of ['optional', 'required'] as const) {
-        it(`is resumed with the certificate of the client where it is ${clientCertificate}`, async (t) => {
-          const [one, other] = [
-            make({ clientCertificate }, askingFiles()),
-            make({ clientCertificate }, askingFiles()),
-          ];
-          const { resumed, socket } = await resumes(t, one, other, { maxVersion, ...shown(client) });
-          assert.ok(resumed);
+        const asking = (): TlsServer => make({ clientCertificate }, askingFiles());
+
+        it(`is not resumed where a certificate of the client is ${clientCertificate}`, async (t) => {
+          const { resumed, socket } = await resumes(t, asking(), asking(), { maxVersion, ...shown(client) });
+          assert.equal(resumed, false);
           assert.equal(describeSession(socket).get('SSL_PEER_CERT_SUBJECT'), 'CN=client.example.org');
         });
-      }
 
-      it('is resumed without a certificate where none was shown and none need be', async (t) => {
-        const make2 = (): TlsServer => make({ clientCertificate: 'optional' }, askingFiles());
-        const { resumed, socket } = await resumes(t, make2(), make2(), { maxVersion });
-        assert.ok(resumed);
-        assert.equal(describeSession(socket).get('SSL_PEER_CERT_SUBJECT'), undefined);
-      });
+        it(`does not stand for a certificate that is ${clientCertificate}`, async (t) => {
+          const [one, other] = [await listen(t, asking()), await listen(t, asking())];
+          const session = await begin(t, one.port, { maxVersion, ...shown(client) });
+          visit(t, other.port, { maxVersion, session });
+          const { socket, failure } = await other.next();
+          if (clientCertificate === 'required') {
+            assert.equal(failure?.reason, 'ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE');
+          } else {
+            assert.ok(socket !== undefined);
+            assert.equal(describeSession(socket).get('SSL_PEER_CERT_SUBJECT'), undefined);
+          }
+        });
+      }
 
       it('lets nobody in that has shown a bad certificate', async (t) => {
         const make2 = (): TlsServer => make({ clientCertificate: 'optional' }, askingFiles());
@@ -415,12 +429,19 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
         assert.equal((await resumes(t, one, other, { maxVersion, ...shown(client) })).resumed, false);
       });
 
+      it('does not stand for the protocol that a client must offer', async (t) => {
+        const [one, other] = [await listen(t, make()), await listen(t, make({ alpn: 'smtp' }))];
+        const session = await begin(t, one.port, { maxVersion });
+        visit(t, other.port, { maxVersion, session, ALPNProtocols: ['h2'] });
+        assert.equal((await other.next()).failure?.reason, 'ERR_SSL_NO_APPLICATION_PROTOCOL');
+        assert.ok(await goesOn(t, other.port, { maxVersion, session, ALPNProtocols: ['smtp'] }));
+      });
+
       it('is resumed by another program with the same keys', async (t) => {
-        const options = { ...OPTIONS, clientCertificate: 'required' } as const;
-        const port = await otherProgram(t, { files: askingFiles(), options, keys });
-        const scene = await listen(t, make(options, askingFiles()));
-        const session = await begin(t, port, { maxVersion, ...shown(client) });
-        assert.ok(await goesOn(t, scene.port, { maxVersion, ...shown(client), session }));
+        const port = await otherProgram(t, { files: filesOf(), options: OPTIONS, keys });
+        const scene = await listen(t, make());
+        const session = await begin(t, port, { maxVersion });
+        assert.ok(await goesOn(t, scene.port, { maxVersion, session }));
       });
     });
   }

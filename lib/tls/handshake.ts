@@ -48,7 +48,8 @@ export interface TlsServer {
   /**
    * Sets the keys that session tickets are sealed with from now on (RFC 5077, RFC 8446 section 4.6.1). What
    * was sealed with those before is worth nothing then, and costs its client a whole handshake. Servers with
-   * the same keys and options, in whatever process, resume the sessions of one another.
+   * the same keys, in whatever process, resume the sessions of one another, unless client certificates are
+   * asked for: then none is resumed.
    *
    * @param keys 48 octets.
    */
@@ -95,7 +96,7 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
       server = createServer({
         ...contextOptions(pairs, files.authorities),
         ...askingOptions(options),
-        sessionIdContext: sessionIdContext(name, files, options),
+        sessionIdContext: sessionIdContext(name, pairs),
         ...(ticketKeys === undefined ? {} : { ticketKeys }),
       });
       made.push(server);
@@ -152,15 +153,23 @@ function checkTicketKeys(keys: Buffer): void {
   }
 }
 
-/** What node:tls is to be told of that which is asked of clients. */
+/**
+ * What node:tls is to be told of that which is asked of clients.
+ *
+ * Where certificates are asked for, no session is resumed: OpenSSL takes the certificate out of the ticket
+ * then, unseen, though it may have expired or its authority be gone, and the chain, which it would take to
+ * verify it again, is not in there. Without tickets and without a cache, which Node leaves to its users,
+ * nothing is there to be resumed.
+ */
 function askingOptions({ clientCertificate, alpn }: HandshakeOptions): TlsOptions {
+  const asks = clientCertificate !== 'none';
   return {
     // There is a bound around all that is done here, not only around Node's part of it.
     handshakeTimeout: FOR_EVER,
     // Node would let a client of TLS 1.2 have three more handshakes for the price of one connection, and show
     // another certificate in them.
-    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
-    requestCert: clientCertificate !== 'none',
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION | (asks ? constants.SSL_OP_NO_TICKET : 0),
+    requestCert: asks,
     rejectUnauthorized: clientCertificate === 'required',
     ...(alpn === undefined
       ? {}
@@ -173,17 +182,13 @@ function askingOptions({ clientCertificate, alpn }: HandshakeOptions): TlsOption
 
 /**
  * What a session must have in common with a server to be resumed by it, beside the ticket keys. Node would
- * take the command line. A client that was not asked for its certificate, or was judged by other
- * authorities, must not get in by an old session.
+ * take the command line. Resuming takes no certificate, so a server without one must not do it: another one
+ * with the same keys may have one for the same name.
  *
  * @returns 32 characters, the most that OpenSSL takes.
  */
-function sessionIdContext(
-  name: string,
-  { authorities }: CredentialFiles,
-  { clientCertificate }: HandshakeOptions,
-): string {
-  const all = JSON.stringify([name, clientCertificate, authorities]);
+function sessionIdContext(name: string, pairs: readonly KeyPair[]): string {
+  const all = JSON.stringify([name, pairs.length > 0]);
   return createHash('sha256').update(all).digest('hex').slice(0, 32);
 }
 
