@@ -1,6 +1,7 @@
 /** Certificates that are renewed while the server is at work. */
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { copyFileSync, mkdtempSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -116,6 +117,8 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
         [() => copyFileSync(renewed.certFile, files.certFile), /KEYFILE \S+ is not the key of CERTFILE /],
         [() => writeFileSync(files.certFile, 'nonsense'), /CERTFILE \S+ holds no certificate/],
         [() => rmSync(files.certFile), /unable to read CERTFILE \S+: ENOENT/],
+        // Which nobody writes to.
+        [() => execFileSync('mkfifo', [files.certFile]), /unable to read CERTFILE \S+: not a regular file/],
       ] as const) {
         const before = complaints(server).length;
         spoil();
@@ -127,10 +130,11 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
         assert.equal(complaints(server).length, before + 1);
       }
       // A worker that is started now must not fail for want of files.
+      rmSync(files.certFile);
       install(renewed);
       server.signal('SIGHUP');
       await assertShown(t, server, NEW);
-      assert.equal(complaints(server).length, 3);
+      assert.equal(complaints(server).length, 4);
     });
   }
 

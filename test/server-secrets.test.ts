@@ -338,7 +338,7 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
 describe('a file that could not be read for want of descriptors', () => {
   it('is read later, though it looks the same, and only one warning is said', async (t) => {
     const scene = openScene(t);
-    const want = t.mock.method(fs, 'readFileSync', () => {
+    const want = t.mock.method(fs, 'openSync', () => {
       throw Object.assign(new Error('too many open files'), { code: 'EMFILE' });
     });
     syncBuiltinESMExports();

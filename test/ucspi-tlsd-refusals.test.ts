@@ -26,6 +26,12 @@ function file(name: string, content: string | Uint8Array): string {
   return path;
 }
 
+function fifo(): string {
+  const path = join(certificates.folder, 'fifo');
+  execFileSync('mkfifo', [path]);
+  return path;
+}
+
 function openssl(...args: string[]): Buffer {
   return execFileSync('openssl', args, { stdio: 'pipe' });
 }
@@ -75,8 +81,12 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
     {
       what: 'with a folder for a certificate',
       variables: () => ({ ...environment, CERTFILE: '/' }),
-      status: 111,
-      says: 'unable to read {CERTFILE}: EISDIR',
+      says: 'unable to read {CERTFILE}: not a regular file',
+    },
+    {
+      what: 'with a FIFO for a key, which nobody writes to',
+      variables: () => ({ ...environment, KEYFILE: fifo() }),
+      says: 'unable to read {KEYFILE}: not a regular file',
     },
     {
       what: 'with a certificate file that holds none',

@@ -1,8 +1,9 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { readRegularFile } from './file.ts';
 
 /**
  * What is offered below TLS 1.3, whose own suites are all good: forward secrecy and authenticated
@@ -68,7 +69,8 @@ export interface CredentialOptions {
 
 /**
  * Reads keys and certificates, as the variables of s6-tlsd-io name them: KEYFILE and CERTFILE,
- * KEYFILE:name and CERTFILE:name, CAFILE or CADIR. Files are in PEM or DER; CAFILE is in PEM.
+ * KEYFILE:name and CERTFILE:name, CAFILE or CADIR. Files are in PEM or DER; CAFILE is in PEM. They are regular
+ * files or links to such.
  *
  * Beside each pair there may be others with keys of other kinds, KEYFILE2 and CERTFILE2 to KEYFILE9 and
  * CERTFILE9, with `:name` or without: TLS takes the one that the client knows best.
@@ -251,19 +253,11 @@ function readAuthorities({ variable, path, files }: AuthorityFiles): string[] {
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
 
 function parse<T>(file: NamedFile, what: string, parser: (bytes: Buffer) => T): { bytes: Buffer; value: T } {
-  const bytes = readNamed(file);
+  const bytes = readRegularFile(file.variable, file.path);
   try {
     return { bytes, value: parser(bytes) };
   } catch (error) {
     throw refusal(`${file.variable} ${file.path} holds no ${what} that can be read: ${errorCode(error)}`);
-  }
-}
-
-function readNamed({ variable, path }: NamedFile): Buffer {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    throw new Failure(EXIT.systemCallFailed, `unable to read ${variable} ${path}: ${errorCode(error)}`);
   }
 }
 

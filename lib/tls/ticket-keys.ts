@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { EXIT, Failure } from '../program/failure.ts';
+import { readRegularFile } from './file.ts';
 
 /** How many octets the keys for session tickets have: a name, one for HMAC and one for AES, 16 each. */
 export const TICKET_KEYS_LENGTH = 48;
@@ -14,7 +14,7 @@ export const TICKET_KEYS_LENGTH = 48;
  * what is in it.
  */
 export function readTicketKeys(path: string): Buffer {
-  const bytes = readBytes(path);
+  const bytes = readRegularFile('ticket keys', path);
   if (bytes.length === TICKET_KEYS_LENGTH) return bytes;
   const lines = bytes
     .toString('latin1')
@@ -27,14 +27,6 @@ export function readTicketKeys(path: string): Buffer {
   const first = lines[0];
   if (first === undefined) throw refusal(path, 'empty');
   return Buffer.from(first, 'base64');
-}
-
-function readBytes(path: string): Buffer {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    throw new Failure(EXIT.systemCallFailed, `unable to read ticket keys ${path}: ${errorCode(error)}`);
-  }
 }
 
 function refusal(path: string, why: string): Failure {
