@@ -42,7 +42,10 @@ export interface TlsServer {
    * The session is watched from then on, see `closeOnReset` and `limitOverhead`.
    *
    * @param exceeded is called with the reason when the session is ended for what the client does in it.
-   * @throws HandshakeFailure that says why there is no TLS; the connection is closed then, after the alert.
+   * @throws HandshakeFailure that says why there is no TLS; the connection is closed then, after the alert where
+   * OpenSSL sends one. It sends none for a client certificate that is not good: Node has it accept every one,
+   * and judges it when the handshake is done. A client of TLS 1.2 sees the connection end in the handshake, one of
+   * TLS 1.3 behind it, without close_notify.
    */
   shakeHands(connection: Duplex, exceeded: (why: string) => void): Promise<TLSSocket>;
   /**
