@@ -288,21 +288,6 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
     assertShows(scene.told[0], second);
   });
 
-  it('makes a new ticket key in time, and leaves the rest', async (t) => {
-    const { secrets, told } = openScene(t, { rotation: 1 });
-    const old = secrets.current();
-    await until('the watcher is told', () => told.length > 1);
-    const [one, other] = told;
-    assert.ok(one !== undefined && other !== undefined);
-    assert.equal(new Set([old, one, other].map(({ ticketKey }) => ticketKey)).size, 3);
-    assert.equal(Buffer.from(one.ticketKey, 'base64').length, 48);
-    assert.deepEqual(one.files, old.files);
-    // A new certificate does not bring the old key back.
-    const last = secrets.current().ticketKey;
-    secrets.reload();
-    assert.equal(secrets.current().ticketKey, last);
-  });
-
   it('has the ticket key out of a file, and none of its own in time', async (t) => {
     const file = join(mkdtempSync(join(certificates.folder, 'keys-')), 'keys');
     const [one, other] = [randomBytes(48), randomBytes(48)];
@@ -332,6 +317,47 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
       timeout: 10_000,
     });
     assert.deepEqual(await once(child, 'exit'), [0, null]);
+  });
+});
+
+describe('a random ticket key', () => {
+  const HOUR = 3_600_000;
+
+  it('is replaced an hour after it was made, and not before, and the rest is left', async (t) => {
+    let time = 5 * HOUR;
+    t.mock.method(performance, 'now', () => time);
+    const { secrets, told, ...paths } = openScene(t);
+    const old = secrets.current();
+    /** Has the files change, and be seen: they are looked at then, and so is the age of the key. */
+    const renew = async (pair: Pair): Promise<string | undefined> => {
+      const before = told.length;
+      put(pair, paths);
+      await until('the watcher is told of the files', () => told.length > before);
+      assert.equal(told.length, before + 1);
+      assertShows(told[before], pair);
+      return told[before]?.ticketKey;
+    };
+    const replaced = async (): Promise<SecretsSnapshot | undefined> => {
+      const before = told.length;
+      await until('the watcher is told of the key', () => told.length > before);
+      return told[before];
+    };
+
+    time += HOUR - 1;
+    assert.equal(await renew(second), old.ticketKey);
+    time += 1;
+    const next = await replaced();
+    assertShows(next, second);
+    assert.equal(Buffer.from(next?.ticketKey ?? '', 'base64').length, 48);
+    // Its hour begins when it is made.
+    assert.equal(await renew(first), next?.ticketKey);
+    time += HOUR - 1;
+    assert.equal(await renew(second), next?.ticketKey);
+    time += 1;
+    const last = await replaced();
+    assert.equal(new Set([old, next, last].map((snapshot) => snapshot?.ticketKey)).size, 3);
+    // A new certificate does not bring an old key back.
+    assert.equal(await renew(first), last?.ticketKey);
   });
 });
 
