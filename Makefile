@@ -20,7 +20,7 @@ TOOLS   = node_modules/.package-lock.json
 ESBUILD = node_modules/.bin/esbuild
 TSX     = node --import tsx
 
-.PHONY: all build run test check format fuzz fuzz-server endurance bench bench-start install uninstall clean
+.PHONY: all build run test check format fuzz fuzz-server endurance bench bench-start bench-hello install uninstall clean
 
 all: build
 
@@ -72,6 +72,10 @@ bench: build
 # How much CPU time a start takes, beside an empty file. BENCH="--pairs N".
 bench-start: build
 	$(TSX) test/bench/start.ts $(BENCH)
+
+# What a client that does no arithmetic can make the server compute. BENCH="--count N".
+bench-hello: build
+	$(TSX) test/bench/hello.ts $(BENCH)
 
 check: $(TOOLS)
 	node_modules/.bin/tsc

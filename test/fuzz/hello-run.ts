@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
-import { connect as connectTls } from 'node:tls';
+import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { createRandom, type Random } from './random.ts';
 import { mutate } from './speech.ts';
 
@@ -11,12 +11,14 @@ const PATIENCE = 20_000;
  * Records what a client of Node's begins a handshake with.
  *
  * @param name the server that it asks for.
+ * @param more what it offers beside that, or in place of it.
  */
-export async function recordHello(name: string): Promise<Buffer> {
+export async function recordHello(name: string, more: ConnectionOptions = {}): Promise<Buffer> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;
-  const client = connectTls({ port, host: '127.0.0.1', servername: name, ALPNProtocols: ['smtp'] });
+  const options = { servername: name, ALPNProtocols: ['smtp'], ...more };
+  const client = connectTls({ port, host: '127.0.0.1', ...options });
   client.on('error', () => {});
   const [socket]: Socket[] = await once(server, 'connection');
   const [hello]: Buffer[] = await once(socket ?? client, 'data');

@@ -14,8 +14,8 @@ export interface CertificateMaker {
   readonly folder: string;
   /** A self-signed certificate for a name; P-256 unless `key` says otherwise, as `openssl req -newkey` takes it. */
   selfSigned(name: string, key?: readonly string[]): Pair;
-  /** A certificate for a name that another one, self-signed, has signed. */
-  signedBy(authority: Pair, name: string): Pair;
+  /** A certificate for a name that another one has signed; with a key as above. */
+  signedBy(authority: Pair, name: string, key?: readonly string[]): Pair;
   /** Removes the folder. */
   remove(): void;
 }
@@ -39,8 +39,8 @@ export function makeCertificates(): CertificateMaker {
   return {
     folder,
     selfSigned: (name, key = P256) => pair(name, key, []),
-    signedBy: (authority, name) =>
-      pair(name, P256, [
+    signedBy: (authority, name, key = P256) =>
+      pair(name, key, [
         ...['-CA', authority.certFile, '-CAkey', authority.keyFile],
         ...['-addext', 'basicConstraints=critical,CA:FALSE'],
       ]),
