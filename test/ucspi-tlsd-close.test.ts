@@ -74,6 +74,28 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       });
     }
 
+    for (const how of ['before the handshake', 'after it'] as const) {
+      it(`leaves what the client sends when it half-closes what it reads from, ${how}`, async (t) => {
+        const { client, tlsd, puppet } = await openScene(t, scene());
+        if (how === 'before the handshake') await puppet.halfClose('read');
+        await puppet.write('control', 'y');
+        const tls = await startTls(client);
+        if (how === 'after it') await puppet.halfClose('read');
+        for (const text of ['NOOP', 'QUIT']) {
+          tls.write(text);
+          assert.equal((await puppet.read('read')).toString(), text);
+        }
+        const heard = hear(tls);
+        await puppet.write('write', '221 bye');
+        await puppet.halfClose('write');
+        assert.equal(await heard.all, '221 bye');
+        tls.end('and more');
+        assert.equal((await puppet.readAll('read')).toString(), 'and more');
+        puppet.exit(0);
+        assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+      });
+    }
+
     it('comes with its last words when it exits, with close_notify behind them', async (t) => {
       const { client, tlsd, puppet } = await openScene(t, scene());
       await puppet.write('control', 'y');

@@ -82,6 +82,47 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     await tlsd.says(/^ucspi-tlsd: warning: unable to start TLS with 127\.0\.0\.1: ERR_SSL_\w+\n$/);
   });
 
+  for (const command of ['Y', 'y']) {
+    it(`answers a program that half-closes the control socket behind ${command}`, async (t) => {
+      const { client, tlsd, puppet } = await openScene(t, scene);
+      await puppet.write('control', command);
+      await puppet.halfClose('control');
+      const tls = await startTls(client);
+      const answer = (await puppet.readAll('control')).toString('latin1');
+      assert.match(answer, command === 'Y' ? /^SSL_PROTOCOL=TLSv1\.3\0.*\0\0$/s : /^$/);
+      await puppet.write('write', 'hello, client');
+      assert.equal(await hear(tls).octets(13), 'hello, client');
+      tls.write('hello, program');
+      assert.equal((await puppet.read('read')).toString(), 'hello, program');
+      puppet.exit(0);
+      assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+      assert.equal(tlsd.stderr(), '');
+    });
+  }
+
+  it('takes a half-close before a command as "no TLS"', async (t) => {
+    const { client, puppet } = await openScene(t, scene);
+    await puppet.halfClose('control');
+    assert.equal((await puppet.readAll('control')).length, 0);
+    await puppet.write('stdout', 'hello');
+    assert.equal(await hear(client).octets(5), 'hello');
+  });
+
+  it('closes the control socket behind the answer, whatever the program does with its end', async (t) => {
+    const { client, puppet } = await openScene(t, scene);
+    await puppet.write('control', 'Y');
+    await startTls(client);
+    await puppet.readAll('control');
+    let failure = '';
+    await until('ucspi-tlsd closes it', () => {
+      void puppet.write('control', 'more').catch((error: Error) => {
+        failure = error.message;
+      });
+      return failure !== '';
+    });
+    assert.match(failure, /EPIPE/);
+  });
+
   it('names three descriptors that are neither the standard ones nor each other', async (t) => {
     const { puppet } = await openScene(t, scene);
     const { SSLCTLFD, SSLREADFD, SSLWRITEFD } = puppet.environment;

@@ -147,7 +147,7 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
     return;
   }
   if (command === START_TLS_AND_DESCRIBE) control.write(formatAnswer(client.variables));
-  control.end();
+  control.destroySoon();
   await relay({
     client,
     child,
@@ -159,7 +159,11 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
   });
 }
 
-/** The first octet that the program says on the control socket; undefined when it closes it instead. */
+/**
+ * The first octet that the program sends on the control socket; undefined when it closes or half-closes it
+ * before that. What follows the first octet is discarded, and a half-close behind it means nothing: the C
+ * smtpd-starttls-proxy-io does that before it reads the answer.
+ */
 function readCommand(control: Socket): Promise<string | undefined> {
   return new Promise((resolve) => {
     control.once('data', (bytes: Buffer) => resolve(bytes.toString('latin1', 0, 1)));

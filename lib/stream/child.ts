@@ -27,7 +27,7 @@ export interface ChildEnd {
 
 /** A program with further descriptors, by number from 3 on, that lead to us. */
 export interface ChildWithDescriptors extends Pick<Child, 'ended' | 'kill'> {
-  /** Our ends, each both ways; empty when the program could not be started. */
+  /** Our ends, each both ways, and half-closed only by us; empty when the program could not be started. */
   readonly descriptors: readonly Socket[];
 }
 
@@ -51,8 +51,11 @@ export function startChildWithDescriptors(
     return { descriptors: [], ended: Promise.resolve(startFailure(file, error)), kill: () => {} };
   }
   const started = child.pid !== undefined;
+  const ends = started ? child.stdio.slice(3).filter((end): end is Socket => end instanceof Socket) : [];
+  // Otherwise Node ends our side when the program half-closes its own. It has to be set before 'end'.
+  for (const end of ends) end.allowHalfOpen = true;
   return {
-    descriptors: started ? child.stdio.slice(3).filter((end): end is Socket => end instanceof Socket) : [],
+    descriptors: ends,
     ended: endOf(child, file),
     kill: (signal) => {
       child.kill(signal);

@@ -25,6 +25,8 @@ export interface Puppet {
   readAll(from: Descriptor): Promise<Buffer>;
   write(to: Descriptor, bytes: string | Uint8Array): Promise<void>;
   close(what: Descriptor): Promise<void>;
+  /** Writes no more: shutdown(2) with SHUT_WR, and the descriptor stays open. */
+  halfClose(what: Descriptor): Promise<void>;
   /** Reads until the end and tells what it was. */
   hash(from: Descriptor): Promise<Digest>;
   /** Writes a piece so many times, each time with a number and a colon in front, as `poured` does. */
@@ -172,6 +174,9 @@ function createPuppet(
     },
     close: async (what) => {
       await order('close', { fd: numbers[what] });
+    },
+    halfClose: async (what) => {
+      await order('half-close', { fd: numbers[what] });
     },
     hash: async (from) => (await order('hash', { fd: numbers[from] })) as Digest,
     pour: async (to, piece, count) => {

@@ -5,6 +5,7 @@
  * are read and written by plain system calls on the thread pool, so that nothing about them is changed.
  */
 
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { close, read, write } from 'node:fs';
 import { connect } from 'node:net';
@@ -49,6 +50,12 @@ async function carryOut({ verb, fd, data, size }: Order): Promise<unknown> {
       return writeAll(fd, Buffer.from(data, 'base64'));
     case 'close':
       return closeDescriptor(fd);
+    case 'half-close':
+      // Node has no shutdown(2) for a number, and a net.Socket would make the descriptor non-blocking.
+      execFileSync('perl', ['-e', 'open(S, "<&=", 3) && shutdown(S, 1) || die "$!\\n"'], {
+        stdio: ['ignore', 'ignore', 'inherit', fd],
+      });
+      return undefined;
     case 'hash':
       return hash(fd);
     case 'pour':

@@ -42,6 +42,7 @@ async function serveTls(traits: Traits, program: Program, released: Promise<void
   }
   const first = traits.isEager === true ? await firstWords(client) : Buffer.alloc(0);
   if (command === 'Y' && !answer(traits, program, client, first)) return;
+  if (command !== 'Y' && traits.closesControl) program.control.end();
   await relay(program, client);
   if (traits.terminates) program.process.kill('SIGTERM');
 }

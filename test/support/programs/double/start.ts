@@ -37,6 +37,8 @@ export function startProgram({ numbers, environment }: Traits): Program {
   const control = child.stdio[numbers.control];
   if (!(control instanceof Socket)) throw new Error('there is no control socket');
   control.on('error', () => {});
+  // A program may half-close it behind its command.
+  control.allowHalfOpen = true;
   if (toProgram === undefined || fromProgram === undefined) {
     return { process: child, control, said: control, hears: control };
   }
