@@ -5,7 +5,6 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { Failure } from '../lib/program/failure.ts';
 import {
   addressGroup,
   addressOctets,
@@ -15,7 +14,8 @@ import {
   parseNetworks,
   parsePort,
   plainAddress,
-} from '../lib/server/address.ts';
+} from '../lib/net/address.ts';
+import { Failure } from '../lib/program/failure.ts';
 import { createRandom } from './fuzz/random.ts';
 
 /** Wrong usage, status 100, with a message that shows what came. */

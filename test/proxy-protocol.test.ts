@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Endpoint } from '../lib/server/address.ts';
-import type { Endpoints } from '../lib/server/endpoints.ts';
+import type { Endpoint } from '../lib/net/address.ts';
+import type { Endpoints } from '../lib/net/endpoints.ts';
 import {
   PROXY_V1_LIMIT,
   PROXY_V2_LIMIT,

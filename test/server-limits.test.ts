@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
-import { addressGroup } from '../lib/server/address.ts';
+import { addressGroup } from '../lib/net/address.ts';
 import {
   type Admission,
   createGate,

@@ -1,9 +1,9 @@
 import type { Socket } from 'node:net';
+import { addressGroup, type Networks } from '../net/address.ts';
+import type { Endpoints } from '../net/endpoints.ts';
 import { errorCode } from '../program/failure.ts';
 import { after } from '../stream/time.ts';
-import { addressGroup, type Networks } from './address.ts';
 import { watchDeparture } from './departure.ts';
-import type { Endpoints } from './endpoints.ts';
 import type { Visit } from './gate.ts';
 import type { Refusal } from './metrics/families.ts';
 import { readProxyHeader } from './proxy-protocol/header.ts';

@@ -1,4 +1,6 @@
 import type { Socket } from 'node:net';
+import { addressGroup, type Endpoint, type Networks } from '../net/address.ts';
+import { type Endpoints, endpointsOf } from '../net/endpoints.ts';
 import { deferred } from '../program/deferred.ts';
 import { errorCode } from '../program/failure.ts';
 import { type Session, type SessionOptions, startSession, type TlsOffer } from '../session/session.ts';
@@ -9,9 +11,7 @@ import { type ByteStream, type Sink, sinkOfStream, sourceOfStream } from '../str
 import { hangUp } from '../stream/relay.ts';
 import { HandshakeFailure, type TlsServer } from '../tls/handshake.ts';
 import { describeTls } from '../ucspi/control.ts';
-import { addressGroup, type Endpoint, type Networks } from './address.ts';
 import { enter } from './admission.ts';
-import { type Endpoints, endpointsOf } from './endpoints.ts';
 import type { Gate } from './gate.ts';
 import type { Log } from './log.ts';
 import type { Refusal } from './metrics/families.ts';

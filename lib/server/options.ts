@@ -1,10 +1,10 @@
 /** The command lines of the server and of the proxy for one connection, which have most options in common. */
 
 import { availableParallelism } from 'node:os';
+import { listenHost, parseHostPort, parseNetworks, parsePort } from '../net/address.ts';
 import { listOption, numberOption, type OptionValues, usage } from '../program/options.ts';
 import { type Identity, readIdentity } from '../program/privileges.ts';
 import type { HandshakeOptions } from '../tls/handshake.ts';
-import { listenHost, parseHostPort, parseNetworks, parsePort } from './address.ts';
 import type { House } from './connection.ts';
 import type { ListenPoint } from './listeners.ts';
 import type { ProxyOptions } from './proxy.ts';

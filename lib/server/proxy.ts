@@ -1,5 +1,7 @@
 import { isIP, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { Endpoint } from '../net/address.ts';
+import { type Endpoints, endpointsOf, withoutUcspiTcp } from '../net/endpoints.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
 import { type Identity, privilegesOf } from '../program/privileges.ts';
@@ -13,9 +15,7 @@ import { createTlsServer, type HandshakeOptions, type TlsServer } from '../tls/h
 import { readTicketKeys } from '../tls/ticket-keys.ts';
 import { describeTls } from '../ucspi/control.ts';
 import { remoteAddress } from '../ucspi/environment.ts';
-import type { Endpoint } from './address.ts';
 import type { House } from './connection.ts';
-import { type Endpoints, endpointsOf, withoutUcspiTcp } from './endpoints.ts';
 import { readProxyHeader } from './proxy-protocol/header.ts';
 import { environmentForSmtpd, type Smtpd, smtpdFor } from './smtpd.ts';
 import { type HandshakeListener, offerTls, startTls } from './tls-offer.ts';

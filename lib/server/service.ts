@@ -1,10 +1,10 @@
 import type { Socket } from 'node:net';
+import { withoutUcspiTcp } from '../net/endpoints.ts';
 import { errorCode } from '../program/failure.ts';
 import { after } from '../stream/time.ts';
 import type { HandshakeOptions } from '../tls/handshake.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
 import { type Connection, type House, serveConnection } from './connection.ts';
-import { withoutUcspiTcp } from './endpoints.ts';
 import { createGate, type Gate } from './gate.ts';
 import { type Listener, type ListenPoint, openListener } from './listeners.ts';
 import type { Log } from './log.ts';

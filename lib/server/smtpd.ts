@@ -1,9 +1,9 @@
+import { type Endpoints, ucspiTcp } from '../net/endpoints.ts';
 import { type StartSmtpd, smtpdProgram } from '../session/smtpd.ts';
 import { withoutTlsVariables } from '../tls/credentials.ts';
 import { withoutTlsSession } from '../ucspi/control.ts';
 import { withoutUcspiTls } from '../ucspi/environment.ts';
 import { type Backend, smtpdOverTcp } from './backend.ts';
-import { type Endpoints, ucspiTcp } from './endpoints.ts';
 import { withoutListeners } from './listeners.ts';
 
 /** The smtpd: a program, looked for along PATH, and its arguments; or a server on the network. */
