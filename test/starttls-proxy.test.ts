@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { Duplex } from 'node:stream';
 import { after, describe, it, type TestContext } from 'node:test';
 import { makeCertificates } from './support/certificate.ts';
-import { type Chain, serve, watch } from './support/chain.ts';
+import { type Chain, NO_UCSPI_TCP, serve, watch } from './support/chain.ts';
 import { unreadOctets } from './support/kernel.ts';
 import { childrenOf, statusOf, targetOf, until } from './support/processes.ts';
 import { fixture, ours } from './support/programs.ts';
@@ -23,14 +23,6 @@ const certificates = makeCertificates();
 const pair = certificates.selfSigned('localhost');
 const folder = mkdtempSync(join(tmpdir(), 'starttls-proxy-'));
 const KEYS: NodeJS.ProcessEnv = { CERTFILE: pair.certFile, KEYFILE: pair.keyFile };
-/** What tcpserver would set, and inetd does not. */
-const UNSET: NodeJS.ProcessEnv = {
-  PROTO: undefined,
-  TCPREMOTEIP: undefined,
-  TCPREMOTEPORT: undefined,
-  TCPLOCALIP: undefined,
-  TCPLOCALPORT: undefined,
-};
 const NOBODY = 65534;
 /** A shell as smtpd: it opens nothing for itself. */
 const PLAIN_SMTPD = ['sh', '-c', 'printf "220 sh\\r\\n"; while read line; do printf "250 ok\\r\\n"; done'];
@@ -114,7 +106,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
   });
 
   it('tells smtpd of the connection where nobody has, as under inetd', async (t) => {
-    const chain = await listen(t, { options: ['-l', 'here.example'], environment: UNSET });
+    const chain = await listen(t, { options: ['-l', 'here.example'], environment: NO_UCSPI_TCP });
     const client = await connectTo(t, chain);
     await client.reply();
     const environment = await environmentOf(client);
@@ -334,7 +326,10 @@ describe('smtpd-starttls-proxy --proxy-protocol', { concurrency: 3, timeout: 60_
 
   for (const level of ['-k0', '-k1']) {
     it(`does TLS with a ClientHello that comes right behind the header, with ${level}`, async (t) => {
-      const chain = await listen(t, { options: [...options, '--implicit-tls', level], environment: UNSET });
+      const chain = await listen(t, {
+        options: [...options, '--implicit-tls', level],
+        environment: NO_UCSPI_TCP,
+      });
       const socket = connectTcp(chain.port, '127.0.0.1');
       t.after(() => socket.destroy());
       let isFirst = true;

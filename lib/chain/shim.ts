@@ -1,3 +1,4 @@
+import { withUcspiTcp } from '../net/endpoints.ts';
 import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import type { SessionOptions } from '../session/session.ts';
@@ -28,8 +29,9 @@ export interface ShimOptions
  * @throws Failure (100) when there is no UCSPI-TLS server above, (111) when descriptors 0 and 1 lead to no
  * client.
  */
-export async function runShim(options: ShimOptions, environment: NodeJS.ProcessEnv): Promise<number> {
-  const descriptors = readUcspiTls(environment);
+export async function runShim(options: ShimOptions, given: NodeJS.ProcessEnv): Promise<number> {
+  const descriptors = readUcspiTls(given);
+  const environment = withUcspiTcp(given);
   const report = createReporter(options.program, options.verbosity);
   const client = openStandard();
   const session = startSession({

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { withUcspiTcp } from '../net/endpoints.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
 import { readPrivileges } from '../program/privileges.ts';
@@ -58,7 +59,8 @@ const PATIENCE = 60_000;
  * @returns the exit status: the program's.
  * @throws Failure (100, 111) when keys, certificates or privileges are not in order.
  */
-export async function runTlsd(options: TlsdOptions, environment: NodeJS.ProcessEnv): Promise<number> {
+export async function runTlsd(options: TlsdOptions, given: NodeJS.ProcessEnv): Promise<number> {
+  const environment = withUcspiTcp(given);
   const report = createReporter(options.program, options.verbosity);
   const credentials = readCredentials(environment, {
     sniLevel: options.sniLevel,

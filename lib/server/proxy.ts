@@ -1,7 +1,6 @@
-import { isIP, Socket } from 'node:net';
+import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { Endpoint } from '../net/address.ts';
-import { type Endpoints, endpointsOf, withoutUcspiTcp } from '../net/endpoints.ts';
+import { type Endpoints, endpointsIn, endpointsOf, withoutUcspiTcp } from '../net/endpoints.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
 import { type Identity, privilegesOf } from '../program/privileges.ts';
@@ -99,7 +98,8 @@ async function findEnds(
   environment: NodeJS.ProcessEnv,
   hurry: Promise<void>,
 ): Promise<Endpoints | undefined> {
-  const ends = endsIn(environment) ?? (connection instanceof Socket ? endpointsOf(connection) : undefined);
+  const ends =
+    endpointsIn(environment, 'TCP') ?? (connection instanceof Socket ? endpointsOf(connection) : undefined);
   if (terms.proxies === undefined) return ends;
   const ip = ends?.remote.ip ?? 'an unknown address';
   if (!terms.proxies.contains(ip))
@@ -109,18 +109,6 @@ async function findEnds(
   } catch (error) {
     throw new Error(`unable to read the PROXY header of ${ip}: ${errorCode(error)}`);
   }
-}
-
-/** What tcpserver or the like has found out; undefined when that is not all, or makes no sense. */
-function endsIn(environment: NodeJS.ProcessEnv): Endpoints | undefined {
-  const remote = endpoint(environment.TCPREMOTEIP, environment.TCPREMOTEPORT);
-  const local = endpoint(environment.TCPLOCALIP, environment.TCPLOCALPORT);
-  return remote === undefined || local === undefined ? undefined : { remote, local };
-}
-
-function endpoint(ip = '', port = ''): Endpoint | undefined {
-  if (isIP(ip) === 0 || !/^\d{1,5}$/.test(port) || Number(port) > 65535) return undefined;
-  return { ip, port: Number(port) };
 }
 
 /** The environment of smtpd. What else was found out of a client stays, unless it is of another one. */

@@ -25,8 +25,15 @@ export interface Chain {
 /**
  * Listens on 127.0.0.1 and starts a command for each connection, with the connection on descriptors 0 and 1
  * and the UCSPI variables of tcpserver.
+ *
+ * @param environment changes to the environment; `NO_UCSPI_TCP` for what inetd sets.
+ * @param host where to listen instead.
  */
-export async function serve(command: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Chain> {
+export async function serve(
+  command: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
+  host = '127.0.0.1',
+): Promise<Chain> {
   const all: Served[] = [];
   const waiting: (() => void)[] = [];
   const server: Server = createServer({ pauseOnConnect: true }, (socket) => {
@@ -35,7 +42,7 @@ export async function serve(command: readonly string[], environment: NodeJS.Proc
     socket.destroy();
     for (const wake of waiting.splice(0)) wake();
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve) => server.listen(0, host, resolve));
   const { port } = server.address() as AddressInfo;
   return {
     port,
@@ -53,6 +60,15 @@ export async function serve(command: readonly string[], environment: NodeJS.Proc
     },
   };
 }
+
+/** No variables of tcpserver: inetd sets none. */
+export const NO_UCSPI_TCP: NodeJS.ProcessEnv = {
+  PROTO: undefined,
+  TCPREMOTEIP: undefined,
+  TCPREMOTEPORT: undefined,
+  TCPLOCALIP: undefined,
+  TCPLOCALPORT: undefined,
+};
 
 function ucspiTcp(socket: Socket): NodeJS.ProcessEnv {
   return {

@@ -6,9 +6,17 @@ void runDouble({
   // Another order than that of the others: nobody may count on one.
   numbers: { control: 5, read: 3, write: 4 },
   environment: {
+    PROTO: 'SSL',
+    SSLLOCALHOST: 'mail.example.org',
     SSLLOCALIP: process.env.TCPLOCALIP,
+    SSLLOCALPORT: process.env.TCPLOCALPORT,
+    SSLREMOTEHOST: 'client.example.org',
     SSLREMOTEIP: process.env.TCPREMOTEIP,
+    SSLREMOTEPORT: process.env.TCPREMOTEPORT,
+    TCPLOCALIP: undefined,
+    TCPLOCALPORT: undefined,
     TCPREMOTEIP: undefined,
+    TCPREMOTEPORT: undefined,
   },
   describe: (socket) => {
     const subject = socket.getPeerX509Certificate()?.subject.split('\n').join(',');
