@@ -1,5 +1,6 @@
 import { numberOption, usage } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
+import { checkSmtpdCommand } from '../lib/session/smtpd-command.ts';
 
 const NAME = 'smtpd-starttls-proxy-io';
 
@@ -31,7 +32,7 @@ UCSPI-TLS server: s6-ucspitlsd, sslserver -n, ucspi-tlsd.
   run: async (values, command) => {
     const seconds = { least: 1, most: 2_000_000 };
     const relayTimeout = numberOption(values, 'relay-timeout', { ...seconds, standard: 0 });
-    if (command.length === 0) throw usage('no smtpd named');
+    checkSmtpdCommand(command, NAME);
     if (values['require-tls'] === true && values['plaintext-auth'] === true) {
       throw usage('--require-tls and --plaintext-auth contradict each other');
     }

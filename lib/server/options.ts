@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { listenHost, parseHostPort, parseNetworks, parsePort } from '../net/address.ts';
 import { listOption, numberOption, type OptionValues, usage } from '../program/options.ts';
 import { type Identity, readIdentity } from '../program/privileges.ts';
+import { checkSmtpdCommand } from '../session/smtpd-command.ts';
 import type { HandshakeOptions } from '../tls/handshake.ts';
 import type { House } from './connection.ts';
 import type { ListenPoint } from './listeners.ts';
@@ -71,7 +72,7 @@ function readCommon(
   return {
     program,
     verbosity: readVerbosity(values),
-    smtpd: readSmtpd(values, command),
+    smtpd: readSmtpd(program, values, command),
     localHost: stringOption(values, 'local-name'),
     terms: readTerms(values),
     handshake: {
@@ -107,7 +108,7 @@ function listenPoint({ host, port }: { host: string; port: number }): ListenPoin
   return { host: listenHost(host), port };
 }
 
-function readSmtpd(values: OptionValues, command: readonly string[]): Smtpd {
+function readSmtpd(program: string, values: OptionValues, command: readonly string[]): Smtpd {
   const to = readAddress(values, 'to');
   const sendProxy = stringOption(values, 'send-proxy');
   if (sendProxy !== undefined && sendProxy !== 'v1' && sendProxy !== 'v2') {
@@ -115,7 +116,7 @@ function readSmtpd(values: OptionValues, command: readonly string[]): Smtpd {
   }
   if (to === undefined) {
     if (sendProxy !== undefined) throw usage('--send-proxy is for --to');
-    if (command[0] === undefined || command[0] === '') throw usage('no smtpd named');
+    checkSmtpdCommand(command, program);
     return command;
   }
   if (command.length > 0) throw usage(`--to takes the place of an smtpd, but there is ${command[0]}`);

@@ -1,0 +1,21 @@
+import { usage } from '../program/options.ts';
+
+/** Programs that treat a client as a local user, unless it is on a socket or named by -oMa. */
+const TRUSTS_PIPES = /^(?:.*\/)?(?:exim4?|sendmail)$/s;
+
+/**
+ * Checks the smtpd of a command line.
+ *
+ * @param command the program, looked for along PATH, and its arguments.
+ * @param page the man page with the section "What smtpd must know".
+ * @throws Failure (100) when it is missing, or would be an open relay: exim and its like on pipes.
+ */
+export function checkSmtpdCommand([file = '', ...args]: readonly string[], page: string): void {
+  if (file === '') throw usage('no smtpd named');
+  if (TRUSTS_PIPES.test(file) && args.includes('-bs') && !args.includes('-oMa')) {
+    throw usage(
+      `${file} -bs without -oMa treats every client as a local user, an open relay; ` +
+        `see "What smtpd must know" in ${page}(8)`,
+    );
+  }
+}
