@@ -36,9 +36,8 @@ Reads CERTFILE and KEYFILE.
   -g, --gid GID           and its group
   -U, --user-from-environment
                           both from UID, GID and GIDLIST
-  -q, --quiet             fatal errors only
-  -v, --verbose           TLS sessions too
-      --verbosity LEVEL   0 fatal errors, 1 warnings too (the default), 2 TLS sessions too
+  -q, --quiet             fatal errors only, the same as -v 0
+  -v, --verbosity LEVEL   0 fatal errors, 1 warnings too (the default), 2 TLS sessions too
       --version           print the version
       --help              print this
 `,
@@ -63,8 +62,7 @@ Reads CERTFILE and KEYFILE.
     gid: { type: 'string', short: 'g' },
     'user-from-environment': { type: 'boolean', short: 'U' },
     quiet: { type: 'boolean', short: 'q' },
-    verbose: { type: 'boolean', short: 'v', multiple: true },
-    verbosity: { type: 'string' },
+    verbosity: { type: 'string', short: 'v' },
   },
   run: async (values, words) => {
     // Here, so that --help and wrong usage do not wait for what only a session needs.

@@ -51,9 +51,8 @@ port the listening socket is descriptor 0, or comes from systemd.
   -U, --user-from-environment
                           both from UID, GID and GIDLIST
   messages
-  -q, --quiet             fatal errors only
-  -v, --verbose           a line a session too; twice for all that happens
-      --verbosity LEVEL   0 fatal errors, 1 warnings too (the default), 2 sessions too, 3 all
+  -q, --quiet             fatal errors only, the same as -v 0
+  -v, --verbosity LEVEL   0 fatal errors, 1 warnings too (the default), 2 sessions too, 3 all
       --metrics HOST:PORT tell what was counted, by HTTP, for Prometheus
       --version           print the version
       --help              print this
@@ -90,8 +89,7 @@ itself when they change. SIGUSR1 has it say what it has counted.
     gid: { type: 'string', short: 'g' },
     'user-from-environment': { type: 'boolean', short: 'U' },
     quiet: { type: 'boolean', short: 'q' },
-    verbose: { type: 'boolean', short: 'v', multiple: true },
-    verbosity: { type: 'string' },
+    verbosity: { type: 'string', short: 'v' },
     metrics: { type: 'string' },
   },
   run: async (values, words) => {

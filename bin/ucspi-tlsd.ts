@@ -22,7 +22,8 @@ asks, by the rules of UCSPI-TLS. Reads CERTFILE and KEYFILE.
                 how long the handshake may take (30000); 0 for ever
   -Z            prog keeps the variables that are for TLS
   -z            it does not (the default)
-  -v LEVEL      0 fatal errors, 1 warnings too (the default), 2 TLS sessions too
+  -v, --verbosity LEVEL
+                0 fatal errors, 1 warnings too (the default), 2 TLS sessions too
       --alpn PROTOCOL
                 refuse clients that offer protocols by ALPN, but not this one
       --version print the version
@@ -39,7 +40,7 @@ asks, by the rules of UCSPI-TLS. Reads CERTFILE and KEYFILE.
     z: { type: 'boolean', short: 'z' },
     k: { type: 'string', short: 'k' },
     K: { type: 'string', short: 'K' },
-    v: { type: 'string', short: 'v' },
+    verbosity: { type: 'string', short: 'v' },
     alpn: { type: 'string' },
   },
   run: async (values, command) => {
@@ -60,7 +61,7 @@ asks, by the rules of UCSPI-TLS. Reads CERTFILE and KEYFILE.
         keepsVariables: values.Z !== undefined,
         sniLevel: numberOption(values, 'k', { least: 0, most: 2, standard: 0 }),
         timeout: numberOption(values, 'K', { least: 0, most: 2 ** 31 - 1, standard: 30_000 }),
-        verbosity: numberOption(values, 'v', { least: 0, most: 9, standard: 1 }),
+        verbosity: numberOption(values, 'verbosity', { least: 0, most: 9, standard: 1 }),
         alpn: typeof values.alpn === 'string' ? values.alpn : undefined,
       },
       process.env,

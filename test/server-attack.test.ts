@@ -132,7 +132,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
     });
 
     it('does not keep it from ending when it is told again, whatever the time of grace', async (t) => {
-      const { server } = await startWithOneStopped(t, ['--grace', '3600', '-v']);
+      const { server } = await startWithOneStopped(t, ['--grace', '3600', '-v2']);
       server.signal('SIGTERM');
       await server.says(/event=stopping/);
       server.signal('SIGTERM');
@@ -188,7 +188,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       const flood = `trap "" TERM; printf "220 ready\\r\\n"
       for i in 1 2; do read -r line; printf "250 yes\\r\\n"; done
       while :; do echo 250-more; done`;
-      const server = await start(t, ['--grace', '0', '-v'], ['sh', '-c', flood]);
+      const server = await start(t, ['--grace', '0', '-v2'], ['sh', '-c', flood]);
       const clear = await enter(t, server.port);
       const inTls = await enter(t, server.port);
       await inTls.startTls();

@@ -290,7 +290,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
         socket.end();
       });
     });
-    const server = await startFront(t, port, ['-t', '1', '-v']);
+    const server = await startFront(t, port, ['-t', '1', '-v2']);
     const client = await connectTo(t, server);
     assert.match(await client.reply(), /^421 4\.4\.2 /);
     assert.equal(await client.rest(), '');
@@ -347,7 +347,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
         });
         socket.on('end', () => socket.end(`250 heard ${heard.length}\r\n`));
       });
-      const server = await startFront(t, port, ['-v']);
+      const server = await startFront(t, port, ['-v2']);
       const client = await connectTo(t, server);
       await client.reply();
       if (secure) await client.startTls();
@@ -360,7 +360,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
 
     it(`a backend that half-closes ${how} ends it, and its last words arrive`, async (t) => {
       const backend = await startBackend(t);
-      const server = await startFront(t, backend.port, ['-v']);
+      const server = await startFront(t, backend.port, ['-v2']);
       const client = await connectTo(t, server);
       await client.reply();
       if (secure) await client.startTls();
@@ -409,7 +409,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
   it('may be with smtpd-maildir behind another server, which knows the client and its TLS', async (t) => {
     const maildir = join(folder, 'Maildir');
     const inner = await startServer(
-      ['--proxy-protocol', '127.0.0.1', '-v'],
+      ['--proxy-protocol', '127.0.0.1', '-v2'],
       [ours('smtpd-maildir'), maildir],
     );
     t.after(inner.close);

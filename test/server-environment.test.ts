@@ -258,7 +258,7 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
     const files = privateFiles(t);
     const maker = makeCertificates();
     t.after(() => maker.remove());
-    const server = await start(t, ['-u', '65533', '-g', '65532', '-v'], { environment: files });
+    const server = await start(t, ['-u', '65533', '-g', '65532', '-v2'], { environment: files });
     const { certFile, keyFile } = maker.selfSigned('new.example.org');
     copyFileSync(certFile, files.CERTFILE);
     copyFileSync(keyFile, files.KEYFILE);

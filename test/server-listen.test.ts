@@ -221,7 +221,7 @@ describe('sockets from systemd', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
     it(`are served by ${workers}, the one on descriptor 0 is not`, async (t) => {
       const [unused, first, second] = [await bind(t), await bind(t), await bind(t, '::1')];
-      const server = await start(t, ['--workers', workers, '-v'], {
+      const server = await start(t, ['--workers', workers, '-v2'], {
         listen: ['-'],
         stdin: unused.descriptor,
         descriptors: [first.descriptor, second.descriptor],

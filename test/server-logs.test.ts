@@ -57,7 +57,7 @@ function assertNoSecret(lines: readonly string[]): void {
 }
 
 describe('a session with TLS', { concurrency: 2 }, () => {
-  for (const options of [['-q'], ['--verbosity', '0'], [], ['--verbosity', '1']]) {
+  for (const options of [['-q'], ['-v', '0'], [], ['--verbosity', '1']]) {
     it(`has no line at level ${options.join(' ') || 'usual'}`, async (t) => {
       const server = await start(t, ...options);
       await sendMail(server.port, 'tls');
@@ -65,7 +65,7 @@ describe('a session with TLS', { concurrency: 2 }, () => {
     });
   }
 
-  for (const options of [['-v'], ['--verbosity', '2']]) {
+  for (const options of [['-v2'], ['--verbosity', '2']]) {
     it(`has a line of TLS and one of its end at level ${options.join(' ')}`, async (t) => {
       const server = await start(t, ...options);
       await sendMail(server.port, 'tls');
@@ -92,7 +92,7 @@ describe('a session with TLS', { concurrency: 2 }, () => {
     });
   }
 
-  for (const options of [['-vv'], ['-vvv'], ['-v', '--verbose'], ['--verbosity', '9']]) {
+  for (const options of [['-v3'], ['-v', '9'], ['--verbosity', '3']]) {
     it(`has a line an event at level ${options.join(' ')}`, async (t) => {
       const server = await start(t, ...options);
       await sendMail(server.port, 'tls');
@@ -106,7 +106,7 @@ describe('a session with TLS', { concurrency: 2 }, () => {
 describe('a line', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
     it(`of a connection has its id, with ${workers}`, async (t) => {
-      const server = await start(t, '-vv', '--plaintext-auth', '--workers', workers);
+      const server = await start(t, '-v3', '--plaintext-auth', '--workers', workers);
       const sent = Array.from({ length: 6 }, (_, index) =>
         sendMail(server.port, index % 2 === 0 ? 'tls' : 'plaintext'),
       );
@@ -134,7 +134,7 @@ describe('a line', { concurrency: 2 }, () => {
   }
 
   it('has nothing of a mail or of one who logs in, however much is said', async (t) => {
-    const server = await start(t, '-vv', '--plaintext-auth');
+    const server = await start(t, '-v3', '--plaintext-auth');
     await sendMail(server.port, 'tls');
     await sendMail(server.port, 'plaintext');
     const lines = await linesOf(server);
@@ -144,7 +144,7 @@ describe('a line', { concurrency: 2 }, () => {
 
   it('has nothing of what went wrong either', async (t) => {
     const [sender, recipient, subject, , name, , login] = SECRETS;
-    const server = await start(t, '-vv');
+    const server = await start(t, '-v3');
     for (const words of [
       [`EHLO ${name}`, `AUTH PLAIN ${login}`, 'QUIT'],
       [`EHLO ${name}`, `RCPT TO:<${recipient}@example.org>`, 'QUIT'],

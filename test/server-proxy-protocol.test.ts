@@ -84,7 +84,7 @@ describe('a PROXY header of a proxy that is trusted', { concurrency: 3, timeout:
     ['version 2 with TLVs', V2_TLVS, '192.0.2.1'],
   ] as const) {
     it(`names the client, in ${what}`, async (t) => {
-      const server = await listen(t, ['-vv']);
+      const server = await listen(t, ['-v3']);
       const client = await connectTo(t, server);
       client.send(header);
       assert.equal(await client.reply(), `220 ${ip} 4000`);

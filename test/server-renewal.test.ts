@@ -78,7 +78,7 @@ function complaints(server: RunningServer): string[] {
 
 describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
   for (const workers of ['1', '2']) {
-    const options = ['--workers', workers, '-v'];
+    const options = ['--workers', workers, '-v2'];
     const with_ = `with ${workers} worker(s)`;
 
     it(`is in use after SIGHUP, and sessions go on, ${with_}`, async (t) => {
@@ -139,7 +139,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
   }
 
   it('is complained of once when it has changed on disk, however often it is looked at', async (t) => {
-    const { server, files, install } = await open(t, ['-v']);
+    const { server, files, install } = await open(t, ['-v2']);
     writeFileSync(files.keyFile, 'nonsense');
     await until('it complains', () => complaints(server).length > 0, 30_000);
     assert.equal(await subjectShown(t, server), OLD);
@@ -149,7 +149,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
   });
 
   it('may be another target of a link, as with certbot', async (t) => {
-    const { server, files } = await open(t, ['-v']);
+    const { server, files } = await open(t, ['-v2']);
     for (const [name, target] of [
       [files.certFile, renewed.certFile],
       [files.keyFile, renewed.keyFile],
@@ -163,7 +163,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
   it('may be one that those who serve cannot read', {
     skip: process.getuid?.() === 0 ? false : 'not root',
   }, async (t) => {
-    const { server, files, install } = await open(t, ['--workers', '2', '-u', '65534', '-g', '65534', '-v']);
+    const { server, files, install } = await open(t, ['--workers', '2', '-u', '65534', '-g', '65534', '-v2']);
     assert.equal(statSync(files.keyFile).mode & 0o77, 0);
     const [worker = 0] = childrenOf(server.pid);
     assert.equal(statusOf(worker, 'Uid'), '65534 65534 65534 65534');
@@ -176,7 +176,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
   });
 
   it('is what a worker gets that takes the place of one that died', async (t) => {
-    const { server, install } = await open(t, ['--workers', '2', '-v']);
+    const { server, install } = await open(t, ['--workers', '2', '-v2']);
     install(renewed);
     server.signal('SIGHUP');
     await assertShown(t, server, NEW);

@@ -65,7 +65,7 @@ for (const workers of ['1', '2']) {
   describe(`SIGTERM with ${workers}`, { concurrency: 2 }, () => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       it(`(${signal}) ends a server that has nothing to do`, async (t) => {
-        const server = await start(t, ['--workers', workers, '-v']);
+        const server = await start(t, ['--workers', workers, '-v2']);
         server.signal(signal);
         assert.deepEqual(await server.ended, ENDED_WELL);
         assert.match(server.stderr(), new RegExp(`info: event=stopping signal=${signal}\n$`));
@@ -198,7 +198,7 @@ for (const workers of ['1', '2']) {
         copyFileSync(pair.keyFile, files.KEYFILE);
       };
       put(certificate());
-      const server = await start(t, ['--workers', workers, '-v'], { environment: files });
+      const server = await start(t, ['--workers', workers, '-v2'], { environment: files });
       const shown = async (): Promise<unknown> => {
         const client = await enter(t, server.port);
         await client.startTls();
@@ -233,7 +233,7 @@ for (const workers of ['1', '2']) {
   });
 
   describe(`SIGUSR1 with ${workers}`, () => {
-    for (const options of [['-q'], [], ['-vv']]) {
+    for (const options of [['-q'], [], ['-v3']]) {
       it(`has one line said, and no debugger started (${options.join('') || 'usual'})`, async (t) => {
         const server = await start(t, ['--workers', workers, ...options]);
         const client = await enter(t, server.port);

@@ -304,7 +304,7 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
     const options = { maxVersion, servername: 'other.example.org' };
     for (const level of ['-k0', '-k1']) {
       it(`${maxVersion}, ${level}: a session is resumed by the same server, and by each of its workers`, async (t) => {
-        const server = await listen(t, ['--workers', '2', '-v', level]);
+        const server = await listen(t, ['--workers', '2', '-v2', level]);
         const session = await ticketFrom(t, server, options);
         // Which worker takes a connection is the system's choice.
         for (const workers = new Set<string>(); workers.size < 2; ) {
@@ -351,7 +351,7 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
         const file = join(certificates.folder, `keys-${maxVersion}-${workers}`);
         const lines = [48, 48].map((octets) => `${randomBytes(octets).toString('base64')}\n`);
         writeFileSync(file, lines[0] ?? '');
-        const server = await listen(t, ['--ticket-keys', file, '--workers', workers, '-v']);
+        const server = await listen(t, ['--ticket-keys', file, '--workers', workers, '-v2']);
         const session = await ticketFrom(t, server, options);
         writeFileSync(file, lines[1] ?? '');
         server.signal('SIGHUP');

@@ -112,7 +112,9 @@ describe('a command line', { concurrency: 2 }, () => {
     [['--listen', '127.0.0.1:0', '-', 'true'], '--listen and - contradict each other'],
     [['-r', '-a', ...AT, 'true'], '--require-tls and --plaintext-auth contradict each other'],
     [['-Y', '-y', ...AT, 'true'], '-Y and -y contradict each other'],
-    [['-q', '-v', ...AT, 'true'], '-q and -v contradict each other'],
+    [['-q', '-v2', ...AT, 'true'], '-q and -v contradict each other'],
+    [['-v', ...AT, 'true'], '--verbosity takes a whole number from 0 to 9, not 127.0.0.1'],
+    [['-vv', ...AT, 'true'], '--verbosity takes a whole number from 0 to 9, not v'],
     [
       ['-U', '-u', '1', ...AT, 'true'],
       '-U takes user and group from the environment: -u and -g contradict it',

@@ -94,7 +94,7 @@ describe('two workers', { concurrency: 2 }, () => {
 
 describe('a worker that is killed', { concurrency: 2 }, () => {
   it('is replaced, and the others go on', async (t) => {
-    const server = await start(t, '-v');
+    const server = await start(t, '-v2');
     const guests = await enterAll(t, server.port, 2);
     const [victim = 0, other = 0] = childrenOf(server.pid);
     process.kill(victim, 'SIGKILL');
@@ -144,7 +144,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
   });
 
   it('again and again is replaced again and again', async (t) => {
-    const server = await start(t, '-v');
+    const server = await start(t, '-v2');
     for (let round = 1; round <= 3; round++) {
       const [worker = 0] = childrenOf(server.pid);
       process.kill(worker, 'SIGKILL');
@@ -186,7 +186,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
     it(`are replaced, on the port ${what}`, async (t) => {
       const given = what === 'that was given' ? await freePort() : 0;
       const listen = ['127.0.0.1', String(given)];
-      const server = await startServer(['--workers', '2', '-v'], SMTPD, { listen });
+      const server = await startServer(['--workers', '2', '-v2'], SMTPD, { listen });
       t.after(() => server.close());
       for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
       await says(server, 'event=worker-ended', 2);

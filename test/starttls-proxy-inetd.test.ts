@@ -22,7 +22,7 @@ after(() => certificates.remove());
 
 /** The words of a command that delivers into `folder`. */
 function proxyIn(folder: string): string[] {
-  return [ours('smtpd-starttls-proxy'), '-v', '--fresh', ours('smtpd-maildir'), join(folder, 'Maildir')];
+  return [ours('smtpd-starttls-proxy'), '-v2', '--fresh', ours('smtpd-maildir'), join(folder, 'Maildir')];
 }
 
 /** Sends a mail by STARTTLS; it has to arrive with the address of the client in it. */

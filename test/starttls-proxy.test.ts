@@ -91,7 +91,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
 
   it('tells smtpd what the server above it has told, and nothing of keys', async (t) => {
     const chain = await listen(t, {
-      options: ['-v'],
+      options: ['-v2'],
       environment: { TCPREMOTEHOST: 'client.example', TCPLOCALHOST: 'here.example', CAFILE: '/nowhere' },
     });
     const client = await connectTo(t, chain);
@@ -448,7 +448,7 @@ describe('descriptors 0 and 1 of smtpd-starttls-proxy', { concurrency: 3, timeou
 
   it('may be one Unix socket', async (t) => {
     const path = join(folder, 'socket');
-    const [file = '', ...args] = commandOf({ options: ['-v', '-l', 'here.example'] });
+    const [file = '', ...args] = commandOf({ options: ['-v', '2', '-l', 'here.example'] });
     const ended = new Promise<{ code: number | null; stderr: string }>((resolve, reject) => {
       const server = createServer({ pauseOnConnect: true }, (socket) => {
         const child = spawn(file, args, {
@@ -535,6 +535,8 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
     ['a wrong version', ['--send-proxy', 'v3', '--to', '127.0.0.1:25'], KEYS, 100],
     ['a wrong network', ['--proxy-protocol', '127.0.0.1/40', 'true'], KEYS, 100],
     ['-u and -U', ['-U', '-u', '1', 'true'], KEYS, 100],
+    ['-v without a level', ['-v', 'true'], KEYS, 100],
+    ['-q and -v', ['-q', '-v', '2', 'true'], KEYS, 100],
     ['no certificate', ['true'], { CERTFILE: undefined, KEYFILE: undefined }, 100],
     [
       'a key of another certificate',

@@ -27,10 +27,13 @@ export function readServerOptions(
   words: readonly string[],
   environment: NodeJS.ProcessEnv,
 ): ServerOptions {
+  // First: with -v as a flag, as tcpserver has it, the host is taken for the level and the rest is malformed.
+  const verbosity = readVerbosity(values);
   const { listen, command } = readListen(values, words);
   const workers = numberOption(values, 'workers', { least: 0, most: 1024, standard: 1 });
   return {
     ...readCommon(program, values, command, environment),
+    verbosity,
     listen,
     backlog: numberOption(values, 'backlog', { least: 1, most: 65535, standard: 128 }),
     connections: numberOption(values, 'connections', { least: 1, most: MANY, standard: 400 }),
@@ -59,7 +62,7 @@ export function readProxyOptions(
   words: readonly string[],
   environment: NodeJS.ProcessEnv,
 ): ProxyOptions {
-  return readCommon(program, values, words, environment);
+  return { ...readCommon(program, values, words, environment), verbosity: readVerbosity(values) };
 }
 
 function readCommon(
@@ -67,11 +70,10 @@ function readCommon(
   values: OptionValues,
   command: readonly string[],
   environment: NodeJS.ProcessEnv,
-): ProxyOptions {
+): Omit<ProxyOptions, 'verbosity'> {
   const clientCertificate = readClientCertificate(values);
   return {
     program,
-    verbosity: readVerbosity(values),
     smtpd: readSmtpd(program, values, command),
     localHost: stringOption(values, 'local-name'),
     terms: readTerms(values),
@@ -152,10 +154,10 @@ function readAlpn(values: OptionValues): string | undefined {
 }
 
 function readVerbosity(values: OptionValues): number {
-  const verbose = Array.isArray(values.verbose) ? values.verbose.length : 0;
-  if (values.quiet !== undefined && verbose > 0) throw usage('-q and -v contradict each other');
-  const standard = values.quiet === undefined ? Math.min(1 + verbose, 3) : 0;
-  return numberOption(values, 'verbosity', { least: 0, most: 9, standard });
+  if (values.quiet === undefined)
+    return numberOption(values, 'verbosity', { least: 0, most: 9, standard: 1 });
+  if (values.verbosity !== undefined) throw usage('-q and -v contradict each other');
+  return 0;
 }
 
 function readUser(values: OptionValues, environment: NodeJS.ProcessEnv): Identity {

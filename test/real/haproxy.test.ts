@@ -35,7 +35,7 @@ async function open(t: TestContext): Promise<Scene> {
   writeFileSync(keys, `${randomBytes(48).toString('base64')}\n`);
   const maildir = join(folder, 'Maildir');
   const start = async (...options: string[]): Promise<RunningServer> => {
-    const common = ['-v', '--proxy-protocol', '127.0.0.1', '--ticket-keys', keys, '--fresh'];
+    const common = ['-v2', '--proxy-protocol', '127.0.0.1', '--ticket-keys', keys, '--fresh'];
     const server = await startServer([...common, ...options], [ours('smtpd-maildir'), maildir]);
     t.after(server.close);
     return server;

@@ -84,7 +84,7 @@ async function listen(
     KEYFILE2: rsa.keyFile,
     QUEUEDIR: join(folder, 'queue'),
   };
-  const server = await startServer(['-v', ...options], smtpd.command(folder), { environment });
+  const server = await startServer(['-v2', ...options], smtpd.command(folder), { environment });
   t.after(server.close);
   return { ...server, pair, folder };
 }

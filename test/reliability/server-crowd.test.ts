@@ -134,7 +134,7 @@ describe('bad clients', () => {
   });
 
   it('that fill all places have honest ones wait; they deliver when there is room', async (t) => {
-    const server = await start(t, '-vv', '-c', '20');
+    const server = await start(t, '-v3', '-c', '20');
     const siege = await openSiege(server.port, ['says nothing', 'stops in the handshake'], 10);
     t.after(() => siege.end());
     const honest = inTurns(10, 10, () => deliver(server.port));
