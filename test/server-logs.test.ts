@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { fixture } from './support/programs.ts';
-import { type RunningServer, startServer } from './support/server.ts';
+import { passingSmtpd, type RunningServer, startServer } from './support/server.ts';
 import { connectSmtp } from './support/smtp-client.ts';
 
 const REMOTE = String.raw`remote=127\.0\.0\.1:\d+`;
@@ -176,10 +176,12 @@ describe('a line', { concurrency: 2 }, () => {
   });
 });
 
-describe('a server that cannot start smtpd', { concurrency: 2 }, () => {
+describe('a server that cannot start smtpd any more', { concurrency: 2 }, () => {
   it('says so at every level, and goes on', async (t) => {
-    const server = await startServer(['-q'], ['/nowhere/smtpd']);
+    const smtpd = passingSmtpd(t);
+    const server = await startServer(['-q'], [smtpd.path]);
     t.after(() => server.close());
+    smtpd.remove();
     for (let count = 1; count <= 2; count++) {
       const client = await connectSmtp(server.port);
       assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\r\n$/);
@@ -191,7 +193,7 @@ describe('a server that cannot start smtpd', { concurrency: 2 }, () => {
       assert.match(
         line,
         new RegExp(
-          `^smtpd-starttls-server: fatal: event=session ${ID} ${REMOTE} text="cannot run /nowhere/smtpd: ENOENT"$`,
+          `^smtpd-starttls-server: fatal: event=session ${ID} ${REMOTE} text="cannot run ${smtpd.path}: ENOENT"$`,
         ),
       );
     }

@@ -10,7 +10,7 @@ import { makeCertificates, type Pair } from './support/certificate.ts';
 import { childrenOf, until } from './support/processes.ts';
 import { fixture, missing } from './support/programs.ts';
 import { type Outcome, run } from './support/real.ts';
-import { type RunningServer, type ServerSetup, startServer } from './support/server.ts';
+import { passingSmtpd, type RunningServer, type ServerSetup, startServer } from './support/server.ts';
 import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
 
 const certificates = makeCertificates();
@@ -241,15 +241,15 @@ describe('--implicit-tls', { concurrency: 3, timeout: 60_000 }, () => {
   }
 
   it('says in TLS that smtpd cannot be started', async (t) => {
-    const server = await listen(t, ['--implicit-tls'], { smtpd: ['/nowhere/smtpd'] });
+    const smtpd = passingSmtpd(t);
+    const server = await listen(t, ['--implicit-tls'], { smtpd: [smtpd.path] });
+    smtpd.remove();
     const client = await connectTo(t, server);
     await client.shakeHands();
     assert.match(await client.reply(), /^421 4\.3\.0 /);
     assert.equal(await client.rest(), '');
     client.end();
-    await server.says(
-      /: fatal: event=session id=\S+ remote=\S+ text="cannot run \/nowhere\/smtpd: ENOENT"\n/,
-    );
+    await server.says(/: fatal: event=session id=\S+ remote=\S+ text="cannot run \S+\/smtpd: ENOENT"\n/);
   });
 
   for (const level of ['-k0', '-k1']) {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { describe, it } from 'node:test';
 import { ours } from './support/programs.ts';
+import { run as runAny } from './support/real.ts';
 import { serverEnvironment } from './support/server.ts';
 
 interface Outcome {
@@ -136,6 +137,33 @@ describe('a command line', { concurrency: 2 }, () => {
       assert.equal(status, 100);
     });
   }
+});
+
+describe('an smtpd', { concurrency: 2 }, () => {
+  for (const workers of ['1', '2']) {
+    for (const [name, status, code] of [
+      ['/nowhere/smtpd', 127, 'ENOENT'],
+      ['no-such-smtpd', 127, 'ENOENT'],
+      ['/etc/passwd', 126, 'EACCES'],
+      ['/etc', 126, 'EACCES'],
+    ] as const) {
+      it(`that is ${name} is refused at the start with ${status}, with --workers ${workers}`, async () => {
+        const outcome = await run(['-1', '--workers', workers, ...AT, name]);
+        assert.deepEqual(outcome, {
+          status,
+          stdout: '',
+          stderr: `smtpd-starttls-server: fatal: cannot run ${name}: ${code}\n`,
+        });
+      });
+    }
+  }
+
+  it('is looked for along PATH', async () => {
+    const words = [process.execPath, ours('smtpd-starttls-server'), '-1', ...AT, 'sh'];
+    const { status, stderr } = await runAny(words, { environment: serverEnvironment({ PATH: '/nowhere' }) });
+    assert.equal(stderr, 'smtpd-starttls-server: fatal: cannot run sh: ENOENT\n');
+    assert.equal(status, 127);
+  });
 });
 
 describe('an environment', { concurrency: 2 }, () => {

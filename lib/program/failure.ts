@@ -10,7 +10,10 @@ export const EXIT = {
  * status by `runProgram`.
  */
 export class Failure extends Error {
-  /** The exit status: 100 for wrong usage, 111 for a failed system call. */
+  /**
+   * The exit status: 100 for wrong usage, 111 for a failed system call, 126 for a program that cannot be
+   * executed, 127 for one that is not there.
+   */
   readonly status: number;
 
   /**

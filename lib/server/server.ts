@@ -2,6 +2,7 @@ import cluster from 'node:cluster';
 import { readFileSync } from 'node:fs';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, Failure } from '../program/failure.ts';
+import { checkProgram } from '../program/find.ts';
 import { type Identity, privilegesOf } from '../program/privileges.ts';
 import type { CredentialOptions } from '../tls/credentials.ts';
 import { createSoloCrew } from './crew.ts';
@@ -56,6 +57,8 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   const privileges = privilegesOf(options.identity);
   if (cluster.isWorker) return runWorker(options, { environment, privileges, log });
 
+  // No session could be served. As for one that disappears later, see startChild.
+  if (!('host' in options.smtpd)) checkProgram(options.smtpd[0] ?? '', environment.PATH);
   const points = options.listen === 'inherited' ? inheritedListeners(environment) : options.listen;
   const secrets = createSecrets({
     environment,

@@ -1,5 +1,5 @@
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
-import { chmodSync, copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -86,6 +86,15 @@ export async function startServer(
     await close();
     throw error;
   }
+}
+
+/** An smtpd that is there when the server starts, and not any more after `remove`. */
+export function passingSmtpd(t: TestContext): { readonly path: string; remove(): void } {
+  const folder = mkdtempSync(join(tmpdir(), 'passing-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, 'smtpd');
+  symlinkSync('/bin/sh', path);
+  return { path, remove: () => rmSync(path) };
 }
 
 /** The environment of a server: a certificate, and nothing that would say how these tests were started. */
