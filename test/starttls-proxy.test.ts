@@ -537,6 +537,16 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
     ['-u and -U', ['-U', '-u', '1', 'true'], KEYS, 100],
     ['-v without a level', ['-v', 'true'], KEYS, 100],
     ['-q and -v', ['-q', '-v', '2', 'true'], KEYS, 100],
+  ] as const) {
+    it(`is ${expected} for ${what}, with one line on stderr`, async () => {
+      const { status, stdout, stderr } = await run([program, ...options], { environment });
+      assert.equal(status, expected, stderr);
+      assert.equal(stdout, '');
+      assert.match(stderr, /^smtpd-starttls-proxy: (?:fatal|usage): [^\n]+\n$/);
+    });
+  }
+
+  for (const [what, options, environment, expected] of [
     ['no certificate', ['true'], { CERTFILE: undefined, KEYFILE: undefined }, 100],
     [
       'a key of another certificate',
@@ -550,11 +560,31 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
     ['ticket keys that are not there', ['--ticket-keys', '/nowhere/keys', 'true'], KEYS, 111],
     ['ticket keys that are none', ['--ticket-keys', '/dev/null', 'true'], KEYS, 100],
   ] as const) {
-    it(`is ${expected} for ${what}, with one line on stderr`, async () => {
+    it(`is ${expected} for ${what}, with one line on stderr and 421 for the client`, async () => {
       const { status, stdout, stderr } = await run([program, ...options], { environment });
       assert.equal(status, expected, stderr);
-      assert.equal(stdout, '');
-      assert.match(stderr, /^smtpd-starttls-proxy: (?:fatal|usage): [^\n]+\n$/);
+      assert.match(stdout, /^421 4\.3\.0 [^\n]+\r\n$/);
+      assert.match(stderr, /^smtpd-starttls-proxy: fatal: [^\n]+\n$/);
+    });
+  }
+
+  it('is 111 without a word to a client that begins with TLS, when the key cannot be read', async () => {
+    const { status, stdout, stderr } = await run([program, '--implicit-tls', 'true'], {
+      environment: { ...KEYS, KEYFILE: '/nowhere/key' },
+    });
+    assert.deepEqual([status, stdout], [111, '']);
+    assert.match(stderr, /^smtpd-starttls-proxy: fatal: [^\n]*ENOENT[^\n]*\n$/);
+  });
+
+  for (const sends of ['nothing', 'commands']) {
+    it(`is 111 when the key cannot be read, and the client sends ${sends} and stays`, async (t) => {
+      const chain = await listen(t, { environment: { KEYFILE: '/nowhere/key' } });
+      const client = await connectTo(t, chain);
+      if (sends === 'commands') client.say('EHLO client.example', 'MAIL FROM:<a@b>');
+      assert.match(await client.rest(), /^421 4\.3\.0 [^\n]+\r\n$/);
+      const served = await chain.served(0);
+      assert.equal((await served.ended).code, 111);
+      assert.match(served.stderr(), /^smtpd-starttls-proxy: fatal: [^\n]*ENOENT[^\n]*\n$/);
     });
   }
 });

@@ -3,12 +3,14 @@ import type { Duplex } from 'node:stream';
 import { type Endpoints, endpointsIn, endpointsOf, withoutUcspiTcp } from '../net/endpoints.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
-import { type Identity, privilegesOf } from '../program/privileges.ts';
+import { type Identity, type Privileges, privilegesOf } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { startSession, type TlsClient } from '../session/session.ts';
+import { REPLIES } from '../smtp/reply.ts';
 import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { openConnection } from '../stream/connection.ts';
+import { hangUp } from '../stream/relay.ts';
 import { type CredentialOptions, readCredentials } from '../tls/credentials.ts';
 import { createTlsServer, type HandshakeOptions, type TlsServer } from '../tls/handshake.ts';
 import { readTicketKeys } from '../tls/ticket-keys.ts';
@@ -41,12 +43,12 @@ export interface ProxyOptions {
  * Gives STARTTLS to an smtpd for one connection, on descriptors 0 and 1, and does TLS itself.
  *
  * @returns the exit status: smtpd's; 111 when there was no session.
- * @throws Failure (100, 111) when keys, certificates or privileges are not in order.
+ * @throws Failure (100, 111) when keys, certificates or privileges are not in order. The client has got a 421
+ * then, if it does not begin with TLS.
  */
 export async function runProxy(options: ProxyOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   const report = createReporter(options.program, options.verbosity);
-  const tls = prepareTls(options, environment);
-  privilegesOf(options.identity).drop();
+  const tls = await setUp(options, environment);
 
   const { promise: ending, resolve: end } = deferred();
   let pass: (signal: NodeJS.Signals) => void = () => end();
@@ -78,6 +80,36 @@ export async function runProxy(options: ProxyOptions, environment: NodeJS.Proces
   pass = session.terminate;
   const { status } = await session.ended;
   return status;
+}
+
+/** Reads keys and certificates and gives up privileges. */
+async function setUp(options: ProxyOptions, environment: NodeJS.ProcessEnv): Promise<TlsServer> {
+  const privileges = privilegesOf(options.identity);
+  let tls: TlsServer;
+  try {
+    tls = prepareTls(options, environment);
+    privileges.drop();
+  } catch (error) {
+    if (!options.terms.implicitTls) await refuseClient(privileges);
+    throw error;
+  }
+  return tls;
+}
+
+/**
+ * Sends the client a 421 and closes the connection, which is bounded in time by `hangUp`. Privileges are given
+ * up before, because what the client sends is read.
+ */
+async function refuseClient(privileges: Privileges): Promise<void> {
+  try {
+    privileges.drop();
+    const connection = openConnection();
+    const client = { source: sourceOfStream(connection), sink: sinkOfStream(connection) };
+    client.sink.write(REPLIES.notSetUp);
+    await hangUp(client);
+  } catch {
+    // What has failed before is what is reported.
+  }
 }
 
 function prepareTls(options: ProxyOptions, environment: NodeJS.ProcessEnv): TlsServer {

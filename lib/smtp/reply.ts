@@ -81,6 +81,9 @@ export const REPLIES = {
   get smtpdFailed() {
     return ours('421 4.3.0 The mail server behind this one failed, please try again later');
   },
+  get notSetUp() {
+    return ours('421 4.3.0 The mail server is not set up correctly, please try again later');
+  },
   get tooBusy() {
     return ours('421 4.3.2 The mail server is too busy just now, please try again later');
   },
