@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
@@ -17,7 +18,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { makeCertificates } from './support/certificate.ts';
-import { watch } from './support/chain.ts';
+import { NO_UCSPI_TCP, serve, watch } from './support/chain.ts';
 import { until } from './support/processes.ts';
 import { missing, ours, ROOT } from './support/programs.ts';
 import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
@@ -26,6 +27,9 @@ import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
 
 const EXAMPLES = join(ROOT, 'docs/examples');
 const NOBODY = '65534';
+/** The user of the systemd units, and how they say it. */
+const MAIL = 8;
+const USER = ' -u 8 -g 8';
 const certificates = makeCertificates();
 const pair = certificates.selfSigned('localhost');
 const folder = mkdtempSync(join(tmpdir(), 'examples-'));
@@ -158,11 +162,11 @@ test('xinetd: the service takes mail', { skip: missing('xinetd') || needsRoot() 
   const log = join(folder, 'smtpd.log');
   writeFileSync(
     settings,
-    `PATH='${environment.PATH}'\nCERTFILE=${pair.certFile}\nKEYFILE=${pair.keyFile}\nSMTPD_LOG=${log}\nMAILDIR=${folder}/xinetd\n`,
+    `PATH='${environment.PATH}'\nCERTFILE=${pair.certFile}\nKEYFILE=${pair.keyFile}\nSMTPD_LOG=${log}\nMAILDIR=${folder}/xinetd\n` +
+      `LOCAL_NAME=mail.example.org\nSMTPD_UID=${NOBODY}\nSMTPD_GID=${NOBODY}\n`,
   );
   const example = readFileSync(join(EXAMPLES, 'inetd/smtp.xinetd'), 'utf8')
     .replaceAll('/usr/local/sbin/smtpd-starttls', join(EXAMPLES, 'inetd/smtpd-starttls'))
-    .replace('user            = mail', 'user            = root')
     .replace(
       '\n}',
       `\n type = UNLISTED\n port = ${port}\n bind = 127.0.0.1\n env = SMTPD_STARTTLS_CONF=${settings}\n}`,
@@ -171,6 +175,7 @@ test('xinetd: the service takes mail', { skip: missing('xinetd') || needsRoot() 
   const child = start(['xinetd', '-dontfork', '-filelog', join(folder, 'xinetd.log'), '-f', conf], folder);
   await reachable(port, child);
   await deliver(port, join(folder, 'xinetd'));
+  assertOwner(join(folder, 'xinetd'), Number(NOBODY));
   assert.match(readFileSync(log, 'utf8'), /info: TLS with/);
 });
 
@@ -236,13 +241,9 @@ test('s6-server: a new server takes over, and no connection is refused', {
 test('systemd: the server is restarted on a socket that it was given, and no connection is refused', {
   skip: missing('perl'),
 }, async () => {
-  const unit = readFileSync(join(EXAMPLES, 'systemd/smtpd-starttls-server.service'), 'utf8');
   const maildir = join(folder, 'systemd');
-  const command = /^ExecStart=(.*)$/m
-    .exec(unit)?.[1]
-    ?.replaceAll('/usr/local/bin', join(ROOT, 'dist/bin'))
-    .replace('/var/mail/inbox', maildir);
-  assert.ok(command?.endsWith(maildir));
+  // One process: with a primary and a worker, "stopping" comes before the worker closes its listeners.
+  const command = startCommandOf('smtpd-starttls-server.service', maildir).replace(USER, '');
   // As systemd does: holds the socket, and starts the server with it when it is told to.
   const script = `exec 4<&0
     trap 'kill $!; exit' TERM
@@ -283,6 +284,49 @@ test('systemd: the server is restarted on a socket that it was given, and no con
   assert.equal(readdirSync(join(maildir, 'new')).length, 2);
 });
 
+/** The command of a unit, which delivers into `maildir`. Only root can run smtpd as another user. */
+function startCommandOf(unit: string, maildir: string): string {
+  const text = readFileSync(join(EXAMPLES, 'systemd', unit), 'utf8');
+  const [, line = ''] = /^ExecStart=(.*)$/m.exec(text) ?? [];
+  const command = line
+    .replaceAll('/usr/local/bin', join(ROOT, 'dist/bin'))
+    .replace('/var/mail/inbox', maildir)
+    .replace(needsRoot() === false ? '' : USER, '');
+  assert.ok(command.endsWith(maildir));
+  return command;
+}
+
+/** Checks that smtpd was a user who cannot read the key. */
+function assertOwner(maildir: string, uid: number): void {
+  for (const name of readdirSync(join(maildir, 'new'))) {
+    assert.equal(statSync(join(maildir, 'new', name)).uid, uid);
+  }
+  const { mode, uid: owner } = statSync(pair.keyFile);
+  assert.deepEqual([mode & 0o77, owner], [0, 0]);
+}
+
+test('systemd: the server takes mail, and smtpd is a user who cannot read the key', {
+  skip: missing('perl'),
+}, async () => {
+  const maildir = join(folder, 'systemd-users');
+  const command = startCommandOf('smtpd-starttls-server.service', maildir);
+  const words = [join(EXAMPLES, 's6-server/bind'), '127.0.0.1', '0', ...command.split(' ')];
+  const child = start(words, folder, { CERTFILE: pair.certFile, KEYFILE: pair.keyFile });
+  await deliver(await portOf(child, /event=listening on=\S*:(\d+)$/m, child.stderr), maildir);
+  if (needsRoot() === false) assertOwner(maildir, MAIL);
+});
+
+test('systemd: a process for each connection takes mail', async (t) => {
+  const maildir = join(folder, 'systemd-accept');
+  const command = startCommandOf('smtpd-starttls@.service', maildir);
+  const chain = await serve(command.split(' '), {
+    ...{ ...NO_UCSPI_TCP, CERTFILE: pair.certFile, KEYFILE: pair.keyFile },
+  });
+  t.after(chain.close);
+  await deliver(chain.port, maildir);
+  if (needsRoot() === false) assertOwner(maildir, MAIL);
+});
+
 test('systemd: systemd-analyze finds nothing wrong with the units', {
   skip: missing('systemd-analyze'),
 }, () => {
@@ -312,6 +356,7 @@ function common(): Record<string, string> {
   return {
     HOST: '127.0.0.1',
     PORT: '0',
+    LOCAL_NAME: 'mail.example.org',
     CERTFILE: pair.certFile,
     KEYFILE: pair.keyFile,
     TLS_UID: NOBODY,
