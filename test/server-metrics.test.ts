@@ -352,26 +352,32 @@ describe('isSnapshot', () => {
   it('knows one', () => {
     assert.equal(isSnapshot(createMetrics().snapshot()), true);
     assert.equal(isSnapshot({}), true);
+    assert.equal(isSnapshot({ of_a_later_version: 1 }), true);
   });
 
+  const [plain, labelled] = ['connections_accepted_total', 'connections_refused_total'] as const;
   for (const value of [
     null,
     undefined,
     1,
     'text',
     [],
-    { a: 1 },
-    { a: [1] },
-    { a: [null] },
-    { a: [{ labels: [] }] },
-    { a: [{ numbers: [] }] },
-    { a: [{ labels: 'x', numbers: [1] }] },
-    { a: [{ labels: [1], numbers: [1] }] },
-    { a: [{ labels: [], numbers: 1 }] },
-    { a: [{ labels: [], numbers: ['1'] }] },
-    { a: [{ labels: [], numbers: [null] }] },
-    { a: [{ labels: [], numbers: [Number.NaN] }] },
-    { a: [{ labels: [], numbers: [1] }], b: {} },
+    { [plain]: 1 },
+    { [plain]: [1] },
+    { [plain]: [null] },
+    { [plain]: [{ labels: [] }] },
+    { [plain]: [{ numbers: [] }] },
+    { [plain]: [{ labels: 'x', numbers: [1] }] },
+    { [plain]: [{ labels: ['too many'], numbers: [1] }] },
+    { [plain]: [{ labels: [], numbers: 1 }] },
+    { [plain]: [{ labels: [], numbers: ['1'] }] },
+    { [plain]: [{ labels: [], numbers: [null] }] },
+    { [plain]: [{ labels: [], numbers: [Number.NaN] }] },
+    { [plain]: [{ labels: [], numbers: [-1] }] },
+    { [plain]: [{ labels: [], numbers: [1e300] }] },
+    { [labelled]: [{ labels: [], numbers: [1] }] },
+    { [labelled]: [{ labels: [1], numbers: [1] }] },
+    { [plain]: [{ labels: [], numbers: [1] }], [labelled]: {} },
   ]) {
     it(`knows that ${JSON.stringify(value)} is none`, () => assert.equal(isSnapshot(value), false));
   }

@@ -1,12 +1,14 @@
 /** Several processes on one socket: who serves, who dies and what comes of it. */
 
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { makeCertificates } from './support/certificate.ts';
 import { childrenOf, isGone, statusOf, until } from './support/processes.ts';
+import { fixture } from './support/programs.ts';
 import { type RunningServer, startServer } from './support/server.ts';
 import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
 
@@ -143,20 +145,6 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     });
   });
 
-  it('again and again is replaced again and again', async (t) => {
-    const server = await start(t, '-v2');
-    for (let round = 1; round <= 3; round++) {
-      const [worker = 0] = childrenOf(server.pid);
-      process.kill(worker, 'SIGKILL');
-      await server.says(new RegExp(`event=worker-ended worker=${worker} `));
-      // The two of the beginning among them.
-      await says(server, 'event=worker-ready', 2 + round);
-      await enterAll(t, server.port, 2);
-    }
-    server.signal('SIGINT');
-    await server.says(/event=stopping/);
-  });
-
   it('while the server ends is not replaced', async (t) => {
     const server = await start(t);
     const { client, worker } = await enter(t, server.port);
@@ -195,7 +183,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
     });
   }
 
-  it('are the end of a server that cannot have its socket again', async (t) => {
+  it('are replaced on a socket that came from systemd', async (t) => {
     const listener = createServer();
     await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
     t.after(() => listener.close());
@@ -210,11 +198,93 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
       under: ['sh', '-c', 'LISTEN_PID=$$ exec "$@"', 'sh'],
       environment: { LISTEN_FDS: '1' },
     };
-    const server = await startServer(['--workers', '2'], SMTPD, fromSystemd);
+    const server = await startServer(['--workers', '2', '-v'], SMTPD, fromSystemd);
     t.after(() => server.close());
+    listener.close();
     for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
-    await server.says(/fatal: event=workers-gone /);
+    await says(server, 'event=worker-ready', 4);
+    await enterAll(t, server.port, 2);
+  });
+
+  it('leave connections in the backlog until there is another', async (t) => {
+    const mark = makeMark(t);
+    const server = await startMortal(t, mark);
+    mark.set();
+    killWorkers(server);
+    await says(server, 'event=worker-ended', 1);
+    const waiting = await connectSmtp(server.port);
+    t.after(() => waiting.destroy());
+    mark.remove();
+    assert.match(await waiting.reply(), /^220 /);
+  });
+
+  it('again and again are replaced again and again', async (t) => {
+    const server = await startMortal(t, makeMark(t));
+    for (let round = 1; round <= MOST_FAILED_STARTS + 1; round++) {
+      killWorkers(server);
+      await says(server, 'event=worker-ended', round);
+      await says(server, 'event=worker-ready', round + 1);
+      assert.equal(await (await enter(t, server.port)).client.ask('QUIT'), '221 bye');
+    }
+    server.signal('SIGINT');
+    assert.deepEqual(await server.ended, ENDED_WELL);
+  });
+});
+
+/** As in lib/server/worker-pool.ts. */
+const MOST_FAILED_STARTS = 5;
+
+/** A file that has workers end at once while it is there. */
+interface Mark {
+  readonly path: string;
+  set(): void;
+  remove(): void;
+}
+
+function makeMark(t: TestContext): Mark {
+  const folder = mkdtempSync(join(tmpdir(), 'workers-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  chmodSync(folder, 0o755);
+  const path = join(folder, 'die');
+  return { path, set: () => writeFileSync(path, ''), remove: () => rmSync(path) };
+}
+
+/** Starts a server with one worker that ends at once, with status 3, while the mark is there. */
+async function startMortal(t: TestContext, { path }: Mark): Promise<RunningServer> {
+  const [, program = ''] = fixture('mortal-worker');
+  const environment = { NODE_OPTIONS: `--require=${program}`, MORTAL_MARK: path };
+  // Another user, if only by name: it takes a worker.
+  const server = await startServer(['-v', '-u', String(process.getuid?.())], SMTPD, { environment });
+  t.after(() => server.close());
+  return server;
+}
+
+function killWorkers(server: RunningServer): void {
+  for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
+}
+
+describe('workers that end before they are ready', { concurrency: 2 }, () => {
+  it('as many as that in a row end the server', async (t) => {
+    const mark = makeMark(t);
+    const server = await startMortal(t, mark);
+    mark.set();
+    killWorkers(server);
+    await server.says(/fatal: event=workers-gone text="5 workers in a row ended before they were ready"\n/);
     assert.deepEqual(await server.ended, { code: 111, signal: null });
+    assert.equal(server.stderr().split('end=3').length - 1, MOST_FAILED_STARTS);
+  });
+
+  it('are not counted any more when one was ready', async (t) => {
+    const mark = makeMark(t);
+    const server = await startMortal(t, mark);
+    for (let round = 1; round <= 2; round++) {
+      mark.set();
+      killWorkers(server);
+      await says(server, 'end=3', (MOST_FAILED_STARTS - 1) * round);
+      mark.remove();
+      await says(server, 'event=worker-ready', 1 + round);
+    }
+    assert.equal(await (await enter(t, server.port)).client.ask('QUIT'), '221 bye');
   });
 });
 

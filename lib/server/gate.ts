@@ -23,7 +23,10 @@ export type Admission =
 export interface Visit {
   /** Settles when it may come in or is turned away. It may take as long as it likes. */
   readonly admission: Promise<Admission>;
-  /** Says from which address it comes, when that was not known before. False when there are too many. */
+  /**
+   * Counts it for the address that it comes from, when that was not known before; what is claimed later takes the
+   * place of what was claimed before. False when there are too many.
+   */
   claim(address: string): Promise<boolean>;
   /** Gives up the place, or the wait for one. To be called in any case, more than once does no harm. */
   leave(): void;
@@ -110,7 +113,12 @@ export function createGate(limits: GateLimits): LocalGate {
       else turnAway(guest, 'no-room');
       return {
         admission: promise,
-        claim: (claimed) => Promise.resolve(guest.state !== 'gone' && count(guest, claimed)),
+        claim: (claimed) => {
+          if (guest.state === 'gone') return Promise.resolve(false);
+          if (guest.address !== undefined) uncount(guest.address);
+          guest.address = undefined;
+          return Promise.resolve(count(guest, claimed));
+        },
         leave: () => leave(guest),
       };
     },

@@ -7,8 +7,14 @@ import { inheritedKind } from '../stream/descriptor.ts';
 /** Where to listen. */
 export type ListenPoint =
   | { readonly host: string; readonly port: number }
-  /** A listening socket that this process was started with, and the name that systemd has for it. */
-  | { readonly descriptor: number; readonly name: string | undefined };
+  /** A listening socket that this process was started with. */
+  | {
+      readonly descriptor: number;
+      /** The name that systemd has for it; undefined for none. */
+      readonly name: string | undefined;
+      /** What messages call it, see `describePoint`; its number when undefined. */
+      readonly label?: string;
+    };
 
 /** What is known of a listener. */
 export interface ListenerName {
@@ -94,7 +100,10 @@ export async function openListener(
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) => {
       reject(
-        new Failure(EXIT.systemCallFailed, `unable to listen on ${describe(point)}: ${errorCode(error)}`),
+        new Failure(
+          EXIT.systemCallFailed,
+          `unable to listen on ${describePoint(point)}: ${errorCode(error)}`,
+        ),
       );
     });
     server.listen('host' in point ? { ...point, backlog } : { fd: point.descriptor, backlog }, resolve);
@@ -102,15 +111,17 @@ export async function openListener(
   if ('descriptor' in point && portOf(server) === 0) {
     server.close();
     // A connection that has no addresses would be closed without a word.
-    throw usage(`descriptor ${point.descriptor} is no TCP socket`);
+    throw usage(`${describePoint(point)} is no TCP socket`);
   }
   server.on('error', events.failed);
   const name = 'name' in point && point.name !== undefined ? point.name : nameOf(server);
   return { port: portOf(server), name, close: () => void server.close() };
 }
 
-function describe(point: ListenPoint): string {
-  return 'host' in point ? `${point.host} port ${point.port}` : `descriptor ${point.descriptor}`;
+/** What messages call a point: "127.0.0.1 port 25", "descriptor 0". */
+export function describePoint(point: ListenPoint): string {
+  if ('host' in point) return `${point.host} port ${point.port}`;
+  return point.label ?? `descriptor ${point.descriptor}`;
 }
 
 function portOf(server: Server): number {

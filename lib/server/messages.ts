@@ -1,7 +1,6 @@
 /**
- * What the primary process and its workers say to each other, on the channel that node:cluster has between
- * them. Both are the same program. Yet a worker speaks with strangers and may not be itself any more, so what
- * it says is looked at before it is believed; what the primary says is not.
+ * The messages between the primary process and its workers. Both are the same program. Yet a client may have taken
+ * over a worker, so the messages of workers are checked; those of the primary are trusted.
  */
 
 import type { Admission } from './gate.ts';
@@ -21,37 +20,46 @@ export type ToWorker =
   | { readonly type: 'renew'; readonly secrets: SecretsSnapshot }
   | { readonly type: 'admission'; readonly visit: number; readonly admission: Admission }
   | { readonly type: 'claimed'; readonly visit: number; readonly taken: boolean }
-  /** Say what was counted. */
-  | { readonly type: 'count'; readonly request: number }
-  /** End in good order; said again: faster. */
+  /** Send what was counted. */
+  | { readonly type: 'count' }
+  /** Shut down gracefully; a second time: without waiting for sessions. */
   | { readonly type: 'stop' };
 
 /** From a worker to the primary. */
 export type FromWorker =
-  /** It can be told to start. */
-  | { readonly type: 'started' }
-  /** It listens and is open. */
+  /** It accepts connections. */
   | { readonly type: 'ready'; readonly listeners: readonly ListenerName[] }
   /** See `Gate`. Numbers of visits are the worker's own. */
   | { readonly type: 'visit'; readonly visit: number; readonly address?: string }
   | { readonly type: 'claim'; readonly visit: number; readonly address: string }
   | { readonly type: 'leave'; readonly visit: number }
-  | { readonly type: 'counted'; readonly request: number; readonly metrics: MetricsSnapshot };
+  /** The answer to `count`. */
+  | { readonly type: 'counted'; readonly metrics: MetricsSnapshot };
 
-/** Whether what a worker has said is one of those. */
+/** The longest text that counts as an address, in characters: more than the longest of IPv6, as /64. */
+const MOST_ADDRESS = 64;
+
+/** Whether something that came from a worker is one of those, with values that can be. */
 export function isFromWorker(message: unknown): message is FromWorker {
   if (!isRecord(message)) return false;
-  const { type, visit, address, listeners, request, metrics } = message;
-  if (type === 'started') return true;
+  const { type, visit, address, listeners, metrics } = message;
   if (type === 'ready') return Array.isArray(listeners) && listeners.every(isListenerName);
-  if (type === 'counted') return typeof request === 'number' && isSnapshot(metrics);
-  if (typeof visit !== 'number') return false;
-  if (type === 'visit') return address === undefined || typeof address === 'string';
-  return type === 'leave' || (type === 'claim' && typeof address === 'string');
+  if (type === 'counted') return isSnapshot(metrics);
+  if (!Number.isSafeInteger(visit)) return false;
+  if (type === 'visit') return address === undefined || isAddress(address);
+  return type === 'leave' || (type === 'claim' && isAddress(address));
+}
+
+function isAddress(value: unknown): boolean {
+  return typeof value === 'string' && value.length <= MOST_ADDRESS;
 }
 
 function isListenerName(value: unknown): boolean {
-  return isRecord(value) && typeof value.port === 'number' && typeof value.name === 'string';
+  return isRecord(value) && isPort(value.port) && typeof value.name === 'string';
+}
+
+function isPort(value: unknown): boolean {
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 65535;
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

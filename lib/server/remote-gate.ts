@@ -46,23 +46,30 @@ export function createRemoteGate(send: (message: FromWorker) => void): RemoteGat
 
 /** The keeper's side of one worker. */
 export interface GateDesk {
-  /** Hands over what the worker has said. */
-  hear(message: FromWorker): void;
+  /** Takes a message of the worker. @returns false when it is none for a gate, or not valid now. */
+  hear(message: FromWorker): boolean;
   /** The worker is gone, and all that it had in with it. */
   close(): void;
 }
 
-/** Lets the connections of a worker through a gate of this process. */
+/**
+ * Lets the connections of a worker through a gate of this process. It knows only those that are in or wait, as many
+ * as the gate has room for, whatever the worker sends.
+ */
 export function openGateDesk(gate: Gate, send: (message: ToWorker) => void): GateDesk {
   const visits = new Map<number, Visit>();
   return {
     hear: (message) => {
       if (message.type === 'visit') {
         const { visit, address } = message;
+        // The place of the other could not be given back.
+        if (visits.has(visit)) return false;
         const entry = gate.visit(address);
         visits.set(visit, entry);
         void entry.admission.then((admission) => {
-          if (visits.get(visit) === entry) send({ type: 'admission', visit, admission });
+          if (visits.get(visit) !== entry) return;
+          if (admission !== 'in') visits.delete(visit);
+          send({ type: 'admission', visit, admission });
         });
       } else if (message.type === 'claim') {
         const { visit, address } = message;
@@ -71,9 +78,11 @@ export function openGateDesk(gate: Gate, send: (message: ToWorker) => void): Gat
           ?.claim(address)
           .then((taken) => send({ type: 'claimed', visit, taken }));
       } else if (message.type === 'leave') {
+        // Of a visit that was refused nothing is known any more.
         visits.get(message.visit)?.leave();
         visits.delete(message.visit);
-      }
+      } else return false;
+      return true;
     },
     close: () => {
       for (const entry of visits.values()) entry.leave();

@@ -1,4 +1,3 @@
-import cluster from 'node:cluster';
 import { readFileSync } from 'node:fs';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, Failure } from '../program/failure.ts';
@@ -15,7 +14,8 @@ import { announceReady } from './readiness.ts';
 import { createSecrets } from './secrets.ts';
 import type { ServiceOptions } from './service.ts';
 import { runWorker } from './worker.ts';
-import { createWorkers } from './workers.ts';
+import { createWorkerPool } from './worker-pool.ts';
+import { isWorker } from './worker-process.ts';
 
 /** What the server is told on its command line. */
 export interface ServerOptions extends ServiceOptions {
@@ -55,7 +55,7 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   keepHeapSmall();
   const log = createLog(options.program, options.verbosity);
   const privileges = privilegesOf(options.identity);
-  if (cluster.isWorker) return runWorker(options, { environment, privileges, log });
+  if (isWorker()) return runWorker(options, { environment, privileges, log });
 
   // No session could be served. As for one that disappears later, see startChild.
   if (!('host' in options.smtpd)) checkProgram(options.smtpd[0] ?? '', environment.PATH);
@@ -73,7 +73,7 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   });
   const parts = { environment, gate, log };
   const isSolo = options.workers === 1 && privileges.isNobodyElse;
-  const crew = isSolo ? createSoloCrew(options, parts) : createWorkers(options, parts);
+  const crew = isSolo ? createSoloCrew(options, parts) : createWorkerPool(options, parts);
 
   const { promise: stopped, resolve: end } = deferred<number>();
   const stop = (): void => void crew.stop().then(() => end(EXIT.success));

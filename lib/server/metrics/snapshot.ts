@@ -1,6 +1,6 @@
 /** What was counted up to a moment: how it passes from process to process, and becomes one. */
 
-import { ALL_FAMILIES } from './families.ts';
+import { ALL_FAMILIES, type Family } from './families.ts';
 import { createStore, rowOf, type Store } from './store.ts';
 
 /** A row of numbers (see store.ts) and the label values that it is for, in the order of the family's labels. */
@@ -50,16 +50,29 @@ export function lastingPart(snapshot: MetricsSnapshot): MetricsSnapshot {
   return lasting;
 }
 
-/** Whether a message of another process is a snapshot. Families that are not known do no harm. */
+/**
+ * Whether a message of another process is a snapshot: each series of a known family has its labels, and numbers that
+ * can be added up. Families that are not known are not looked at: `mergeSnapshots` leaves them out.
+ */
 export function isSnapshot(value: unknown): value is MetricsSnapshot {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
-  return Object.values(value).every((list: unknown) => Array.isArray(list) && list.every(isSeries));
+  const lists = new Map<string, unknown>(Object.entries(value));
+  return ALL_FAMILIES.every((family) => {
+    const list = lists.get(family.name) ?? [];
+    return Array.isArray(list) && list.every((series) => isSeries(series, family));
+  });
 }
 
-function isSeries(value: unknown): value is Series {
+function isSeries(value: unknown, family: Family): value is Series {
   if (typeof value !== 'object' || value === null || !('labels' in value) || !('numbers' in value))
     return false;
   const { labels, numbers } = value;
   if (!Array.isArray(labels) || !Array.isArray(numbers)) return false;
-  return labels.every((label) => typeof label === 'string') && numbers.every(Number.isFinite);
+  if (labels.length !== family.labels.length) return false;
+  return labels.every((label) => typeof label === 'string') && numbers.every(isCount);
+}
+
+/** Sums of them stay finite. */
+function isCount(value: unknown): boolean {
+  return typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER;
 }

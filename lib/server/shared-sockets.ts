@@ -1,0 +1,112 @@
+import { lookup } from 'node:dns/promises';
+import { closeSync } from 'node:fs';
+import * as net from 'node:net';
+import { getSystemErrorName } from 'node:util';
+import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { release } from '../stream/descriptor.ts';
+import { describePoint, type ListenPoint } from './listeners.ts';
+
+/** A socket that other processes listen on and accept from. This one only holds it. */
+export interface SharedSocket {
+  /** Its number in this process. */
+  readonly descriptor: number;
+  /** Where it listens, for messages; see `describePoint`. */
+  readonly label: string;
+  /** The name that systemd has for it; undefined for none. */
+  readonly name: string | undefined;
+  /** Gives it up. Processes that have it keep it. */
+  close(): void;
+}
+
+/**
+ * Opens the sockets for workers to listen on. Host names are looked up here; "::" takes IPv4 connections, too,
+ * as with `listen` of node:net.
+ *
+ * @returns the sockets in the order of the points. They are bound; the first worker has them listen.
+ * @throws Failure (111) that names the first point that cannot be bound.
+ */
+export async function openSharedSockets(points: readonly ListenPoint[]): Promise<readonly SharedSocket[]> {
+  const sockets: SharedSocket[] = [];
+  for (const point of points) sockets.push(await openSharedSocket(point));
+  return sockets;
+}
+
+async function openSharedSocket(point: ListenPoint): Promise<SharedSocket> {
+  const label = describePoint(point);
+  if ('descriptor' in point) {
+    const { descriptor, name } = point;
+    return { descriptor, label, name, close: () => closeInherited(descriptor) };
+  }
+  try {
+    const { address } = await lookup(point.host);
+    return { ...bindSocket(address, point.port), label, name: undefined };
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure(EXIT.systemCallFailed, `unable to listen on ${label}: ${errorCode(error)}`);
+  }
+}
+
+function closeInherited(descriptor: number): void {
+  if (descriptor <= 2) release(descriptor);
+  else closeSync(descriptor);
+}
+
+/** A socket that is bound. */
+type BoundSocket = Pick<SharedSocket, 'descriptor' | 'close'>;
+
+/**
+ * Binds a socket, and does not listen: a process of Node that listens accepts, too.
+ *
+ * From Node 24 on there is `net.BoundSocket` for that (its `fd` came with a later 24). Before, and instead of it,
+ * there is the function that the primary of node:cluster binds with, which is not documented.
+ *
+ * @param ip an address.
+ * @throws Error with the `code` of the system; Failure (111) when this Node has neither.
+ */
+export function bindSocket(ip: string, port: number, node: object = net): BoundSocket {
+  const BoundSocket: unknown = Reflect.get(node, 'BoundSocket');
+  if (isBoundSocketClass(BoundSocket)) {
+    const bound = new BoundSocket({ host: ip, port });
+    return { descriptor: bound.fd(), close: () => bound.close() };
+  }
+  const createServerHandle: unknown = Reflect.get(node, '_createServerHandle');
+  if (typeof createServerHandle === 'function') {
+    const handle: unknown = createServerHandle(ip, port, net.isIPv6(ip) ? 6 : 4, -1, 0);
+    if (typeof handle === 'number') throw systemError(handle);
+    if (isHandle(handle)) return checkBound(handle);
+  }
+  const why = `Node.js ${process.version} has no way to bind a socket for workers`;
+  throw new Failure(EXIT.systemCallFailed, `unable to listen: ${why}`);
+}
+
+/** libuv keeps EADDRINUSE back until the handle is used. */
+function checkBound(handle: Handle): BoundSocket {
+  const error = handle.getsockname({});
+  if (error === 0) return { descriptor: handle.fd, close: () => handle.close() };
+  handle.close();
+  throw systemError(error);
+}
+
+function systemError(number: number): Error {
+  return Object.assign(new Error('bind'), { code: getSystemErrorName(number) });
+}
+
+/** As in the documentation of Node 26. */
+type BoundSocketClass = new (options: { host: string; port: number }) => { fd(): number; close(): void };
+
+function isBoundSocketClass(value: unknown): value is BoundSocketClass {
+  return typeof value === 'function' && typeof value.prototype === 'object' && 'fd' in value.prototype;
+}
+
+/** What node:net has inside of a server. */
+interface Handle {
+  readonly fd: number;
+  /** @returns 0 or the number of an error. */
+  getsockname(out: object): number;
+  close(): void;
+}
+
+function isHandle(value: unknown): value is Handle {
+  if (typeof value !== 'object' || value === null) return false;
+  return 'fd' in value && typeof value.fd === 'number' && 'getsockname' in value && 'close' in value;
+}

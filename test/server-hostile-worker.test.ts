@@ -1,0 +1,108 @@
+/** A worker that was taken over: what it cannot have the primary do. */
+
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { childrenOf, targetOf } from './support/processes.ts';
+import { fixture } from './support/programs.ts';
+import { certificateForAll, type RunningServer, startServer } from './support/server.ts';
+import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
+
+const SMTPD = ['sh', '-c', 'printf "220 $PPID\\r\\n"; while read -r line; do printf "250 yes\\r\\n"; done'];
+const IS_ROOT = process.getuid?.() === 0;
+
+/** Starts a server with a worker that does this at SIGUSR2. */
+async function start(
+  t: TestContext,
+  [action, argument]: readonly [string, unknown],
+  ...options: string[]
+): Promise<RunningServer> {
+  const [, program = ''] = fixture('hostile-worker');
+  const server = await startServer(['--workers', '2', ...options], SMTPD, {
+    environment: {
+      ...certificateForAll(t),
+      NODE_OPTIONS: `--require=${program}`,
+      HOSTILE_ACTION: action,
+      HOSTILE_ARGUMENT: JSON.stringify(argument),
+    },
+  });
+  t.after(() => server.close());
+  return server;
+}
+
+/** Has a worker do it. @returns the worker. */
+function take(server: RunningServer): number {
+  const [worker = 0] = childrenOf(server.pid);
+  process.kill(worker, 'SIGUSR2');
+  return worker;
+}
+
+/** Connects and is greeted. */
+async function enter(t: TestContext, port: number): Promise<SmtpClient> {
+  const client = await connectSmtp(port);
+  t.after(() => client.destroy());
+  assert.match(await client.reply(), /^220 /);
+  return client;
+}
+
+/** The sockets that a process has open. */
+function socketsOf(pid: number): readonly string[] {
+  return readdirSync(`/proc/${pid}/fd`)
+    .map((fd) => targetOf(pid, Number(fd)))
+    .filter((target) => target.startsWith('socket:'))
+    .toSorted();
+}
+
+/** A folder that root alone can look into. */
+function makeFolder(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'hostile-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  return folder;
+}
+
+describe('a hostile worker that listens', { concurrency: 2 }, () => {
+  it('gets no port from the primary', async (t) => {
+    const server = await start(t, ['listen', { host: '127.0.0.1', port: 0 }]);
+    const before = socketsOf(server.pid);
+    take(server);
+    await server.says(/hostile: listening\n/);
+    assert.deepEqual(socketsOf(server.pid), before);
+  });
+
+  it('gets no Unix socket where only root may create one', {
+    skip: IS_ROOT ? false : 'needs root',
+  }, async (t) => {
+    const path = join(makeFolder(t), 'socket');
+    const server = await start(t, ['listen', { path }], '-u', '65534', '-g', '65534');
+    take(server);
+    await server.says(/hostile: .*\n/);
+    assert.match(server.stderr(), /hostile: EACCES\n/);
+    assert.equal(existsSync(path), false);
+  });
+
+  it('gets no port below 1024 where only root may listen', {
+    skip: IS_ROOT ? false : 'needs root',
+  }, async (t) => {
+    const server = await start(t, ['listen', { host: '127.6.6.6', port: 89 }], '-u', '65534', '-g', '65534');
+    take(server);
+    await server.says(/hostile: .*\n/);
+    assert.match(server.stderr(), /hostile: EACCES\n/);
+  });
+});
+
+describe('a hostile worker that sends', { concurrency: 2 }, () => {
+  it('one number for two connections gets no more than one place', async (t) => {
+    const visit = { type: 'visit', visit: 1e6, address: '192.0.2.1' };
+    const server = await start(t, ['send', [visit, visit, visit]], '-c', '3', '-t', '5');
+    const worker = take(server);
+    await server.says(/hostile: sent\n/);
+    process.kill(worker, 'SIGKILL');
+    await server.says(/event=worker-ended/);
+    await Promise.all([enter(t, server.port), enter(t, server.port), enter(t, server.port)]);
+  });
+});
+void missing;
+void statusOf;
+void until;
