@@ -5,8 +5,8 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { childrenOf, targetOf } from './support/processes.ts';
-import { fixture } from './support/programs.ts';
+import { childrenOf, statusOf, targetOf, until } from './support/processes.ts';
+import { fixture, missing } from './support/programs.ts';
 import { certificateForAll, type RunningServer, startServer } from './support/server.ts';
 import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
 
@@ -102,7 +102,84 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     await server.says(/event=worker-ended/);
     await Promise.all([enter(t, server.port), enter(t, server.port), enter(t, server.port)]);
   });
+
+  it('invalid messages is ended at the tenth, and replaced', async (t) => {
+    const messages = [
+      'text',
+      null,
+      { type: 'unknown' },
+      { type: 'visit', visit: '1' },
+      { type: 'visit', visit: 1.5 },
+      { type: 'visit', visit: 1, address: 'x'.repeat(65) },
+      { type: 'claim', visit: 1 },
+      { type: 'counted', metrics: {} },
+      { type: 'ready', listeners: [] },
+      { type: 'ready', listeners: [{ port: 1e9, name: 'one' }] },
+      { type: 'unknown, and not answered any more' },
+    ];
+    const server = await start(t, ['send', messages], '-v');
+    const worker = take(server);
+    const text = 'it has sent too many invalid messages';
+    await server.says(new RegExp(`event=worker-killed worker=${worker} text="${text}"\n`));
+    await server.says(new RegExp(`event=worker-ended worker=${worker} end=SIGKILL\n`));
+    const warning = `warning: event=worker-message worker=${worker} text="invalid message"\n`;
+    assert.equal(server.stderr().split(warning).length - 1, 10);
+    await isReplaced(server);
+    await enter(t, server.port);
+  });
+
+  it('and does not read cannot have answers pile up', async (t) => {
+    const text = '{"type":"visit","visit":1%,"address":"192.0.2.1"}\n';
+    const server = await start(t, ['flood', { text, times: 1_000_000 }]);
+    const worker = take(server);
+    await server.says(/hostile: .*\n/);
+    // It could not have sent all.
+    assert.match(server.stderr(), /hostile: stalled\n/);
+    process.kill(worker, 'SIGKILL');
+    await server.says(/event=worker-ended/);
+    await enter(t, server.port);
+  });
+
+  it('a line without an end does not fill the memory of the primary', async (t) => {
+    const [times, kib] = [2048, 64];
+    const server = await start(t, ['flood', { text: 'x'.repeat(kib * 1024), times }]);
+    const before = memoryOf(server.pid);
+    const worker = take(server);
+    await server.says(/hostile: .*\n/);
+    assert.match(server.stderr(), /hostile: flooded\n/);
+    const grown = memoryOf(server.pid) - before;
+    assert.ok(grown < (times * kib) / 2, `${grown} KiB more`);
+    process.kill(worker, 'SIGKILL');
+    await server.says(/event=worker-ended/);
+    await enter(t, server.port);
+  });
+
+  it('descriptors does not have the primary take them', { skip: missing('python3') }, async (t) => {
+    const server = await start(t, ['pass', undefined]);
+    const before = readdirSync(`/proc/${server.pid}/fd`);
+    take(server);
+    await server.says(/hostile: passed 0\n/);
+    await server.says(/event=worker-message/);
+    assert.deepEqual(readdirSync(`/proc/${server.pid}/fd`), before);
+  });
 });
-void missing;
-void statusOf;
-void until;
+
+describe('a hostile worker that closes the channel', () => {
+  it('is ended, and replaced', { skip: missing('python3') }, async (t) => {
+    const server = await start(t, ['hangUp', undefined], '-v');
+    const worker = take(server);
+    await server.says(new RegExp(`worker-killed worker=${worker} text="it has closed the channel"\n`));
+    await isReplaced(server);
+    await enter(t, server.port);
+  });
+});
+
+/** Settles when a third worker is ready. */
+async function isReplaced(server: RunningServer): Promise<void> {
+  await until('a third worker is ready', () => server.stderr().split('event=worker-ready ').length > 3);
+}
+
+/** The memory of a process, in KiB. */
+function memoryOf(pid: number): number {
+  return Number.parseInt(statusOf(pid, 'VmRSS'), 10);
+}

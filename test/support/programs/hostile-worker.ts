@@ -32,10 +32,11 @@ const ACTIONS: Readonly<Record<string, (argument: string) => void>> = {
     while (sent < times && write(text.replaceAll('%', () => String(sent)))) sent += 1;
     report(sent === times ? 'flooded' : 'stalled');
   },
-  /** Closes the channel, and lives on. */
+  /** Closes the channel and lives on, without noticing. */
   hangUp: () => {
     const script = 'import socket; socket.socket(fileno=3).shutdown(socket.SHUT_RDWR)';
     report(`shutdown ${python(script)}`);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
   },
   /** Sends three descriptors over the channel. */
   pass: () => {
