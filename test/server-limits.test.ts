@@ -1,7 +1,10 @@
 /** How many are served at once, in all and from one address, who waits and who is sent away. */
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { describe, it, type TestContext } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { addressGroup } from '../lib/net/address.ts';
 import {
   type Admission,
@@ -27,6 +30,19 @@ async function outcome({ admission }: Visit): Promise<Admission | 'waits'> {
 /** Settles after all that is settled by now has been heard. */
 function settled(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
+}
+
+setFlagsFromString('--expose-gc');
+const collect: () => void = runInNewContext('gc');
+
+/** What the heap holds, in octets. */
+async function heapUsed(): Promise<number> {
+  // node:test keeps a note of each promise until one is collected, and a turn longer.
+  for (let times = 0; times < 3; times++) {
+    collect();
+    await settled();
+  }
+  return process.memoryUsage().heapUsed;
 }
 
 describe('a gate', () => {
@@ -70,6 +86,29 @@ describe('a gate', () => {
     assert.equal(await outcome(gate.visit('a')), 'in');
     assert.equal(await first.claim('b'), false, 'whoever has left has no place to claim');
     assert.equal(await outcome(gate.visit('b')), 'in');
+  });
+
+  it('keeps nothing of addresses that have gone', async () => {
+    const gate = createGate({ connections: 1, perAddress: 1, waiting: 0 });
+    const before = await heapUsed();
+    for (let index = 0; index < 200_000; index++) {
+      const visit = gate.visit(index % 2 === 0 ? `address ${index}` : undefined);
+      void visit.claim(`later ${index}`);
+      visit.leave();
+    }
+    const grown = (await heapUsed()) - before;
+    assert.ok(grown < 5_000_000, `${grown} octets more`);
+    assert.equal(gate.inside(), 0);
+  });
+
+  it('takes the last of the addresses that are claimed', async () => {
+    const gate = createGate({ connections: 9, perAddress: 1, waiting: 0 });
+    const first = gate.visit(undefined);
+    for (const address of ['a', 'b', 'c']) assert.equal(await first.claim(address), true);
+    assert.equal(await outcome(gate.visit('a')), 'in');
+    assert.equal(await outcome(gate.visit('c')), 'per-address');
+    first.leave();
+    assert.equal(await outcome(gate.visit('c')), 'in');
   });
 
   it('does not mind who leaves twice, or was not let in', async () => {
@@ -353,6 +392,11 @@ async function quit(client: SmtpClient): Promise<void> {
   client.destroy();
 }
 
+/** Has the kernel reset the connection. */
+function reset(client: SmtpClient): void {
+  client.tcp().resetAndDestroy();
+}
+
 /** Settles when the server has counted that. */
 async function counted(server: RunningServer, name: string, number: number): Promise<void> {
   const counters = /event=counters [^\n]*\n/g;
@@ -429,25 +473,56 @@ describe('-b', { concurrency: 2 }, () => {
     });
   }
 
-  for (const [what, go] of [
-    ['closes', (client: SmtpClient) => client.end()],
-    ['resets the connection', (client: SmtpClient) => client.tcp().resetAndDestroy()],
-  ] as const) {
-    it(`leaves the place of one who waits and ${what} to another`, async (t) => {
-      const server = await start(t, '-c', '1', '-b', '1');
-      const first = await connect(t, server.port);
-      await assertGreeted(first);
-      const second = await connect(t, server.port);
-      await counted(server, 'waiting', 1);
-      go(second);
-      await counted(server, 'waiting', 0);
-      const third = await connect(t, server.port);
-      await counted(server, 'waiting', 1);
-      await quit(first);
-      await assertGreeted(third);
-      await quit(third);
-      await counted(server, 'smtpd_exits', 2);
-    });
+  for (const workers of ['1', '2']) {
+    for (const [what, go] of [
+      ['closes', (client: SmtpClient) => client.end()],
+      ['resets the connection', reset],
+      [
+        'sends a command and resets the connection',
+        (client: SmtpClient) => {
+          client.say('NOOP');
+          reset(client);
+        },
+      ],
+      [
+        'sends a command, half-closes and resets the connection',
+        async (client: SmtpClient) => {
+          client.say('NOOP');
+          client.end();
+          await once(client.tcp(), 'finish');
+          reset(client);
+        },
+      ],
+      [
+        'sends more than is read and resets the connection',
+        async (client: SmtpClient) => {
+          client.send('NOOP\r\n'.repeat(1_000_000));
+          let left = 0;
+          await until('no more is read', () => {
+            const before = left;
+            left = client.tcp().writableLength;
+            return left === before;
+          });
+          reset(client);
+        },
+      ],
+    ] as const) {
+      it(`leaves the place of one who waits and ${what} to another, with ${workers} worker(s)`, async (t) => {
+        const server = await start(t, '-c', '1', '-b', '1', '--workers', workers);
+        const first = await connect(t, server.port);
+        await assertGreeted(first);
+        const second = await connect(t, server.port);
+        await counted(server, 'waiting', 1);
+        await go(second);
+        await counted(server, 'waiting', 0);
+        const third = await connect(t, server.port);
+        await counted(server, 'waiting', 1);
+        await quit(first);
+        await assertGreeted(third);
+        await quit(third);
+        await counted(server, 'smtpd_exits', 2);
+      });
+    }
   }
 
   for (const workers of ['1', '2']) {

@@ -1,32 +1,43 @@
-import type { Duplex } from 'node:stream';
+import type { Socket } from 'node:net';
 import { deferred } from '../program/deferred.ts';
+import { isConnected } from '../stream/connected.ts';
 
 /** Watches for a client that goes away before its turn. */
 export interface DepartureWatch {
-  /** Settles when it has: it has closed or half-closed the connection with nothing said. */
+  /**
+   * Settles when it has gone: the connection was closed or reset, or half-closed with nothing sent. A client that
+   * has half-closed behind its commands waits for the replies.
+   */
   readonly departed: Promise<void>;
-  /** Watches no more, once it has settled. What the client has said is there to be read. */
+  /** Watches no more, once it has settled. What the client has sent is there to be read. */
   stop(): Promise<void>;
 }
 
+/** How often a connection is looked at of which no event comes any more, in milliseconds. */
+const LOOK_INTERVAL = 1000;
+
 /**
- * Watches a connection of which nobody else reads yet. The end of a connection can be seen only by reading
- * up to it, and what a client has said stands before it: so of one that speaks before its turn it is not seen.
- * It may have half-closed behind the last of its commands, and wait for the answers.
+ * Watches a connection that is not read yet. An end or a reset shows as an event only when all before it was read,
+ * which is done up to the limit of the stream's buffer. For a client that has sent more, or has half-closed, the
+ * system is asked every second.
  */
-export function watchDeparture(connection: Duplex): DepartureWatch {
+export function watchDeparture(connection: Socket): DepartureWatch {
   const { promise: departed, resolve } = deferred();
   const go = (): void => resolve();
-  // To listen for this has the stream read, into a buffer that has its bound, and hand out nothing. Were the
-  // bytes taken out of it, the end would be told of with nobody having served them.
-  const look = (): void => {};
+  const look = (): void => {
+    if (!isConnected(connection)) go();
+  };
 
+  // To listen for 'readable' has the stream read, into its buffer, and hand out nothing: bytes that are taken out
+  // would not be there for the session. The event comes with bytes, and with an end behind them.
   connection.on('readable', look);
   connection.on('end', go);
   connection.on('close', go);
+  const timer = setInterval(look, LOOK_INTERVAL);
   return {
     departed,
     stop: () => {
+      clearInterval(timer);
       connection.off('readable', look);
       connection.off('end', go);
       connection.off('close', go);
