@@ -11,6 +11,7 @@ import { childrenOf, isGone, statusOf, until } from './support/processes.ts';
 import { fixture } from './support/programs.ts';
 import { type RunningServer, startServer } from './support/server.ts';
 import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
+import { DEADLINE, within } from './support/within.ts';
 
 /** An smtpd that names its parent and says yes to everything. */
 const YES = `printf "220 $PPID\\r\\n"
@@ -347,6 +348,47 @@ describe('a primary that is killed', { concurrency: 2 }, () => {
     assert.equal(await client.ask('QUIT'), '221 bye');
     client.destroy();
     for (const worker of workers) await ends(worker);
+  });
+});
+
+describe('a primary that is killed behind a proxy', () => {
+  it('leaves workers that send those away whose PROXY header comes later', async (t) => {
+    const server = await start(t, '--proxy-protocol', '127.0.0.0/8', '--grace', '5');
+    const client = await connectSmtp(server.port);
+    t.after(() => client.destroy());
+    // The answer about the connection has come before the question what was counted.
+    await until('it is in', () => {
+      server.signal('SIGUSR1');
+      return / accepted=1 .* open=1 waiting=0 /.test(server.stderr());
+    });
+    const workers = childrenOf(server.pid);
+    t.after(() => workers.forEach(tryKill));
+    process.kill(server.pid, 'SIGKILL');
+    await says(server, 'event=primary-gone', 2);
+    client.send('PROXY TCP4 192.0.2.1 192.0.2.2 1000 25\r\n');
+    assert.match(
+      await within(DEADLINE, 'reply at the end of the time of grace', client.rest()),
+      /^421 4\.3\.2 /,
+    );
+    client.destroy();
+    for (const worker of workers) await ends(worker);
+    assert.match(server.stderr(), /event=refused .* remote=192\.0\.2\.1:1000 .* why=stopping\n/);
+  });
+});
+
+describe('a worker that is stuck', () => {
+  it('is killed soon after the second SIGTERM, whatever the time of grace is', async (t) => {
+    const server = await start(t, '-v', '--grace', '600');
+    const [stuck = 0, other = 0] = childrenOf(server.pid);
+    process.kill(stuck, 'SIGSTOP');
+    server.signal('SIGTERM');
+    await ends(other);
+    server.signal('SIGTERM');
+    const killed = server.says(
+      new RegExp(`event=worker-killed worker=${stuck} text="it did not end in time"\n`),
+    );
+    await within(DEADLINE, 'end of the worker', killed);
+    assert.deepEqual(await server.ended, ENDED_WELL);
   });
 });
 
