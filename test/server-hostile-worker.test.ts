@@ -117,7 +117,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
       { type: 'ready', listeners: [{ port: 1e9, name: 'one' }] },
       { type: 'unknown, and not answered any more' },
     ];
-    const server = await start(t, ['send', messages], '-v');
+    const server = await start(t, ['send', messages], '-v2');
     const worker = take(server);
     const text = 'it has sent too many invalid messages';
     await server.says(new RegExp(`event=worker-killed worker=${worker} text="${text}"\n`));
@@ -166,7 +166,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
 
 describe('a hostile worker that closes the channel', () => {
   it('is ended, and replaced', { skip: missing('python3') }, async (t) => {
-    const server = await start(t, ['hangUp', undefined], '-v');
+    const server = await start(t, ['hangUp', undefined], '-v2');
     const worker = take(server);
     await server.says(new RegExp(`worker-killed worker=${worker} text="it has closed the channel"\n`));
     await isReplaced(server);
