@@ -199,7 +199,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
       under: ['sh', '-c', 'LISTEN_PID=$$ exec "$@"', 'sh'],
       environment: { LISTEN_FDS: '1' },
     };
-    const server = await startServer(['--workers', '2', '-v'], SMTPD, fromSystemd);
+    const server = await startServer(['--workers', '2', '-v2'], SMTPD, fromSystemd);
     t.after(() => server.close());
     listener.close();
     for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
@@ -255,7 +255,7 @@ async function startMortal(t: TestContext, { path }: Mark): Promise<RunningServe
   const [, program = ''] = fixture('mortal-worker');
   const environment = { NODE_OPTIONS: `--require=${program}`, MORTAL_MARK: path };
   // Another user, if only by name: it takes a worker.
-  const server = await startServer(['-v', '-u', String(process.getuid?.())], SMTPD, { environment });
+  const server = await startServer(['-v2', '-u', String(process.getuid?.())], SMTPD, { environment });
   t.after(() => server.close());
   return server;
 }
@@ -378,7 +378,7 @@ describe('a primary that is killed behind a proxy', () => {
 
 describe('a worker that is stuck', () => {
   it('is killed soon after the second SIGTERM, whatever the time of grace is', async (t) => {
-    const server = await start(t, '-v', '--grace', '600');
+    const server = await start(t, '-v2', '--grace', '600');
     const [stuck = 0, other = 0] = childrenOf(server.pid);
     process.kill(stuck, 'SIGSTOP');
     server.signal('SIGTERM');
