@@ -146,6 +146,20 @@ describe('smtpd-maildir leaves nothing of a message', () => {
     assert.deepEqual(textsIn(maildir), ['small\n']);
   });
 
+  it('when there is no room on the disk for the last octets', async (t) => {
+    const maildir = newMaildir(t);
+    const server = startServer(t, { args: [maildir], script: 'ulimit -f 1; exec "$@"' });
+    // One piece, so that the one write ends short, as with a disk that is full in the middle of it.
+    server.say(...TO_DATA);
+    await server.hears(/^354 /m);
+    server.say('x'.repeat(2000), '.');
+    await server.hears(/^451 4\.3\.0 /m);
+    server.say('QUIT');
+    assert.equal(await server.ended, 0);
+    assert.equal(server.stderr(), 'smtpd-maildir: warning: unable to store a message: EFBIG\n');
+    assert.deepEqual([filesIn(maildir, 'tmp'), filesIn(maildir, 'new')], [[], []]);
+  });
+
   // Not by permissions, because the tests may be run by root.
   for (const part of ['tmp', 'new'] as const) {
     it(`when ${part}/ is no directory`, async (t) => {
