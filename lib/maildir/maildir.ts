@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
 
@@ -22,7 +22,7 @@ function makeDirectory(path: string): void {
     makeOne(path);
   } catch (error) {
     if (errorCode(error) !== 'ENOENT' || parent === path) throw error;
-    if (!existsSync(parent)) makeDirectory(parent);
+    makeDirectory(parent);
     // Once more, and no oftener: Node's own recursion goes round for ever where a directory is there and
     // takes none, /proc say.
     makeOne(path);
