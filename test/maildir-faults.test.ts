@@ -4,6 +4,8 @@
  */
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { compileFaults, type FaultLibrary, failing, signalled, startFaulty } from './maildir/faults.ts';
 import { filesIn, messagesIn, TO_DATA, textsIn } from './maildir/server.ts';
@@ -101,6 +103,22 @@ describe('smtpd-maildir, for a message', { skip }, () => {
     assert.equal(server.stderr(), 'smtpd-maildir: warning: unable to store a message: EEXIST\n');
     assert.deepEqual(textsIn(server.maildir), ['another message\n', 'second\n']);
     assert.deepEqual(filesIn(server.maildir, 'tmp'), []);
+  });
+});
+
+describe('smtpd-maildir, when a name in tmp/ is taken,', { skip }, () => {
+  it('leaves that file alone', async (t) => {
+    // The first that is opened, and the only one with O_CREAT.
+    const server = startFaulty(t, { library, faults: ['open:1:exists:0'] });
+    server.say(...TO_DATA);
+    await server.hears(/^451 4\.3\.0 /m);
+    const [name = '', ...others] = filesIn(server.maildir, 'tmp');
+    server.say(...TO_DATA.slice(1), ...LINES, '.', 'QUIT');
+    assert.equal(await server.ended, 0);
+    assert.deepEqual(others, []);
+    assert.equal(readFileSync(join(server.maildir, 'tmp', name), 'latin1'), 'another message\n');
+    assert.equal(server.stderr(), 'smtpd-maildir: warning: unable to store a message: EEXIST\n');
+    assert.deepEqual(textsIn(server.maildir), [TEXT]);
   });
 });
 

@@ -1,7 +1,8 @@
 /** smtpd-maildir as a process: its limits, and how it ends. */
 
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { filesIn, newMaildir, startServer, TO_DATA, textsIn } from './maildir/server.ts';
 import { statusOf } from './support/processes.ts';
@@ -90,6 +91,78 @@ describe('smtpd-maildir is bounded', () => {
   });
 });
 
+/** Longer than the idle timeout in the tests below, in milliseconds. */
+const LONGER = 4500;
+
+/** Acts every now and then, for longer than the idle timeout. */
+async function keepOn(act: () => unknown): Promise<void> {
+  for (const end = Date.now() + LONGER; Date.now() < end; ) {
+    await act();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+describe('smtpd-maildir limits the size of a message', () => {
+  const limits: [string[], NodeJS.ProcessEnv, string][] = [
+    [[], {}, '67108864'],
+    [['-s', '0'], {}, '0'],
+    [['--size', '1000'], {}, '1000'],
+    [['-s', '1000'], { DATABYTES: '' }, '0'],
+    [['-s', '1000'], { DATABYTES: '2000' }, '2000'],
+    [[], { DATABYTES: '9'.repeat(30) }, '9007199254740991'],
+  ];
+  for (const [args, environment, size] of limits) {
+    it(`to ${size} with ${JSON.stringify([...args, environment])}`, async (t) => {
+      const server = startServer(t, { args: [...args, newMaildir(t)], environment });
+      await server.ask('EHLO me', new RegExp(`^250-SIZE ${size}\r\n`, 'm'));
+    });
+  }
+});
+
+describe('smtpd-maildir goes on for longer than the idle timeout', { concurrency: true }, () => {
+  it('with a client that gives commands', async (t) => {
+    const server = startServer(t, { args: ['-t', '3', newMaildir(t)] });
+    await keepOn(() => server.ask('NOOP', /^250 /m));
+    await server.ask('QUIT', /^221 /m);
+    assert.equal(await server.ended, 0);
+  });
+
+  it('with a client that sends a message', async (t) => {
+    const maildir = newMaildir(t);
+    const server = startServer(t, { args: ['-t', '3', maildir] });
+    server.say(...TO_DATA);
+    await server.hears(/^354 /m);
+    await keepOn(() => server.say('text'));
+    await server.ask('.', /^250 /m);
+    assert.match(textsIn(maildir)[0] ?? '', /^(text\n)+$/);
+  });
+
+  it('with a client that sends a message that will be refused', async (t) => {
+    const server = startServer(t, { args: ['-t', '3', '-s', '1', newMaildir(t)] });
+    server.say(...TO_DATA);
+    await server.hears(/^354 /m);
+    await keepOn(() => server.say('text'));
+    await server.ask('.', /^552 /m);
+  });
+});
+
+describe('smtpd-maildir keeps no descriptor open', () => {
+  it('of a message that was stored, refused, or given up', async (t) => {
+    const maildir = newMaildir(t);
+    const server = startServer(t, { args: ['-s', '100', maildir] });
+    await server.ask('EHLO me', /^250 HELP/m);
+    const descriptors = readdirSync(`/proc/${server.pid}/fd`).length;
+    server.say(...TO_DATA.slice(1), 'one', '.');
+    await server.hears(/^250 2\.0\.0 Message stored/m);
+    server.say(...TO_DATA.slice(1), 'x'.repeat(200), '.');
+    await server.hears(/^552 /m);
+    rmSync(join(maildir, 'new'), { recursive: true });
+    server.say(...TO_DATA.slice(1), 'two', '.');
+    await server.hears(/^451 /m);
+    assert.equal(readdirSync(`/proc/${server.pid}/fd`).length, descriptors);
+  });
+});
+
 describe('smtpd-maildir ends', () => {
   it('with 0 when the client hangs up between messages', async (t) => {
     const server = startServer(t, { args: [newMaildir(t)] });
@@ -134,6 +207,21 @@ describe('smtpd-maildir ends', () => {
       /^smtpd-maildir: fatal: unable to make the Maildir .*: (ENOTDIR|EEXIST)\n$/,
     );
     assert.equal(server.unread(), '');
+  });
+
+  it('with 111 when a file stands where a part of the Maildir has to be', async (t) => {
+    const maildir = newMaildir(t);
+    mkdirSync(maildir);
+    writeFileSync(join(maildir, 'new'), '');
+    const server = startServer(t, { args: [maildir] });
+    assert.equal(await server.ended, 111);
+    assert.match(server.stderr(), /^smtpd-maildir: fatal: unable to make the Maildir .*: EEXIST\n$/);
+  });
+
+  it('with 111 where a directory takes no other', async (t) => {
+    const server = startServer(t, { args: ['/proc/missing/Maildir'] });
+    assert.equal(await server.ended, 111);
+    assert.match(server.stderr(), /^smtpd-maildir: fatal: unable to make the Maildir .*: (ENOENT|EACCES)\n$/);
   });
 
   it('with 111 when there is no client', async (t) => {

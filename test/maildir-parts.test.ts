@@ -102,6 +102,12 @@ describe('formatTrace', () => {
     assert.equal(withLine(false, tls), 'SMTP (TLSv1.3 X)');
   });
 
+  it('writes "unknown" where a variable is set and empty', () => {
+    const environment = { TCPREMOTEIP: '', TCPREMOTEHOST: '' };
+    const trace = formatTrace(ENVELOPE, { ...CIRCUMSTANCES, environment }).toString();
+    assert.match(trace, /^ {2}\(unknown \[unknown\]\)$/m);
+  });
+
   it('lets neither the client nor the environment write lines of their own', () => {
     const evil = 'x)\r\nBcc: everybody@b\n\n(\u2028;';
     const environment = { TCPREMOTEIP: evil, TCPREMOTEHOST: evil, SSL_PROTOCOL: evil, SSL_CIPHER: evil };

@@ -58,4 +58,25 @@ describe('createReception', () => {
     assert.ok(step?.type === 'write');
     assert.equal(step.bytes.toString(), 'QUIT\n');
   });
+
+  it('carries out what came before the client half-closed', () => {
+    const reception = createReception({ host: 'mx.example', sizeLimit: 0 });
+    reception.fromClient(Buffer.from('NOOP\r\nNOOP\r\n'));
+    reception.clientEnded();
+    const types: string[] = [];
+    for (let step = reception.next(); step !== undefined; step = reception.next()) types.push(step.type);
+    assert.deepEqual(types, ['reply', 'reply', 'reply', 'discard', 'close']);
+  });
+
+  it('counts no recipient above the limit as an error', () => {
+    const reception = createReception({ host: 'mx.example', sizeLimit: 0 });
+    reception.fromClient(Buffer.from('HELO me\r\nMAIL FROM:<a@b>\r\n'));
+    reception.fromClient(Buffer.from('RCPT TO:<c@d>\r\n'.repeat(1000)));
+    reception.fromClient(Buffer.from('DATA\r\n'));
+    const steps: string[] = [];
+    for (let step = reception.next(); step !== undefined; step = reception.next())
+      steps.push(step.type === 'reply' ? step.bytes.toString().slice(0, 3) : step.type);
+    const recipients = [...Array<string>(100).fill('250'), ...Array<string>(900).fill('452')];
+    assert.deepEqual(steps, ['220', '250', '250', ...recipients, 'open']);
+  });
 });

@@ -11,7 +11,8 @@
  *   errno    the call fails with this error number
  *   short    a write takes no more than so many octets
  *   signal   the program gets this signal before the call
- *   exists   before the call, another file (or directory) gets the name that link (or mkdir) is about to make
+ *   exists   before the call, another file gets the name that open or link is about to make, or another
+ *            directory that of mkdir
  *
  * What the program writes to descriptor 1 is logged as "send" with its text, so that the log shows what was
  * done before a reply. It is not counted.
@@ -123,7 +124,7 @@ int open64(const char *path, int flags, ...) {
   va_start(list, flags);
   mode_t mode = (flags & O_CREAT) != 0 ? va_arg(list, mode_t) : 0;
   va_end(list);
-  FAIL_IF(intercept("open", inside(path), NULL, NULL));
+  FAIL_IF(intercept("open", inside(path), NULL, (flags & O_CREAT) != 0 ? path : NULL));
   return REAL(open64)(path, flags, mode);
 }
 
@@ -132,7 +133,7 @@ int open(const char *path, int flags, ...) {
   va_start(list, flags);
   mode_t mode = (flags & O_CREAT) != 0 ? va_arg(list, mode_t) : 0;
   va_end(list);
-  FAIL_IF(intercept("open", inside(path), NULL, NULL));
+  FAIL_IF(intercept("open", inside(path), NULL, (flags & O_CREAT) != 0 ? path : NULL));
   return REAL(open)(path, flags, mode);
 }
 

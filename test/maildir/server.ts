@@ -52,7 +52,7 @@ export interface Server {
   hears(pattern: RegExp): Promise<void>;
   /** Says lines and hears. */
   ask(line: string, pattern: RegExp): Promise<void>;
-  /** Settles when the server has ended, with its exit status. */
+  /** Settles when the server has ended, with its exit status. Fails when that takes too long. */
   readonly ended: Promise<number | null>;
   /** What it has said and was not read. */
   unread(): string;
@@ -61,6 +61,9 @@ export interface Server {
 
 /** How long a test waits for a reply, in milliseconds. */
 const PATIENCE = 20_000;
+
+/** How long a server may run, in milliseconds. */
+const END_TIMEOUT = 60_000;
 
 /** Starts a server. It is ended with the test. */
 export function startServer(t: TestContext, { args, environment, script, connection }: ServerSetup): Server {
@@ -84,13 +87,19 @@ export function startServer(t: TestContext, { args, environment, script, connect
   child.stderr?.on('data', (bytes: Buffer) => {
     stderr += bytes.toString('latin1');
   });
-  const ended = new Promise<number | null>((resolve) => {
+  const ended = new Promise<number | null>((resolve, reject) => {
+    const limit = setTimeout(() => {
+      reject(new Error(`the server has not ended; unread: ${JSON.stringify(unread)}, stderr: ${stderr}`));
+    }, END_TIMEOUT);
     child.on('close', (status) => {
+      clearTimeout(limit);
       over = true;
       check();
       resolve(status);
     });
   });
+  // Not every test waits for it.
+  ended.catch(() => {});
 
   function hears(pattern: RegExp): Promise<void> {
     return new Promise((resolve, reject) => {
