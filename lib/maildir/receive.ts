@@ -3,9 +3,9 @@ import { errorCode } from '../program/failure.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { watchSilence } from '../stream/time.ts';
-import type { Delivery } from './delivery.ts';
-import type { Reception, Step } from './reception.ts';
-import type { Envelope } from './transaction.ts';
+import type { Reception, Step } from './protocol/receiver.ts';
+import type { Envelope } from './protocol/transaction.ts';
+import type { Delivery } from './store/delivery.ts';
 
 /** What a reception is held with, and under which terms. */
 export interface Receiving {

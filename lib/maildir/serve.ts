@@ -7,12 +7,12 @@ import type { Sink } from '../stream/byte-stream.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { hangUp } from '../stream/relay.ts';
 import { after } from '../stream/time.ts';
-import { beginDelivery, type Delivery } from './delivery.ts';
-import { createMaildir } from './maildir.ts';
+import { createReception } from './protocol/receiver.ts';
+import { formatTrace, plain } from './protocol/trace.ts';
+import type { Envelope } from './protocol/transaction.ts';
 import { receive } from './receive.ts';
-import { createReception } from './reception.ts';
-import { formatTrace, plain } from './trace.ts';
-import type { Envelope } from './transaction.ts';
+import { beginDelivery, type Delivery } from './store/delivery.ts';
+import { createMaildir } from './store/maildir.ts';
 
 /** What the server is told on its command line. */
 export interface ServeOptions {

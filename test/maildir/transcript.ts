@@ -1,5 +1,5 @@
 /**
- * Transcripts of a reception (lib/maildir/reception.ts):
+ * Transcripts of a reception (lib/maildir/protocol/receiver.ts):
  *
  *     # A message                               the title; more # lines explain
  *     -- size 100                               the limit; 0, for none, without this line
@@ -22,7 +22,7 @@
  * the client says and what happens next to each other is one packet.
  */
 
-import { createReception, type Reception, type Step } from '../../lib/maildir/reception.ts';
+import { createReception, type Reception, type Step } from '../../lib/maildir/protocol/receiver.ts';
 
 /** A scenario. */
 export interface Transcript {

@@ -1,6 +1,6 @@
 import { closeSync, fsyncSync, linkSync, openSync, renameSync, unlinkSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { errorCode } from '../program/failure.ts';
+import { errorCode } from '../../program/failure.ts';
 import { messagePaths, syncDirectory, uniqueName } from './maildir.ts';
 
 /** One message on its way into a Maildir. */

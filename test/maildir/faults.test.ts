@@ -1,5 +1,5 @@
 /**
- * smtpd-maildir as a process whose system calls are logged and made to fail (see maildir/faults.c): a 250 means
+ * smtpd-maildir as a process whose system calls are logged and made to fail (see faults.c): a 250 means
  * that the message is stored whole and for good, anything else that nothing is left of it.
  */
 
@@ -7,10 +7,10 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { compileFaults, type FaultLibrary, failing, signalled, startFaulty } from './maildir/faults.ts';
-import { filesIn, messagesIn, TO_DATA, textsIn } from './maildir/server.ts';
-import { until } from './support/processes.ts';
-import { missing } from './support/programs.ts';
+import { until } from '../support/processes.ts';
+import { missing } from '../support/programs.ts';
+import { compileFaults, type FaultLibrary, failing, signalled, startFaulty } from './faults.ts';
+import { filesIn, messagesIn, TO_DATA, textsIn } from './server.ts';
 
 const skip = missing('gcc');
 

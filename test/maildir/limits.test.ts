@@ -4,8 +4,8 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { filesIn, newMaildir, startServer, TO_DATA, textsIn } from './maildir/server.ts';
-import { statusOf } from './support/processes.ts';
+import { statusOf } from '../support/processes.ts';
+import { filesIn, newMaildir, startServer, TO_DATA, textsIn } from './server.ts';
 
 /** The most memory that a process has had, in KiB. */
 function peakMemory(pid: number): number {

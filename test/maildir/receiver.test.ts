@@ -1,12 +1,12 @@
-/** The reception, tried with every transcript of test/maildir, whole and in pieces. */
+/** The reception, tried with every transcript in this folder, whole and in pieces. */
 
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { createReception } from '../lib/maildir/reception.ts';
-import { parseTranscripts, replay } from './maildir/transcript.ts';
+import { createReception } from '../../lib/maildir/protocol/receiver.ts';
+import { parseTranscripts, replay } from './transcript.ts';
 
-const FOLDER = new URL('maildir/', import.meta.url);
+const FOLDER = new URL('.', import.meta.url);
 
 for (const file of readdirSync(FOLDER).filter((name) => name.endsWith('.transcript'))) {
   describe(file, () => {

@@ -18,9 +18,9 @@
  * A message that is not wanted is read to its end all the same, because only there the client listens.
  */
 
-import { parseCommand } from '../smtp/command.ts';
-import { createLineReader, type Line } from '../smtp/line.ts';
-import { REPLIES } from '../smtp/reply.ts';
+import { parseCommand } from '../../smtp/command.ts';
+import { createLineReader, type Line } from '../../smtp/line.ts';
+import { REPLIES } from '../../smtp/reply.ts';
 import { createDataReader, type DataReader } from './data.ts';
 import { ANSWERS, answer, extensions } from './replies.ts';
 import { createTransaction, type Envelope } from './transaction.ts';

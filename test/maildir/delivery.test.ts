@@ -8,8 +8,8 @@ import { connect, createServer, type Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { filesIn, messagesIn, newMaildir, startServer, TO_DATA, textsIn } from './maildir/server.ts';
-import { ours } from './support/programs.ts';
+import { ours } from '../support/programs.ts';
+import { filesIn, messagesIn, newMaildir, startServer, TO_DATA, textsIn } from './server.ts';
 
 describe('smtpd-maildir delivers', () => {
   it('what comes in one piece through real pipes', (t) => {

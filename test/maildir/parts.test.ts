@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createDataReader } from '../lib/maildir/data.ts';
-import { uniqueName } from '../lib/maildir/maildir.ts';
-import { formatTrace } from '../lib/maildir/trace.ts';
+import { createDataReader } from '../../lib/maildir/protocol/data.ts';
+import { formatTrace } from '../../lib/maildir/protocol/trace.ts';
+import { uniqueName } from '../../lib/maildir/store/maildir.ts';
 
 const ENVELOPE = { helloName: 'me', extended: true, sender: 'a@b', recipients: ['c@d'] };
 const CIRCUMSTANCES = { host: 'mx.example', id: '1.M2P3Q4.mx', date: new Date(0), environment: {} };

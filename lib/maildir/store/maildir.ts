@@ -1,6 +1,6 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 
 /**
  * Makes a Maildir where there is none yet, or what is missing of it.
