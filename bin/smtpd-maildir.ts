@@ -8,21 +8,21 @@ void runProgram({
   name: NAME,
   help: `Usage: ${NAME} [options] [--] maildir
 
-An SMTP server on stdin and stdout that delivers all mail to one Maildir, which
-is made when it is not there. It knows no TLS.
+An SMTP server on stdin and stdout that delivers all mail to one Maildir. The
+Maildir is created if it does not exist. There is no TLS.
 
-  -s, --size BYTES        the largest message (67108864); 0 for any size
-  -t, --timeout SECONDS   how long nothing may happen (300)
-      --version           print the version
-      --help              print this
+  -s, --size BYTES            maximum message size (67108864); 0 for no limit
+  -t, --idle-timeout SECONDS  idle timeout (300)
+      --version               print the version
+      --help                  print this help
 `,
   options: {
     size: { type: 'string', short: 's' },
-    timeout: { type: 'string', short: 't' },
+    'idle-timeout': { type: 'string', short: 't' },
   },
   run: (values, [maildir, ...others]) => {
-    if (maildir === undefined || maildir === '') throw usage('no Maildir named');
-    if (others.length > 0) throw usage(`one Maildir is enough, but there is more: ${others.join(' ')}`);
+    if (maildir === undefined || maildir === '') throw usage('missing Maildir');
+    if (others.length > 0) throw usage(`unexpected argument: ${others.join(' ')}`);
     return serve(
       {
         program: NAME,
@@ -32,7 +32,8 @@ is made when it is not there. It knows no TLS.
           most: Number.MAX_SAFE_INTEGER,
           standard: 64 * 1024 * 1024,
         }),
-        silence: numberOption(values, 'timeout', { least: 1, most: 2_000_000, standard: 300 }) * 1000,
+        idleTimeout:
+          numberOption(values, 'idle-timeout', { least: 1, most: 2_000_000, standard: 300 }) * 1000,
       },
       process.env,
     );

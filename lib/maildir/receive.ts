@@ -3,112 +3,115 @@ import { errorCode } from '../program/failure.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { watchSilence } from '../stream/time.ts';
-import type { Reception, Step } from './protocol/receiver.ts';
+import type { CloseReason, Receiver, Step } from './protocol/receiver.ts';
 import type { Envelope } from './protocol/transaction.ts';
 import type { Delivery } from './store/delivery.ts';
 
-/** What a reception is held with, and under which terms. */
-export interface Receiving {
-  readonly reception: Reception;
+/** What `receive` works with. */
+export interface ReceiveOptions {
+  readonly receiver: Receiver;
   readonly client: ByteStream;
-  /** Begins to deliver a message. @throws when the system does not allow it. */
-  readonly deliver: (envelope: Envelope) => Delivery;
-  /** How long nothing may happen, in milliseconds; a line that trickles in does not count as happening. */
-  readonly silence: number;
+  /** Starts the delivery of a message. @throws when a system call fails. */
+  readonly startDelivery: (envelope: Envelope) => Delivery;
+  /** The idle timeout, in milliseconds. Part of a command line does not restart it. */
+  readonly idleTimeout: number;
   readonly report: Reporter;
 }
 
-/** A reception under way. */
-export interface Receipt {
-  /** Settles when all is said, though not all of it may have left this process. No delivery is under way. */
-  readonly ended: Promise<Cause>;
-  /** Ends it. */
-  terminate(): void;
+/** A receiver that serves its client. */
+export interface RunningReceiver {
+  /**
+   * Settles when the last reply is written, though part of it may still be in this process. No delivery is in
+   * progress then.
+   */
+  readonly closed: Promise<CloseReason>;
+  /** Sends 421 and closes. */
+  stop(): void;
 }
 
-/** How a reception ended; see `Step`. */
-export type Cause = Extract<Step, { type: 'close' }>['cause'];
-
-/** Replies are gathered up to so many octets. One by one, TCP would hold each back for the one before. */
-const REPLIES_GATHERED = 4096;
+/**
+ * Replies to pipelined commands are written together when they reach this many octets, or when no command is
+ * left. If each was written alone, TCP would delay it until the one before is acknowledged.
+ */
+const REPLY_BATCH_SIZE = 4096;
 
 /**
- * Drives a reception: carries bytes into it and its steps out.
+ * Drives a receiver: passes it the client's bytes and performs its steps.
  *
- * Steps wait while the client does not take what was written to it, and then it is not read: that is what
- * bounds the memory.
+ * While the client does not read its replies, no step is performed and no input is read. That bounds memory.
  */
-export function receive({ reception, client, deliver, silence, report }: Receiving): Receipt {
+export function receive(options: ReceiveOptions): RunningReceiver {
+  const { receiver, client, startDelivery, idleTimeout, report } = options;
   let delivery: Delivery | undefined;
   let replies: Buffer[] = [];
-  let gathered = 0;
+  let batchSize = 0;
   let stalled = false;
-  let cause: Cause | undefined;
-  const { promise: ended, resolve: settle } = deferred<Cause>();
+  let closeReason: CloseReason | undefined;
+  const { promise: closed, resolve } = deferred<CloseReason>();
 
-  const watch = watchSilence(silence, () => {
-    reception.timedOut();
+  const idle = watchSilence(idleTimeout, () => {
+    receiver.timedOut();
     finish();
   });
   client.source.listen({
     bytes: (bytes) => {
-      reception.fromClient(bytes);
+      receiver.fromClient(bytes);
       advance();
     },
     ended: () => {
-      reception.clientEnded();
+      receiver.clientEnded();
       advance();
     },
   });
   client.sink.listen({
     drained: () => {
       stalled = false;
-      watch.heard();
+      idle.heard();
       advance();
     },
-    // Nobody would learn what becomes of a message, so it is left to the client to send it again.
-    failed: () => close('cut'),
+    // The client could not learn whether a message is stored. It will send the message again.
+    failed: () => close('aborted'),
   });
   queueMicrotask(advance);
   return {
-    ended,
-    terminate: () => {
-      reception.terminated();
+    closed,
+    stop: () => {
+      receiver.stopping();
       finish();
     },
   };
 
   function advance(): void {
-    while (cause === undefined && !stalled) {
-      const step = reception.next();
+    while (closeReason === undefined && !stalled) {
+      const step = receiver.next();
       if (step === undefined) {
         flush();
         break;
       }
-      watch.heard();
-      carryOut(step);
+      idle.heard();
+      perform(step);
     }
-    if (cause !== undefined || stalled) client.source.pause();
+    if (closeReason !== undefined || stalled) client.source.pause();
     else client.source.read();
   }
 
-  /** Takes the last steps, even if the client does not listen: then it will not hear the farewell either. */
+  /** Performs the last steps, even if the client does not read: it may lose the closing reply. */
   function finish(): void {
     stalled = false;
     advance();
   }
 
-  function carryOut(step: Step): void {
+  function perform(step: Step): void {
     switch (step.type) {
       case 'reply':
         replies.push(step.bytes);
-        gathered += step.bytes.length;
-        if (gathered >= REPLIES_GATHERED) flush();
+        batchSize += step.bytes.length;
+        if (batchSize >= REPLY_BATCH_SIZE) flush();
         return;
       case 'open':
         attempt(() => {
-          delivery = deliver(step.envelope);
-          reception.opened();
+          delivery = startDelivery(step.envelope);
+          receiver.opened();
         });
         return;
       case 'write':
@@ -119,7 +122,7 @@ export function receive({ reception, client, deliver, silence, report }: Receivi
       case 'store':
         attempt(() => {
           delivery?.store();
-          reception.stored();
+          receiver.stored();
         });
         return;
       case 'discard':
@@ -127,34 +130,34 @@ export function receive({ reception, client, deliver, silence, report }: Receivi
         return;
       case 'close':
         flush();
-        close(step.cause);
+        close(step.reason);
         return;
     }
   }
 
-  /** Does what the system may refuse. The client is told by the reception, the one who runs it by stderr. */
-  function attempt(act: () => void): void {
+  /** Calls a function that may fail. The failure is logged, and the receiver chooses the reply. */
+  function attempt(action: () => void): void {
     try {
-      act();
+      action();
     } catch (error) {
       report.warning(`unable to store a message: ${errorCode(error)}`);
       delivery?.discard();
-      reception.failed();
+      receiver.failed();
     }
   }
 
   function flush(): void {
-    if (gathered === 0) return;
+    if (batchSize === 0) return;
     stalled = !client.sink.write(Buffer.concat(replies));
     replies = [];
-    gathered = 0;
+    batchSize = 0;
   }
 
-  function close(how: Cause): void {
-    if (cause !== undefined) return;
-    cause = how;
-    watch.stop();
+  function close(reason: CloseReason): void {
+    if (closeReason !== undefined) return;
+    closeReason = reason;
+    idle.stop();
     delivery?.discard();
-    settle(how);
+    resolve(reason);
   }
 }

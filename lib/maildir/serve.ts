@@ -7,38 +7,38 @@ import type { Sink } from '../stream/byte-stream.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { hangUp } from '../stream/relay.ts';
 import { after } from '../stream/time.ts';
-import { createReception } from './protocol/receiver.ts';
-import { formatTrace, plain } from './protocol/trace.ts';
+import { createReceiver } from './protocol/receiver.ts';
+import { formatTrace, sanitize } from './protocol/trace.ts';
 import type { Envelope } from './protocol/transaction.ts';
 import { receive } from './receive.ts';
-import { beginDelivery, type Delivery } from './store/delivery.ts';
+import { type Delivery, startDelivery } from './store/delivery.ts';
 import { createMaildir } from './store/maildir.ts';
 
-/** What the server is told on its command line. */
+/** The command line of the server. */
 export interface ServeOptions {
-  /** The name that messages begin with. */
+  /** The name at the start of each message on stderr. */
   readonly program: string;
-  /** Where the mail goes. */
+  /** The path of the Maildir. */
   readonly maildir: string;
-  /** The size of the largest message that is taken, in octets; 0 for any. DATABYTES stands above it. */
+  /** The maximum size of a message in octets; 0 for no limit. DATABYTES overrides it. */
   readonly sizeLimit: number;
-  /** How long nothing may happen, in milliseconds. */
-  readonly silence: number;
+  /** The idle timeout, in milliseconds. */
+  readonly idleTimeout: number;
 }
 
-/** How long the last words may take to leave this process, in milliseconds. */
-const FAREWELL = 2000;
+/** How long the last replies may take to leave this process, in milliseconds. */
+const FLUSH_TIMEOUT = 2000;
 
-/** The exit status when the client was cut off, or cut us off, as qmail-smtpd has it. */
-const CUT = 1;
+/** The exit status when the connection was aborted, by either side, as in qmail-smtpd. */
+const ABORTED = 1;
 
 /**
  * Receives mail from the client on descriptors 0 and 1 and stores it in a Maildir.
  *
- * @returns the exit status: 0, 1 when the connection did not end in good order, 128 and the number of a
- * signal when that was the reason.
- * @throws Failure (100) when DATABYTES is no number, (111) when there can be no Maildir or descriptors 0
- * and 1 lead to no client.
+ * @returns the exit status: 0; 1 when the connection was aborted; 128 and the number of the signal that ended
+ * it.
+ * @throws Failure (100) when DATABYTES is not a number; (111) when the Maildir cannot be created or
+ * descriptors 0 and 1 are not sockets or pipes.
  */
 export async function serve(options: ServeOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   const report = createReporter(options.program, 1);
@@ -46,43 +46,43 @@ export async function serve(options: ServeOptions, environment: NodeJS.ProcessEn
   const sizeLimit = readDatabytes(environment) ?? options.sizeLimit;
   createMaildir(options.maildir);
   const client = openStandard();
-  const receipt = receive({
-    reception: createReception({ host: plain(host), sizeLimit }),
+  const running = receive({
+    receiver: createReceiver({ host: sanitize(host), sizeLimit }),
     client,
-    deliver: (envelope) => deliver(envelope, options.maildir, host, environment),
-    silence: options.silence,
+    startDelivery: (envelope) => startTracedDelivery(envelope, options.maildir, host, environment),
+    idleTimeout: options.idleTimeout,
     report,
   });
-  let signalled: number | undefined;
+  let signalStatus: number | undefined;
   passSignals((signal) => {
-    signalled ??= 128 + constants.signals[signal];
-    receipt.terminate();
+    signalStatus ??= 128 + constants.signals[signal];
+    running.stop();
   });
-  const cause = await receipt.ended;
-  // Whoever still talks must not be met by a reset, which would take our last words with it.
-  if (cause === 'cut' && signalled === undefined) await hangUp(client);
-  else await sayFarewell(client.sink);
-  return signalled ?? (cause === 'cut' ? CUT : EXIT.success);
+  const reason = await running.closed;
+  // To close a socket with unread input resets the connection, and the client may lose the closing reply.
+  if (reason === 'aborted' && signalStatus === undefined) await hangUp(client);
+  else await flush(client.sink);
+  return signalStatus ?? (reason === 'aborted' ? ABORTED : EXIT.success);
 }
 
-/** qmail's variable: a limit to the size of a message, in octets; 0 or nothing for none. */
+/** The maximum size of a message, from qmail's variable, in octets; 0 or an empty value for no limit. */
 function readDatabytes({ DATABYTES }: NodeJS.ProcessEnv): number | undefined {
   if (DATABYTES === undefined) return undefined;
-  if (!/^\d*$/.test(DATABYTES)) throw usage(`DATABYTES is no number: ${DATABYTES}`);
+  if (!/^\d*$/.test(DATABYTES)) throw usage(`DATABYTES is not a number: ${DATABYTES}`);
   return Math.min(Number(DATABYTES), Number.MAX_SAFE_INTEGER);
 }
 
-function deliver(
+/** Starts a delivery and writes the trace header fields. */
+function startTracedDelivery(
   envelope: Envelope,
   maildir: string,
   host: string,
   environment: NodeJS.ProcessEnv,
 ): Delivery {
-  const delivery = beginDelivery(maildir, host);
+  const delivery = startDelivery(maildir, host);
   try {
-    delivery.write(
-      formatTrace(envelope, { host: plain(host), id: plain(delivery.id), date: new Date(), environment }),
-    );
+    const context = { host: sanitize(host), id: sanitize(delivery.id), date: new Date(), environment };
+    delivery.write(formatTrace(envelope, context));
     return delivery;
   } catch (error) {
     delivery.discard();
@@ -90,8 +90,9 @@ function deliver(
   }
 }
 
-async function sayFarewell(sink: Sink): Promise<void> {
-  const limit = after(FAREWELL);
-  await Promise.race([new Promise<void>((resolve) => sink.end(resolve)), limit.passed]);
-  limit.cancel();
+/** Writes out what is pending and half-closes. */
+async function flush(sink: Sink): Promise<void> {
+  const timeout = after(FLUSH_TIMEOUT);
+  await Promise.race([new Promise<void>((resolve) => sink.end(resolve)), timeout.passed]);
+  timeout.cancel();
 }

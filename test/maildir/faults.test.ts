@@ -1,6 +1,6 @@
 /**
- * smtpd-maildir as a process whose system calls are logged and made to fail (see faults.c): a 250 means
- * that the message is stored whole and for good, anything else that nothing is left of it.
+ * smtpd-maildir as a process whose system calls are logged and made to fail (see faults.c): 250 means that the
+ * complete message is stored durably, and after any other reply no file of it is left.
  */
 
 import assert from 'node:assert/strict';
@@ -20,43 +20,43 @@ before(() => {
 });
 after(() => library?.remove());
 
-/** Few enough for a server that takes them for commands, because there is no room, not to give up. */
+/** Few enough not to exceed the error limit when DATA fails and they are parsed as commands. */
 const LINES = ['Subject: x', '', ...Array.from({ length: 10 }, (_, i) => `line ${i}`)];
 const TEXT = LINES.map((line) => `${line}\n`).join('');
 const SECOND = [...TO_DATA.slice(1), 'second', '.'];
 
-/** Calls in a form to compare: without the name of the message, and each run of writes as one. */
+/** Calls in a form to compare: NAME for the file name of a message, and consecutive writes as one. */
 function sequence(calls: readonly string[]): string[] {
   return calls
     .map((call) => call.replace(/^(\w+ Maildir\/\w+)\/\d+\..*/, '$1/NAME').replace(/^(send \d+).*/, '$1'))
     .filter((call, i, all) => !(call.startsWith('write ') && all[i - 1] === call));
 }
 
-/** The calls without what was sent to the client. */
+/** The calls without the replies. */
 function withoutReplies(calls: readonly string[]): string[] {
   return calls.filter((call) => !call.startsWith('send '));
 }
 
-/** How many calls a server makes before it serves its client, and how many until a message is stored. */
+/** How many calls a server makes before the greeting, and how many until a message is stored. */
 async function countCalls(t: Parameters<typeof startFaulty>[0], faults: string[]): Promise<[number, number]> {
   const server = startFaulty(t, { library, faults });
-  await server.hears(/^220 /m);
+  await server.waitFor(/^220 /m);
   const start = withoutReplies(server.calls()).length;
-  server.say(...TO_DATA, ...LINES, '.', 'QUIT');
+  server.send(...TO_DATA, ...LINES, '.', 'QUIT');
   await server.ended;
   assert.deepEqual(textsIn(server.maildir), [TEXT]);
   return [start, withoutReplies(server.calls()).length];
 }
 
 describe('smtpd-maildir, for a message', { skip }, () => {
-  it('writes and syncs the file, links it, syncs new/, and only then replies', async (t) => {
+  it('writes and syncs the file, links it, syncs new/, and then replies', async (t) => {
     const server = startFaulty(t, { library });
-    await server.hears(/^220 /m);
+    await server.waitFor(/^220 /m);
     const before = server.calls().length;
-    server.say(...TO_DATA);
-    await server.hears(/^354 .*\r\n/m);
-    server.say(...LINES, '.');
-    await server.hears(/^250 2\.0\.0 Message stored\r\n/m);
+    server.send(...TO_DATA);
+    await server.waitFor(/^354 .*\r\n/m);
+    server.send(...LINES, '.');
+    await server.waitFor(/^250 2\.0\.0 Message stored\r\n/m);
     assert.deepEqual(
       sequence(server.calls().slice(before)).filter((call) => !call.startsWith('open Maildir/new')),
       [
@@ -73,11 +73,11 @@ describe('smtpd-maildir, for a message', { skip }, () => {
     );
   });
 
-  it('does the same with rename where the file system has no links', async (t) => {
+  it('does the same with rename where the file system has no hard links', async (t) => {
     const server = startFaulty(t, { library, faults: [failing('link', 0, 'EPERM')] });
-    await server.hears(/^220 /m);
-    server.say(...TO_DATA, ...LINES, '.');
-    await server.hears(/^250 2\.0\.0 Message stored\r\n/m);
+    await server.waitFor(/^220 /m);
+    server.send(...TO_DATA, ...LINES, '.');
+    await server.waitFor(/^250 2\.0\.0 Message stored\r\n/m);
     const calls = sequence(server.calls());
     assert.deepEqual(
       calls.slice(calls.indexOf('fsync Maildir/tmp/NAME')).filter((call) => !/^(open|unlink)/.test(call)),
@@ -93,12 +93,12 @@ describe('smtpd-maildir, for a message', { skip }, () => {
     assert.deepEqual(textsIn(server.maildir), [TEXT]);
   });
 
-  it('leaves another message of the same name alone', async (t) => {
+  it('does not replace another message of the same name', async (t) => {
     const server = startFaulty(t, { library, faults: ['link:1:exists:0'] });
-    server.say(...TO_DATA, ...LINES, '.');
-    await server.hears(/^451 4\.3\.0 /m);
+    server.send(...TO_DATA, ...LINES, '.');
+    await server.waitFor(/^451 4\.3\.0 /m);
     assert.deepEqual(messagesIn(server.maildir), ['another message\n']);
-    server.say(...SECOND, 'QUIT');
+    server.send(...SECOND, 'QUIT');
     assert.equal(await server.ended, 0);
     assert.equal(server.stderr(), 'smtpd-maildir: warning: unable to store a message: EEXIST\n');
     assert.deepEqual(textsIn(server.maildir), ['another message\n', 'second\n']);
@@ -106,14 +106,14 @@ describe('smtpd-maildir, for a message', { skip }, () => {
   });
 });
 
-describe('smtpd-maildir, when a name in tmp/ is taken,', { skip }, () => {
-  it('leaves that file alone', async (t) => {
-    // The first that is opened, and the only one with O_CREAT.
+describe('smtpd-maildir, when the file in tmp/ exists,', { skip }, () => {
+  it('does not replace it', async (t) => {
+    // The first open call is the only one with O_CREAT.
     const server = startFaulty(t, { library, faults: ['open:1:exists:0'] });
-    server.say(...TO_DATA);
-    await server.hears(/^451 4\.3\.0 /m);
+    server.send(...TO_DATA);
+    await server.waitFor(/^451 4\.3\.0 /m);
     const [name = '', ...others] = filesIn(server.maildir, 'tmp');
-    server.say(...TO_DATA.slice(1), ...LINES, '.', 'QUIT');
+    server.send(...TO_DATA.slice(1), ...LINES, '.', 'QUIT');
     assert.equal(await server.ended, 0);
     assert.deepEqual(others, []);
     assert.equal(readFileSync(join(server.maildir, 'tmp', name), 'latin1'), 'another message\n');
@@ -124,9 +124,9 @@ describe('smtpd-maildir, when a name in tmp/ is taken,', { skip }, () => {
 
 describe('smtpd-maildir, when a system call fails,', { skip }, () => {
   const settings = [
-    { name: 'with links', faults: [] },
-    { name: 'without links', faults: [failing('link', 0, 'EPERM')] },
-    // Node makes several calls of a write then, and returns what was written before one failed.
+    { name: 'with hard links', faults: [] },
+    { name: 'without hard links', faults: [failing('link', 0, 'EPERM')] },
+    // libuv repeats a short write. When that fails, it returns the short count.
     { name: 'with short writes', faults: ['write:0:short:30'] },
   ];
   for (const { name, faults } of settings) {
@@ -136,7 +136,7 @@ describe('smtpd-maildir, when a system call fails,', { skip }, () => {
       for (let number = start + 1; number <= end; number++) {
         const error = number % 2 === 0 ? 'ENOSPC' : 'EIO';
         const server = startFaulty(t, { library, faults: [...faults, failing('any', number, error)] });
-        server.say(...TO_DATA, ...LINES, '.', ...SECOND, 'QUIT');
+        server.send(...TO_DATA, ...LINES, '.', ...SECOND, 'QUIT');
         assert.equal(await server.ended, 0);
         const calls = withoutReplies(server.calls());
         const failed = calls[number - 1] ?? '';
@@ -148,46 +148,46 @@ describe('smtpd-maildir, when a system call fails,', { skip }, () => {
         assert.deepEqual(textsIn(server.maildir), refused ? ['second\n'] : [TEXT, 'second\n'], where);
         const warning = `smtpd-maildir: warning: unable to store a message: ${error}\n`;
         assert.equal(server.stderr(), refused ? warning : '', where);
-        // A file that cannot be removed stays in tmp/; after a rename there is none.
+        // A file that cannot be removed remains in tmp/; after a rename there is none.
         const name = /^unlink Maildir\/tmp\/(.*)/.exec(failed)?.[1];
         const isRenamed = calls.some((call) => call.startsWith('rename '));
         const names = name === undefined || isRenamed ? [] : [name];
         assert.deepEqual(filesIn(server.maildir, 'tmp'), names, where);
       }
-      // Of open, the two first writes, fsync, link, open and fsync of new/ only a failure of link may be made good.
+      // open, two writes, fsync, open and fsync of new/. When link fails, there is rename.
       assert.ok(refusals >= 6, `${refusals} refusals`);
     });
   }
 });
 
-describe('smtpd-maildir, when a signal comes at any moment,', { skip }, () => {
-  it('has stored a message whole or not at all (SIGKILL)', async (t) => {
+describe('smtpd-maildir, on a signal before any system call,', { skip }, () => {
+  it('has stored the complete message or nothing (SIGKILL)', async (t) => {
     const [start, end] = await countCalls(t, []);
     for (let number = start + 1; number <= end; number++) {
       const server = startFaulty(t, { library, faults: [signalled(number, 'SIGKILL')] });
-      server.say(...TO_DATA, ...LINES, '.', 'QUIT');
+      server.send(...TO_DATA, ...LINES, '.', 'QUIT');
       assert.equal(await server.ended, null);
       const texts = textsIn(server.maildir);
       if (texts.length > 0) assert.deepEqual(texts, [TEXT]);
     }
   });
 
-  it('has answered 250 and stored the message, or neither, and leaves nothing in tmp/ (SIGTERM)', async (t) => {
+  it('has stored the message and replied 250, or neither, and leaves nothing in tmp/ (SIGTERM)', async (t) => {
     const [start, end] = await countCalls(t, []);
     const outcomes = new Set<boolean>();
-    // The text comes in two pieces here, which is one more write.
+    // The text arrives in two pieces here, which is one more write.
     for (let number = start + 1; number <= end + 1; number++) {
       const server = startFaulty(t, { library, faults: [signalled(number, 'SIGTERM')] });
       const writes = (): number => server.calls().filter((call) => call.startsWith('write')).length;
-      let over = false;
+      let exited = false;
       void server.ended.then(() => {
-        over = true;
+        exited = true;
       });
-      server.say(...TO_DATA);
-      await server.hears(/^354 .*\r\n/m);
-      server.say(LINES[0] ?? '');
-      await until('the first line is written', () => writes() > 1 || over);
-      server.say(...LINES.slice(1), '.');
+      server.send(...TO_DATA);
+      await server.waitFor(/^354 .*\r\n/m);
+      server.send(LINES[0] ?? '');
+      await until('the first line is written', () => writes() > 1 || exited);
+      server.send(...LINES.slice(1), '.');
       assert.equal(await server.ended, 143);
       const [, stored = ''] =
         /^((?:250 2\.0\.0 Message stored\r\n)?)421 4\.3\.2 .*\r\n$/.exec(server.unread()) ?? [];
@@ -195,41 +195,41 @@ describe('smtpd-maildir, when a signal comes at any moment,', { skip }, () => {
       assert.deepEqual(textsIn(server.maildir), stored === '' ? [] : [TEXT]);
       assert.deepEqual(filesIn(server.maildir, 'tmp'), []);
     }
-    assert.equal(outcomes.size, 2, 'both happen');
+    assert.equal(outcomes.size, 2, 'both outcomes occur');
   });
 });
 
-describe('smtpd-maildir, for a Maildir that is missing,', { skip }, () => {
+describe('smtpd-maildir, when the Maildir does not exist,', { skip }, () => {
   const STEPS = ['.', 'Maildir', 'Maildir', 'Maildir'].flatMap((parent, i) => [
     `mkdir ${['Maildir', 'Maildir/tmp', 'Maildir/new', 'Maildir/cur'][i]}`,
     `fsync ${parent}`,
   ]);
 
-  it('syncs the folder of each one that it makes before the greeting', async (t) => {
+  it('syncs the parent of each directory that it creates, before the greeting', async (t) => {
     const server = startFaulty(t, { library, exists: false });
-    await server.hears(/^220 /m);
+    await server.waitFor(/^220 /m);
     const calls = sequence(server.calls()).filter((call) => !call.startsWith('open'));
-    // The first attempt finds that the Maildir is missing.
+    // The first mkdir fails, because the Maildir does not exist.
     assert.deepEqual(calls, ['mkdir Maildir/tmp', ...STEPS, 'send 220']);
   });
 
-  it('goes on when another process is faster', async (t) => {
+  it('accepts a directory that another process has just created', async (t) => {
     for (let number = 2; number <= 5; number++) {
       const server = startFaulty(t, { library, exists: false, faults: [`mkdir:${number}:exists:0`] });
-      server.say(...TO_DATA, ...LINES, '.', 'QUIT');
+      server.send(...TO_DATA, ...LINES, '.', 'QUIT');
       assert.equal(await server.ended, 0);
       assert.deepEqual(textsIn(server.maildir), [TEXT]);
     }
   });
 
-  it('ends with 111 and the reason when a call fails', async (t) => {
+  it('exits with 111 and the reason when a call fails', async (t) => {
     const first = startFaulty(t, { library, exists: false });
-    await first.hears(/^220 /m);
+    await first.waitFor(/^220 /m);
     const end = first.calls().findIndex((call) => call.startsWith('send'));
     for (let number = 1; number <= end; number++) {
       const server = startFaulty(t, { library, exists: false, faults: [failing('any', number, 'EIO')] });
       assert.equal(await server.ended, 111);
-      const message = `smtpd-maildir: fatal: unable to make the Maildir ${server.maildir}: EIO\n`;
+      const message = `smtpd-maildir: fatal: unable to create the Maildir ${server.maildir}: EIO\n`;
       assert.equal(server.stderr(), message);
       assert.equal(server.unread(), '');
     }

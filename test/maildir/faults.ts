@@ -22,23 +22,23 @@ export function compileFaults(): FaultLibrary {
   return { path, remove: () => rmSync(folder, { recursive: true }) };
 }
 
-/** A server whose calls on its Maildir are logged and made to fail. */
+/** A server with the library: its calls on the Maildir are logged and made to fail. */
 export interface FaultyServer extends Server {
   readonly maildir: string;
-  /** The calls so far, each with the path below the Maildir's parent, and what was sent to the client. */
+  /** The calls and the replies so far, as in the log of faults.c; paths are relative to the Maildir's parent. */
   calls(): string[];
 }
 
-/** How the server is to be run. */
+/** How to start a server. */
 export interface FaultySetup {
   readonly library: FaultLibrary;
   /** Faults in the form that faults.c takes. */
   readonly faults?: readonly string[];
-  /** Whether the Maildir is there at the start; true by default. */
+  /** Whether the Maildir exists at the start; true by default. */
   readonly exists?: boolean;
 }
 
-/** Starts a server with a Maildir of its own. Both go with the test. */
+/** Starts a server with a new Maildir. Both are removed after the test. */
 export function startFaulty(
   t: TestContext,
   { library, faults = [], exists = true }: FaultySetup,

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { ours } from '../support/programs.ts';
 
-/** A path in a folder that is removed when the test has ended; there is nothing at the path yet. */
+/** A path for a Maildir that does not exist yet, in a folder that is removed after the test. */
 export function newMaildir(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'smtpd-maildir-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -19,53 +19,53 @@ export function filesIn(maildir: string, part: 'tmp' | 'new'): string[] {
   return readdirSync(join(maildir, part));
 }
 
-/** The messages in new/, in the order of their delivery, without the lines that were put on top. */
+/** The messages in new/, in the order of delivery, without the trace header fields. */
 export function textsIn(maildir: string): string[] {
   return messagesIn(maildir).map((message) => message.replace(/^Return-Path: (?:.*\n)*? {2}\w{3}, .*\n/, ''));
 }
 
-/** The messages in new/, in the order of their delivery. */
+/** The messages in new/, in the order of delivery. */
 export function messagesIn(maildir: string): string[] {
   const order = (name: string): number => Number(/Q(\d+)\./.exec(name)?.[1]);
   const names = filesIn(maildir, 'new').sort((one, other) => order(one) - order(other));
   return names.map((name) => readFileSync(join(maildir, 'new', name), 'latin1'));
 }
 
-/** How the server is to be run. */
+/** How to start a server. */
 export interface ServerSetup {
-  /** Its words behind the name of the program. */
+  /** Its arguments. */
   readonly args: readonly string[];
   readonly environment?: NodeJS.ProcessEnv;
-  /** A script for sh that runs "$@", the server, with limits, say. */
+  /** A script for sh that runs "$@", the server, for example with resource limits. */
   readonly script?: string;
-  /** A connection for its descriptors 0 and 1. Otherwise they are socket pairs that lead to the test. */
+  /** A connection for its descriptors 0 and 1; socket pairs without it. */
   readonly connection?: Socket;
 }
 
-/** A server with its client. */
+/** A running server, and the client's side of it. */
 export interface Server {
   readonly process: ChildProcess;
   readonly pid: number;
-  /** Says lines, each with CRLF, in one piece. */
-  say(...lines: readonly string[]): void;
-  /** Settles when the server has said something that matches, which with all before it is then read. */
-  hears(pattern: RegExp): Promise<void>;
-  /** Says lines and hears. */
-  ask(line: string, pattern: RegExp): Promise<void>;
-  /** Settles when the server has ended, with its exit status. Fails when that takes too long. */
+  /** Sends lines, each with CRLF, in one write. */
+  send(...lines: readonly string[]): void;
+  /** Waits until the unread output matches, and consumes it up to the end of the match. */
+  waitFor(pattern: RegExp): Promise<void>;
+  /** Sends a line and waits for the reply. */
+  request(line: string, pattern: RegExp): Promise<void>;
+  /** The exit status, once the server has exited; null after a signal. Rejects after END_TIMEOUT. */
   readonly ended: Promise<number | null>;
-  /** What it has said and was not read. */
+  /** The output that was not consumed by `waitFor`. */
   unread(): string;
   stderr(): string;
 }
 
 /** How long a test waits for a reply, in milliseconds. */
-const PATIENCE = 20_000;
+const REPLY_TIMEOUT = 20_000;
 
 /** How long a server may run, in milliseconds. */
 const END_TIMEOUT = 60_000;
 
-/** Starts a server. It is ended with the test. */
+/** Starts a server. It is killed after the test. */
 export function startServer(t: TestContext, { args, environment, script, connection }: ServerSetup): Server {
   const server = [ours('smtpd-maildir'), ...args];
   const [file = '', ...words] = script === undefined ? server : ['sh', '-c', script, 'sh', ...server];
@@ -77,7 +77,7 @@ export function startServer(t: TestContext, { args, environment, script, connect
   t.after(() => child.kill('SIGKILL'));
   let unread = '';
   let stderr = '';
-  let over = false;
+  let exited = false;
   let check = (): void => {};
   child.stdin?.on('error', () => {});
   child.stdout?.on('data', (bytes: Buffer) => {
@@ -89,11 +89,15 @@ export function startServer(t: TestContext, { args, environment, script, connect
   });
   const ended = new Promise<number | null>((resolve, reject) => {
     const limit = setTimeout(() => {
-      reject(new Error(`the server has not ended; unread: ${JSON.stringify(unread)}, stderr: ${stderr}`));
+      reject(
+        new Error(
+          `the server has not exited within ${END_TIMEOUT} ms; unread: ${JSON.stringify(unread)}, stderr: ${stderr}`,
+        ),
+      );
     }, END_TIMEOUT);
     child.on('close', (status) => {
       clearTimeout(limit);
-      over = true;
+      exited = true;
       check();
       resolve(status);
     });
@@ -101,26 +105,26 @@ export function startServer(t: TestContext, { args, environment, script, connect
   // Not every test waits for it.
   ended.catch(() => {});
 
-  function hears(pattern: RegExp): Promise<void> {
+  function waitFor(pattern: RegExp): Promise<void> {
     return new Promise((resolve, reject) => {
       const limit = setTimeout(() => {
-        reject(new Error(`the server has said ${JSON.stringify(unread)}, but not ${pattern}`));
-      }, PATIENCE);
+        reject(new Error(`no ${pattern} within ${REPLY_TIMEOUT} ms in ${JSON.stringify(unread)}`));
+      }, REPLY_TIMEOUT);
       check = () => {
         const match = pattern.exec(unread);
-        if (match === null && !over) return;
+        if (match === null && !exited) return;
         clearTimeout(limit);
         if (match !== null) {
           unread = unread.slice(match.index + match[0].length);
           check = () => {};
           resolve();
-        } else reject(new Error(`the server has ended and said ${JSON.stringify(unread)}`));
+        } else reject(new Error(`the server has exited; no ${pattern} in ${JSON.stringify(unread)}`));
       };
       check();
     });
   }
 
-  function say(...lines: readonly string[]): void {
+  function send(...lines: readonly string[]): void {
     child.stdin?.write(Buffer.from(lines.map((line) => `${line}\r\n`).join(''), 'latin1'));
   }
 
@@ -128,11 +132,11 @@ export function startServer(t: TestContext, { args, environment, script, connect
   return {
     process: child,
     pid: child.pid,
-    say,
-    hears,
-    ask: (line, pattern) => {
-      say(line);
-      return hears(pattern);
+    send,
+    waitFor,
+    request: (line, pattern) => {
+      send(line);
+      return waitFor(pattern);
     },
     ended,
     unread: () => unread,
@@ -140,5 +144,5 @@ export function startServer(t: TestContext, { args, environment, script, connect
   };
 }
 
-/** A session up to the 354, in lines. */
+/** The commands of a session up to DATA. */
 export const TO_DATA = ['EHLO me', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'DATA'];

@@ -1,28 +1,28 @@
 /**
- * Transcripts of a reception (lib/maildir/protocol/receiver.ts):
+ * Transcripts of a receiver (lib/maildir/protocol/receiver.ts):
  *
- *     # A message                               the title; more # lines explain
- *     -- size 100                               the limit; 0, for none, without this line
- *     C: DATA                                   the client says
- *     S: 354 Please send the message            the client must hear; what it begins with is enough
- *     = open <a@b> <c@d>                        a message must be begun: sender and recipients
- *     -- opened                                 and there is room for it
+ *     # A message                               the title; further # lines are comments
+ *     -- size 100                               the size limit; 0 without this line
+ *     C: DATA                                   sent by the client
+ *     S: 354 Send the message                   expected by the client; a prefix of the line is enough
+ *     = open <a@b> <c@d>                        expected: a delivery starts; sender and recipients
+ *     -- opened                                 it has started
  *     C: hello
  *     C: .
- *     | hello                                   must be written to it
+ *     | hello                                   expected: written to the message
  *     = store
  *     -- stored                                 or: -- failed
  *     S: 250
- *     -- client ends, -- timeout, -- terminated
+ *     -- client ends, -- timeout, -- stopping
  *     = discard
- *     = close cut
+ *     = close aborted
  *
- * A line of the client ends with CRLF, and a written one with LF, unless a lone backslash ends it here.
- * Escapes: `\r \n \0 \\ \xNN`, and `{A*3000}` for three thousand times A. Blank lines part scenarios. What
- * the client says and what happens next to each other is one packet.
+ * A line of the client ends with CRLF, and a written one with LF, unless it ends with a single backslash here.
+ * Escapes: `\r \n \0 \\ \xNN`, and `{A*3000}` for 3000 times A. Blank lines separate scenarios. Consecutive
+ * lines of the client are one packet.
  */
 
-import { createReception, type Reception, type Step } from '../../lib/maildir/protocol/receiver.ts';
+import { createReceiver, type Receiver, type Step } from '../../lib/maildir/protocol/receiver.ts';
 
 /** A scenario. */
 export interface Transcript {
@@ -42,14 +42,14 @@ export function parseTranscripts(text: string): Transcript[] {
 }
 
 /**
- * Plays the driver to the inputs of a transcript.
+ * Drives a receiver with the input of a transcript.
  *
- * @param size how long the pieces are that the client's bytes come in.
- * @returns the inputs, and among them what came out. What was written is joined, and left out when it was
- * discarded, because how much of that there is depends on the size of the pieces.
+ * @param size of the pieces in which the client's bytes arrive, in octets.
+ * @returns the input lines with the output lines between them. Writes are joined, and omitted when they are
+ * discarded, because how much is written before depends on the size of the pieces.
  */
 export function replay(transcript: Transcript, size: number): string[] {
-  const reception = createReception({ host: 'mx.example', sizeLimit: transcript.sizeLimit });
+  const receiver = createReceiver({ host: 'mx.example', sizeLimit: transcript.sizeLimit });
   const seen: string[] = [];
   let written = '';
 
@@ -63,18 +63,18 @@ export function replay(transcript: Transcript, size: number): string[] {
   }
 
   function settle(): void {
-    for (let step = reception.next(); step !== undefined; step = reception.next()) take(step);
+    for (let step = receiver.next(); step !== undefined; step = receiver.next()) take(step);
   }
 
   settle();
   for (const { lines, bytes } of inputsOf(transcript)) {
     seen.push(...lines);
-    if (bytes === undefined) event(reception, lines[0] ?? '');
+    if (bytes === undefined) event(receiver, lines[0] ?? '');
     else {
       for (let at = 0; at < bytes.length; at += size) {
-        // The reception must not keep the bytes: they are overwritten, as by the next read.
+        // The receiver must have copied the bytes: the next read overwrites them.
         const piece = Buffer.from(bytes.subarray(at, at + size));
-        reception.fromClient(piece);
+        receiver.fromClient(piece);
         piece.fill('!');
         settle();
       }
@@ -84,7 +84,7 @@ export function replay(transcript: Transcript, size: number): string[] {
   return seen;
 }
 
-/** Packets of the client, and events; with the lines that they stand in. */
+/** The packets of the client and the events, each with its lines. */
 function inputsOf(transcript: Transcript): { lines: string[]; bytes?: Buffer }[] {
   const inputs: { lines: string[]; bytes?: Buffer }[] = [];
   let packet: string[] = [];
@@ -100,14 +100,14 @@ function inputsOf(transcript: Transcript): { lines: string[]; bytes?: Buffer }[]
   return inputs;
 }
 
-function event(reception: Reception, line: string): void {
+function event(receiver: Receiver, line: string): void {
   const events: Readonly<Record<string, () => void>> = {
-    '-- opened': reception.opened,
-    '-- stored': reception.stored,
-    '-- failed': reception.failed,
-    '-- client ends': reception.clientEnded,
-    '-- timeout': reception.timedOut,
-    '-- terminated': reception.terminated,
+    '-- opened': receiver.opened,
+    '-- stored': receiver.stored,
+    '-- failed': receiver.failed,
+    '-- client ends': receiver.clientEnded,
+    '-- timeout': receiver.timedOut,
+    '-- stopping': receiver.stopping,
   };
   const act = events[line];
   if (act === undefined) throw new Error(`no such event: ${line}`);
@@ -127,7 +127,7 @@ function formatStep(step: Step): string[] {
         `= open ${[step.envelope.sender, ...step.envelope.recipients].map((one) => `<${one}>`).join(' ')}`,
       ];
     case 'close':
-      return [`= close ${step.cause}`];
+      return [`= close ${step.reason}`];
     default:
       return [`= ${step.type}`];
   }

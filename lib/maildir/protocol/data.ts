@@ -1,9 +1,9 @@
 /**
- * The text of a message as it comes behind DATA (RFC 5321 section 4.5.2).
+ * The text of a message after DATA (RFC 5321 section 4.5.2).
  *
- * Only CRLF ends a line here, and only a dot alone between two of them ends the message. Servers that
- * took less for the end (LF.LF, LF.CRLF) and relays that let it through made one message two, the second
- * in the name of whoever the sender liked (SMTP smuggling, 2023).
+ * Only CRLF ends a line, and only CRLF.CRLF ends the message. With servers that accept LF.LF or LF.CRLF as the
+ * end, behind relays that pass them on, a sender could make one message two and forge the second one (SMTP
+ * smuggling, 2023).
  */
 
 const CR = 0x0d;
@@ -11,40 +11,40 @@ const LF = 0x0a;
 const NUL = 0x00;
 const DOT = 0x2e;
 
-/** What was read of a message. */
+/** A part of a message, decoded. */
 export interface DataPiece {
-  /** What goes into the file: lines end with LF, and the dots that were added on the way are gone. */
+  /** The text to store: lines end with LF, and the dots added for transparency are removed. */
   readonly text: Buffer;
-  /** How many of the octets given were read: all, unless the message ended among them. */
+  /** How many octets were consumed: all, unless the message ends within them. */
   readonly consumed: number;
-  /** Whether this is the last piece. */
+  /** True at the end of the message. */
   readonly ended: boolean;
 }
 
-/** Reads one message. */
+/** Decodes one message. */
 export interface DataReader {
-  /** Reads on. The piece is written over the octets given, which saves a buffer: it is never longer. */
+  /** Decodes the next octets, in place: the text is never longer than they are. */
   read(octets: Buffer): DataPiece;
-  /** The size of the message so far, as RFC 1870 counts it: CRLF is two octets, an added dot is none. */
+  /** The size so far, as RFC 1870 counts it: CRLF is two octets, and a dot added for transparency is none. */
   size(): number;
-  /** Whether there was a NUL or a bare CR, which no text has (RFC 5321 section 2.3.8). */
-  isFaulty(): boolean;
+  /** True after a NUL or a bare CR, which are not allowed in text (RFC 5321 section 2.3.8). */
+  isInvalid(): boolean;
 }
 
-/** What stands before the next octet: a line's start, a dot at a line's start, a dot and CR, text, CR. */
+/** What precedes the next octet: a line start, a dot at a line start, that dot and CR, text, or CR. */
 type Before = 'start' | 'dot' | 'dot-cr' | 'text' | 'cr';
 
-/** Makes a reader for one message. */
+/** Creates a decoder for one message. */
 export function createDataReader(): DataReader {
   let before: Before = 'start';
   let size = 0;
-  let faulty = false;
+  let invalid = false;
 
   function read(octets: Buffer): DataPiece {
     let at = 0;
     let length = 0;
     while (at < octets.length) {
-      // Almost all is this, and it saves the cases below for each octet: four times as fast in all.
+      // Fast path: most octets are text, and the cases below cost four times as much for each.
       if (before === 'text') {
         const start = at;
         while (at < octets.length && octets[at] !== CR) octets[length++] = octets[at++] ?? NUL;
@@ -59,7 +59,7 @@ export function createDataReader(): DataReader {
         before = 'start';
         continue;
       }
-      if (before === 'cr' || before === 'dot-cr') faulty = true;
+      if (before === 'cr' || before === 'dot-cr') invalid = true;
       if (octet === CR) before = before === 'dot' ? 'dot-cr' : 'cr';
       else if (octet === DOT && before === 'start') before = 'dot';
       else {
@@ -71,9 +71,9 @@ export function createDataReader(): DataReader {
   }
 
   function piece(text: Buffer, consumed: number, ended: boolean): DataPiece {
-    if (text.includes(NUL)) faulty = true;
+    if (text.includes(NUL)) invalid = true;
     return { text, consumed, ended };
   }
 
-  return { read, size: () => size, isFaulty: () => faulty };
+  return { read, size: () => size, isInvalid: () => invalid };
 }

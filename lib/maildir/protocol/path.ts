@@ -1,24 +1,24 @@
-/** What stands behind MAIL or RCPT, taken apart. */
+/** The argument of MAIL or RCPT, parsed. */
 export interface PathArgument {
-  /** The mailbox as it was written, quotes included, without brackets and source route; '' for `<>`. */
+  /** The mailbox as received, with its quotes, without angle brackets and source route; '' for `<>`. */
   readonly mailbox: string;
-  /** The parameters behind it, by keyword in upper case; '' where one has no value. */
+  /** The parameters by keyword in upper case; '' for one without a value. */
   readonly parameters: ReadonlyMap<string, string>;
 }
 
-/** Why an argument was not understood: it is no path at all, no mailbox, or has bad parameters. */
+/** Why an argument is invalid: no `FROM:<` or `TO:<`, an invalid mailbox, or malformed parameters. */
 export type PathFault = 'no-path' | 'no-mailbox' | 'bad-parameters';
 
-/** The longest path that is taken, in octets with its brackets (RFC 5321 section 4.5.3.1.3). */
+/** The maximum length of a path, in octets with its angle brackets (RFC 5321 section 4.5.3.1.3). */
 const PATH_LIMIT = 256;
 
-/** Dots may stand anywhere: telephone companies give out such addresses, and they hurt nobody here. */
+/** Dots are allowed anywhere, against the RFC: some providers assign such addresses. */
 const WORD = "[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+";
 const QUOTED = '"(?:[ !#-\\[\\]-~]|\\\\[ -~])+"';
 const DOMAIN = '[A-Za-z0-9._-]+';
 const LITERAL = '\\[[!-Z^-~]+\\]';
 
-/** Groups: the mailbox, its local part, its domain. A source route stands before it (RFC 5321 appendix C). */
+/** Groups: the mailbox, its local part, its domain. A source route may precede it (RFC 5321 appendix C). */
 const PATH = new RegExp(
   `^<(?:(?:@${DOMAIN}(?:,@${DOMAIN})*:)?((${WORD}|${QUOTED})(?:@(${DOMAIN}|${LITERAL}))?))?>`,
 );
@@ -26,13 +26,12 @@ const PATH = new RegExp(
 const PARAMETER = /^([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?$/;
 
 /**
- * Takes the argument of MAIL or RCPT apart (RFC 5321 sections 4.1.1.2, 4.1.1.3 and 4.1.2).
+ * Parses the argument of MAIL or RCPT (RFC 5321 sections 4.1.1.2, 4.1.1.3 and 4.1.2).
  *
- * Source routes are taken and ignored, as section 3.6.1 has it. Of all mailboxes, only Postmaster needs no
- * domain.
+ * Source routes are accepted and ignored (section 3.6.1). Only the mailbox Postmaster needs no domain.
  *
- * @param argument what stands behind the verb; of a mailbox, only printable ASCII is taken.
- * @param word what must stand before the colon, `FROM` or `TO`.
+ * @param argument what follows the verb; a mailbox must be printable ASCII.
+ * @param word the word before the colon.
  */
 export function parsePath(argument: string, word: 'FROM' | 'TO'): PathArgument | PathFault {
   const [prefix] = /^[A-Za-z]+: *(?=<)/.exec(argument) ?? [];

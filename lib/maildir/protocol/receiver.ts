@@ -1,160 +1,169 @@
 /**
- * The reception: a small SMTP server (RFC 5321), from its greeting to the end of the connection.
+ * The receiver: a small SMTP server (RFC 5321), from its greeting to the end of the connection.
  *
- * RULES. Everything that decides what a client hears and when stands in this file; transaction.ts and
- * data.ts know the parts. It does no I/O and knows no clock: bytes go in, steps come out, and the driver
- * (receive.ts) carries them out in their order.
+ * RULES. Everything that decides which reply is sent, and when, is in this file; transaction.ts and data.ts
+ * implement parts of it. It does no I/O and has no clock: bytes go in, steps come out, and the driver
+ * (receive.ts) performs them in order.
  *
  * THEORY OF OPERATION
  *
- * One thing at a time: a command line, or as much of a message as there is, becomes steps only when the
- * steps before are done with. So replies are in the order of their commands however the client pipelines
- * (RFC 2920), a driver that takes no further step while the client does not read needs no memory for
- * replies, and no octet is read as a command before it is clear that it is not part of a message.
+ * The receiver consumes one unit of input at a time: a command line, or the part of a message that has arrived.
+ * It consumes the next one when the driver has performed all steps of the one before. So replies are in the
+ * order of the commands, however the client pipelines (RFC 2920); replies need no memory, because a driver
+ * takes no steps while the client does not read; and no octet of a message is ever parsed as a command.
  *
- * What is kept is one read of input, one line, and the envelope: a hundred recipients at most. A message
- * passes through in pieces.
+ * Memory holds one read of input, one line, and the envelope with at most 100 recipients. Messages are passed
+ * on in pieces.
  *
- * A message that is not wanted is read to its end all the same, because only there the client listens.
+ * A message that will be refused is read to its end, because the client does not read a reply before.
  */
 
 import { parseCommand } from '../../smtp/command.ts';
 import { createLineReader, type Line } from '../../smtp/line.ts';
 import { REPLIES } from '../../smtp/reply.ts';
 import { createDataReader, type DataReader } from './data.ts';
-import { ANSWERS, answer, extensions } from './replies.ts';
+import { ehloReply, formatReply, RECEIVER_REPLIES } from './replies.ts';
 import { createTransaction, type Envelope } from './transaction.ts';
 
-/** The longest command line that is taken, in octets; RFC 5321 section 4.5.3.1.4 asks for 512. */
+/** The maximum length of a command line, in octets with its CRLF; RFC 5321 section 4.5.3.1.4 requires 512. */
 export const COMMAND_LIMIT = 2048;
 
-/** How many commands may be refused for good before the client is. */
+/** How many commands may get a permanent error (5xx). The connection is closed at the next one. */
 export const ERROR_LIMIT = 20;
 
-/** What the driver is to do next. */
+/**
+ * Why a connection is closed: the client sent QUIT; it half-closed while no message was in progress; or
+ * anything else.
+ */
+export type CloseReason = 'quit' | 'client-ended' | 'aborted';
+
+/** What the driver has to do next. */
 export type Step =
   | { readonly type: 'reply'; readonly bytes: Buffer }
-  /** Make room for a message. To be answered with `opened` or `failed`. */
+  /** Start a delivery. The driver then calls `opened` or `failed`. */
   | { readonly type: 'open'; readonly envelope: Envelope }
-  /** Add to it. The bytes are good until the next call. To be answered with `failed`, if it does. */
+  /** Append to the message. The bytes are valid until the next call. The driver calls `failed` on failure. */
   | { readonly type: 'write'; readonly bytes: Buffer }
-  /** Nothing: a piece of a message went by that will be refused. The client is not idle. */
+  /** Nothing. Part of a message that will be refused was consumed, so the client is not idle. */
   | { readonly type: 'skip' }
-  /** It is whole: store it for good. To be answered with `stored` or `failed`. */
+  /** The message is complete: store it durably. The driver then calls `stored` or `failed`. */
   | { readonly type: 'store' }
-  /** It will not be stored: leave nothing of it. */
+  /** Remove what has been written of the message, if there is one. */
   | { readonly type: 'discard' }
-  /** All is said. `quit` when the client said so, `ended` when it hung up between messages, else `cut`. */
-  | { readonly type: 'close'; readonly cause: 'quit' | 'ended' | 'cut' };
+  /** Close the connection. This is the last step. */
+  | { readonly type: 'close'; readonly reason: CloseReason };
 
-/** What the one who runs the server decides. */
-export interface ReceptionOptions {
+/** The settings of a receiver. */
+export interface ReceiverOptions {
   /** The name of this host. */
   readonly host: string;
-  /** The size of the largest message that is taken, in octets as RFC 1870 counts them; 0 for any. */
+  /** The maximum size of a message in octets, counted as in RFC 1870; 0 for no limit. */
   readonly sizeLimit: number;
 }
 
-/** The reception of one client. */
-export interface Reception {
-  /** Takes what the client said. */
+/** An SMTP server for one client. */
+export interface Receiver {
+  /** Adds input of the client. The bytes are copied. */
   fromClient(bytes: Uint8Array): void;
-  /** The client will say no more (it may still listen). */
+  /** The client has half-closed. It may still read. */
   clientEnded(): void;
-  /** There is room for the message. */
+  /** The delivery has started. */
   opened(): void;
   /** The message is stored. */
   stored(): void;
-  /** What the last step asked for did not work, and nothing is left of the message. */
+  /** The last step failed, and nothing is left of the message. */
   failed(): void;
-  /** Nothing happened for too long: the client hears 421. */
+  /** The idle timeout has expired. The client gets a 421. */
   timedOut(): void;
-  /** The server is to end: the client hears 421. */
-  terminated(): void;
-  /** The next thing to do; undefined when there is none until something comes in. */
+  /** The server is stopping. The client gets a 421. */
+  stopping(): void;
+  /** The next step; undefined when more input is needed. */
   next(): Step | undefined;
 }
 
 type Phase = 'commands' | 'opening' | 'message' | 'end-of-message' | 'storing' | 'closed';
 
-/** Commands that others know: "not offered" is politer than "no such command". */
-const NOT_OFFERED = new Set(['AUTH', 'BDAT', 'ETRN', 'EXPN', 'LHLO', 'STARTTLS', 'TURN']);
+/** Commands of RFC 5321 and its extensions that this server does not implement: 502 instead of 500. */
+const NOT_IMPLEMENTED = new Set(['AUTH', 'BDAT', 'ETRN', 'EXPN', 'LHLO', 'STARTTLS', 'TURN']);
 
 const LF = 0x0a;
 const FIVE = 0x35;
-const NOTHING: Buffer = Buffer.alloc(0);
+const EMPTY: Buffer = Buffer.alloc(0);
 
-/** Begins a reception, with the greeting. */
-export function createReception({ host, sizeLimit }: ReceptionOptions): Reception {
+/** Creates a receiver. Its first step is the greeting. */
+export function createReceiver({ host, sizeLimit }: ReceiverOptions): Receiver {
   const lines = createLineReader(COMMAND_LIMIT);
   const transaction = createTransaction(sizeLimit);
-  const steps: Step[] = [{ type: 'reply', bytes: answer(`220 ${host} ESMTP`) }];
-  /** Where input is kept, over and over: a new buffer for each read would be 50 MB until they are collected. */
-  let room = NOTHING;
-  let input = NOTHING;
+  const steps: Step[] = [{ type: 'reply', bytes: formatReply(`220 ${host} ESMTP`) }];
+  /** Holds the input, and is reused: with a new buffer for each read, 50 MB await the garbage collector. */
+  let buffer = EMPTY;
+  let input = EMPTY;
   let phase: Phase = 'commands';
   let message: DataReader = createDataReader();
-  /** Why the message that is on its way will be refused. */
+  /** The reply that refuses the message in progress; undefined while it is acceptable. */
   let refusal: Buffer | undefined;
   let errors = 0;
-  let clientGone = false;
+  let hasClientEnded = false;
 
   // ---- commands ------------------------------------------------------------------------------------
 
   const commands: ReadonlyMap<string, (argument: string) => void> = new Map([
     ['EHLO', (name: string) => greet(name, true)],
     ['HELO', (name: string) => greet(name, false)],
-    ['MAIL', (argument: string) => say(transaction.mail(argument))],
-    ['RCPT', (argument: string) => say(transaction.rcpt(argument))],
-    ['DATA', bare(openMessage)],
-    ['RSET', bare(reset)],
-    ['QUIT', bare(() => close('quit', ANSWERS.goodbye))],
-    ['NOOP', () => say(ANSWERS.ok)],
-    ['HELP', () => say(ANSWERS.help)],
-    ['VRFY', (argument: string) => say(argument === '' ? ANSWERS.needsArgument : ANSWERS.willTry)],
-    ['', () => say(REPLIES.noCommand)],
+    ['MAIL', (argument: string) => reply(transaction.mail(argument))],
+    ['RCPT', (argument: string) => reply(transaction.rcpt(argument))],
+    ['DATA', withoutArgument(openMessage)],
+    ['RSET', withoutArgument(reset)],
+    ['QUIT', withoutArgument(() => close('quit', RECEIVER_REPLIES.goodbye))],
+    ['NOOP', () => reply(RECEIVER_REPLIES.ok)],
+    ['HELP', () => reply(RECEIVER_REPLIES.help)],
+    [
+      'VRFY',
+      (argument: string) =>
+        reply(argument === '' ? RECEIVER_REPLIES.argumentMissing : RECEIVER_REPLIES.cannotVerify),
+    ],
+    ['', () => reply(REPLIES.noCommand)],
   ]);
 
-  function takeCommand(line: Line): void {
-    if (line.fault === 'too-long') return say(REPLIES.tooLong);
-    if (line.fault === 'control') return say(REPLIES.controls);
+  function handleCommand(line: Line): void {
+    if (line.fault === 'too-long') return reply(REPLIES.tooLong);
+    if (line.fault === 'control') return reply(REPLIES.controls);
     const text = line.text.toString('latin1').trim();
     const verb = (/^\S*/.exec(text)?.[0] ?? '').toUpperCase();
     const command = commands.get(verb);
     if (command !== undefined) return command(text.slice(verb.length).trim());
-    // A browser that was led here would go on with what its page wants us to hear.
-    if (parseCommand(line.text).kind === 'foreign') return close('cut', REPLIES.notHttp);
-    say(NOT_OFFERED.has(verb) ? ANSWERS.notOffered : ANSWERS.unknown);
+    // A cross-protocol attack: a browser was made to send SMTP commands in the body of an HTTP request.
+    if (parseCommand(line.text).kind === 'foreign') return close('aborted', REPLIES.notHttp);
+    reply(NOT_IMPLEMENTED.has(verb) ? RECEIVER_REPLIES.notImplemented : RECEIVER_REPLIES.unknownCommand);
   }
 
-  /** A command that takes no argument. */
-  function bare(command: () => void): (argument: string) => void {
-    return (argument) => (argument === '' ? command() : say(ANSWERS.noArgument));
+  function withoutArgument(command: () => void): (argument: string) => void {
+    return (argument) => (argument === '' ? command() : reply(RECEIVER_REPLIES.argumentNotAllowed));
   }
 
   function greet(name: string, extended: boolean): void {
-    if (name === '') return say(ANSWERS.noName);
+    if (name === '') return reply(RECEIVER_REPLIES.hostNameMissing);
     transaction.greet(name, extended);
-    say(extended ? extensions(host, sizeLimit) : answer(`250 ${host}`));
+    reply(extended ? ehloReply(host, sizeLimit) : formatReply(`250 ${host}`));
   }
 
   function reset(): void {
     transaction.reset();
-    say(ANSWERS.ok);
+    reply(RECEIVER_REPLIES.ok);
   }
 
-  /** Answers the command at hand. Whoever is wrong again and again is no mail client. */
-  function say(reply: Buffer): void {
-    if (reply[0] === FIVE) errors += 1;
-    if (errors > ERROR_LIMIT) close('cut', ANSWERS.tooManyErrors);
-    else steps.push({ type: 'reply', bytes: reply });
+  /** Replies to a command. A client with too many errors is disconnected. */
+  function reply(bytes: Buffer): void {
+    if (bytes[0] === FIVE) errors += 1;
+    if (errors > ERROR_LIMIT) close('aborted', RECEIVER_REPLIES.tooManyErrors);
+    else steps.push({ type: 'reply', bytes });
   }
 
   // ---- messages ------------------------------------------------------------------------------------
 
   function openMessage(): void {
     const envelope = transaction.envelope();
-    if (Buffer.isBuffer(envelope)) return say(envelope);
+    if (Buffer.isBuffer(envelope)) return reply(envelope);
     phase = 'opening';
     steps.push({ type: 'open', envelope });
   }
@@ -163,10 +172,10 @@ export function createReception({ host, sizeLimit }: ReceptionOptions): Receptio
     phase = 'message';
     message = createDataReader();
     refusal = undefined;
-    say(ANSWERS.goAhead);
+    reply(RECEIVER_REPLIES.startData);
   }
 
-  function takeText(): void {
+  function readText(): void {
     const { text, consumed, ended } = message.read(input);
     input = input.subarray(consumed);
     if (ended) phase = 'end-of-message';
@@ -174,78 +183,78 @@ export function createReception({ host, sizeLimit }: ReceptionOptions): Receptio
       steps.push({ type: 'skip' });
       return;
     }
-    if (sizeLimit > 0 && message.size() > sizeLimit) refusal = ANSWERS.tooLarge;
-    else if (message.isFaulty()) refusal = ANSWERS.notText;
+    if (sizeLimit > 0 && message.size() > sizeLimit) refusal = RECEIVER_REPLIES.tooLarge;
+    else if (message.isInvalid()) refusal = RECEIVER_REPLIES.invalidText;
     if (refusal !== undefined) steps.push({ type: 'discard' });
     else if (text.length > 0) steps.push({ type: 'write', bytes: text });
   }
 
-  function takeEnd(): void {
-    if (refusal !== undefined) return settle(refusal);
+  function finishMessage(): void {
+    if (refusal !== undefined) return endTransaction(refusal);
     phase = 'storing';
     steps.push({ type: 'store' });
   }
 
   function failed(): void {
-    if (phase === 'opening' || phase === 'storing') settle(ANSWERS.cannotStore);
-    else refusal = ANSWERS.cannotStore;
+    if (phase === 'opening' || phase === 'storing') endTransaction(RECEIVER_REPLIES.cannotStore);
+    else refusal = RECEIVER_REPLIES.cannotStore;
   }
 
-  /** Answers a message, or the wish to send one, and ends the transaction. */
-  function settle(reply: Buffer): void {
+  /** Sends the reply to DATA or to the end of a message. */
+  function endTransaction(bytes: Buffer): void {
     phase = 'commands';
     transaction.reset();
-    say(reply);
+    reply(bytes);
   }
 
-  // ---- the machine ---------------------------------------------------------------------------------
+  // ---- input ---------------------------------------------------------------------------------------
 
-  /** Consumes a line, a piece of a message, or an end; returns false when there is nothing to consume. */
+  /** Consumes one unit of input; returns false when there is none or the driver has yet to report. */
   function advance(): boolean {
-    if (phase === 'end-of-message') takeEnd();
+    if (phase === 'end-of-message') finishMessage();
     else if (phase !== 'commands' && phase !== 'message') return false;
-    else if (input.length === 0 && !clientGone) return false;
-    else if (input.length === 0) close(phase === 'message' ? 'cut' : 'ended');
-    else if (phase === 'message') takeText();
-    else takeLine();
+    else if (input.length === 0 && !hasClientEnded) return false;
+    else if (input.length === 0) close(phase === 'message' ? 'aborted' : 'client-ended');
+    else if (phase === 'message') readText();
+    else readLine();
     return true;
   }
 
-  /** Gives the line reader one line and no more, because what is behind it may be a message. */
-  function takeLine(): void {
+  /** Passes one line to the line reader and no more, because what follows may be a message. */
+  function readLine(): void {
     const end = input.indexOf(LF) + 1 || input.length;
-    // Of a line that is too long, no more than shows that it is: to copy all of it takes memory.
+    // Of an overlong line only as much as shows that it is too long: to copy all of it takes memory.
     lines.push(input.subarray(Math.max(0, end - COMMAND_LIMIT - 1), end));
     input = input.subarray(end);
     const line = lines.peek();
     if (line === undefined) return;
     lines.drop();
-    takeCommand(line);
+    handleCommand(line);
   }
 
-  function close(cause: 'quit' | 'ended' | 'cut', reply?: Buffer): void {
+  function close(reason: CloseReason, bytes?: Buffer): void {
     if (phase === 'closed') return;
     phase = 'closed';
     steps.push({ type: 'discard' });
-    if (reply !== undefined) steps.push({ type: 'reply', bytes: reply });
-    steps.push({ type: 'close', cause });
+    if (bytes !== undefined) steps.push({ type: 'reply', bytes });
+    steps.push({ type: 'close', reason });
   }
 
   return {
     fromClient: (bytes) => {
-      const first = input.length === 0;
-      if (room.length < bytes.length) room = Buffer.allocUnsafeSlow(bytes.length);
-      if (first) room.set(bytes);
-      input = first ? room.subarray(0, bytes.length) : Buffer.concat([input, bytes]);
+      const isFirst = input.length === 0;
+      if (buffer.length < bytes.length) buffer = Buffer.allocUnsafeSlow(bytes.length);
+      if (isFirst) buffer.set(bytes);
+      input = isFirst ? buffer.subarray(0, bytes.length) : Buffer.concat([input, bytes]);
     },
     clientEnded: () => {
-      clientGone = true;
+      hasClientEnded = true;
     },
     opened,
-    stored: () => settle(ANSWERS.stored),
+    stored: () => endTransaction(RECEIVER_REPLIES.stored),
     failed,
-    timedOut: () => close('cut', REPLIES.tooSlow),
-    terminated: () => close('cut', REPLIES.shuttingDown),
+    timedOut: () => close('aborted', REPLIES.tooSlow),
+    stopping: () => close('aborted', REPLIES.shuttingDown),
     next: () => {
       while (steps.length === 0 && advance());
       return steps.shift();

@@ -1,65 +1,65 @@
 import type { Envelope } from './transaction.ts';
 
-/** What is known of a message besides its envelope. */
-export interface Circumstances {
+/** What the trace header fields contain besides the envelope. */
+export interface TraceContext {
   /** The name of this host. */
   readonly host: string;
-  /** What the message is called here; printable ASCII. */
+  /** The name of the message in the Maildir; printable ASCII. */
   readonly id: string;
   readonly date: Date;
-  /** TCPREMOTEIP and the like, as the programs above have set them. */
+  /** Where TCPREMOTEIP, TCPREMOTEHOST, SSL_PROTOCOL and SSL_CIPHER are read. */
   readonly environment: NodeJS.ProcessEnv;
 }
 
 /**
- * The lines that are put on top of a message at its delivery: Return-Path (RFC 5321 section 4.4), one
- * Delivered-To a recipient, and Received.
+ * The header fields that are added to a message at delivery: Return-Path (RFC 5321 section 4.4), one
+ * Delivered-To for each recipient, and Received.
  *
- * Of what came from elsewhere, nothing is in them but printable ASCII that cannot end a line, a comment or
- * a clause.
+ * Values from the client and the environment are reduced to printable ASCII that cannot end a line, a comment
+ * or a clause.
  */
-export function formatTrace(envelope: Envelope, circumstances: Circumstances): Buffer {
-  const { host, id, date, environment } = circumstances;
+export function formatTrace(envelope: Envelope, context: TraceContext): Buffer {
+  const { host, id, date, environment } = context;
   const [first, ...others] = envelope.recipients;
-  const forWhom = others.length === 0 && first !== undefined ? `\n  for <${first}>` : '';
+  const forClause = others.length === 0 && first !== undefined ? `\n  for <${first}>` : '';
   const lines = [
     `Return-Path: <${envelope.sender}>`,
     ...envelope.recipients.map((recipient) => `Delivered-To: ${recipient}`),
-    `Received: from ${plain(envelope.helloName)}${origin(environment)}`,
+    `Received: from ${sanitize(envelope.helloName)}${formatPeer(environment)}`,
     `  by ${host}`,
-    `  with ${protocol(envelope, environment)}`,
-    `  id ${id}${forWhom};`,
+    `  with ${formatProtocol(envelope, environment)}`,
+    `  id ${id}${forClause};`,
     `  ${date.toUTCString().replace('GMT', '+0000')}`,
   ];
   return Buffer.from(`${lines.join('\n')}\n`, 'latin1');
 }
 
-/** Where the client is, by the word of the program that took the connection. */
-function origin({ TCPREMOTEHOST, TCPREMOTEIP }: NodeJS.ProcessEnv): string {
-  const address = TCPREMOTEIP === undefined ? [] : [addressLiteral(plain(TCPREMOTEIP))];
-  const name = TCPREMOTEHOST === undefined ? [] : [plain(TCPREMOTEHOST)];
-  const known = [...name, ...address].join(' ');
-  return known === '' ? '' : `\n  (${known})`;
+/** The client's host name and address, as the server that accepted the connection set them. */
+function formatPeer({ TCPREMOTEHOST, TCPREMOTEIP }: NodeJS.ProcessEnv): string {
+  const address = TCPREMOTEIP === undefined ? [] : [addressLiteral(sanitize(TCPREMOTEIP))];
+  const name = TCPREMOTEHOST === undefined ? [] : [sanitize(TCPREMOTEHOST)];
+  const peer = [...name, ...address].join(' ');
+  return peer === '' ? '' : `\n  (${peer})`;
 }
 
 function addressLiteral(address: string): string {
   return address.includes(':') ? `[IPv6:${address}]` : `[${address}]`;
 }
 
-/** The name that RFC 3848 has for it: there is none for HELO in TLS. */
-function protocol({ extended }: Envelope, { SSL_PROTOCOL, SSL_CIPHER }: NodeJS.ProcessEnv): string {
+/** The protocol name of RFC 3848, which has none for HELO in TLS. */
+function formatProtocol({ extended }: Envelope, { SSL_PROTOCOL, SSL_CIPHER }: NodeJS.ProcessEnv): string {
   if (SSL_PROTOCOL === undefined) return extended ? 'ESMTP' : 'SMTP';
-  const session = [SSL_PROTOCOL, SSL_CIPHER].filter((part) => part !== undefined).map(plain);
-  return `${extended ? 'ESMTPS' : 'SMTP'} (${session.join(' ')})`;
+  const tls = [SSL_PROTOCOL, SSL_CIPHER].filter((part) => part !== undefined).map(sanitize);
+  return `${extended ? 'ESMTPS' : 'SMTP'} (${tls.join(' ')})`;
 }
 
-/** The longest name of a host, in octets (RFC 5321 section 4.5.3.1.2). */
+/** The maximum length of a host name, in octets (RFC 5321 section 4.5.3.1.2). */
 const NAME_LIMIT = 255;
 
 /**
- * Text that may stand in a Received line as one word: letters, digits and what names and addresses have
- * besides; everything else becomes a question mark.
+ * Makes a text safe to be one word of a Received field: at most 255 characters, with a question mark for each
+ * that does not occur in host names and addresses; "unknown" if it is empty.
  */
-export function plain(text: string): string {
+export function sanitize(text: string): string {
   return text.slice(0, NAME_LIMIT).replace(/[^A-Za-z0-9._:[\]-]/g, '?') || 'unknown';
 }

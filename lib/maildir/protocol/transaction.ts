@@ -1,14 +1,14 @@
 import { type PathArgument, type PathFault, parsePath } from './path.ts';
-import { ANSWERS } from './replies.ts';
+import { RECEIVER_REPLIES } from './replies.ts';
 
-/** How many recipients a message may have: as many as RFC 5321 section 4.5.3.1.8 asks for. */
+/** The maximum number of recipients of a message: the minimum of RFC 5321 section 4.5.3.1.8. */
 export const RECIPIENT_LIMIT = 100;
 
-/** Who sends a message to whom. */
+/** The envelope of a message. */
 export interface Envelope {
-  /** The name that the client gave itself, as it came: not to be written anywhere unchecked. */
+  /** The name in EHLO or HELO, as received: it may contain anything. */
   readonly helloName: string;
-  /** Whether it said EHLO. */
+  /** True after EHLO, false after HELO. */
   readonly extended: boolean;
   /** The sender, printable ASCII; '' for `<>`. */
   readonly sender: string;
@@ -16,24 +16,24 @@ export interface Envelope {
   readonly recipients: readonly string[];
 }
 
-/** A mail transaction (RFC 5321 section 3.3): greeting, sender and recipients, in this order. */
+/** A mail transaction (RFC 5321 section 3.3): EHLO or HELO, MAIL, RCPT, in this order. */
 export interface Transaction {
-  /** The client has said who it is. Whatever it said before is forgotten. */
+  /** EHLO or HELO. Also resets the transaction. */
   greet(helloName: string, extended: boolean): void;
-  /** Takes what stands behind MAIL. @returns the reply. */
+  /** MAIL with its argument. @returns the reply. */
   mail(argument: string): Buffer;
-  /** Takes what stands behind RCPT. @returns the reply. */
+  /** RCPT with its argument. @returns the reply. */
   rcpt(argument: string): Buffer;
-  /** The envelope, or the reply that says what is missing. */
+  /** The envelope, or the reply to DATA when it is incomplete. */
   envelope(): Envelope | Buffer;
-  /** Forgets sender and recipients. */
+  /** Clears sender and recipients. */
   reset(): void;
 }
 
 /**
- * Begins with a client of which nothing is known.
+ * Creates a transaction in which no command has been given.
  *
- * @param sizeLimit the size of the largest message that is taken, in octets; 0 for any.
+ * @param sizeLimit the maximum size of a message in octets; 0 for no limit.
  */
 export function createTransaction(sizeLimit: number): Transaction {
   let hello: Pick<Envelope, 'helloName' | 'extended'> | undefined;
@@ -41,8 +41,8 @@ export function createTransaction(sizeLimit: number): Transaction {
   let recipients: string[] = [];
 
   function mail(argument: string): Buffer {
-    if (hello === undefined) return ANSWERS.helloFirst;
-    if (sender !== undefined) return ANSWERS.mailTwice;
+    if (hello === undefined) return RECEIVER_REPLIES.helloFirst;
+    if (sender !== undefined) return RECEIVER_REPLIES.mailTwice;
     const path = parsePath(argument, 'FROM');
     if (isFault(path)) return { ...FAULTS, ...MAIL_FAULTS }[path];
     for (const [keyword, value] of path.parameters) {
@@ -50,18 +50,18 @@ export function createTransaction(sizeLimit: number): Transaction {
       if (refusal !== undefined) return refusal;
     }
     sender = path.mailbox;
-    return ANSWERS.sender;
+    return RECEIVER_REPLIES.sender;
   }
 
   function rcpt(argument: string): Buffer {
-    if (sender === undefined) return ANSWERS.mailFirst;
+    if (sender === undefined) return RECEIVER_REPLIES.mailFirst;
     const path = parsePath(argument, 'TO');
     if (isFault(path)) return { ...FAULTS, ...RCPT_FAULTS }[path];
-    if (path.mailbox === '') return ANSWERS.badRecipient;
-    if (path.parameters.size > 0) return ANSWERS.unknownParameter;
-    if (recipients.length === RECIPIENT_LIMIT) return ANSWERS.tooManyRecipients;
+    if (path.mailbox === '') return RECEIVER_REPLIES.badRecipient;
+    if (path.parameters.size > 0) return RECEIVER_REPLIES.unknownParameter;
+    if (recipients.length === RECIPIENT_LIMIT) return RECEIVER_REPLIES.tooManyRecipients;
     recipients.push(path.mailbox);
-    return ANSWERS.recipient;
+    return RECEIVER_REPLIES.recipient;
   }
 
   function reset(): void {
@@ -77,25 +77,27 @@ export function createTransaction(sizeLimit: number): Transaction {
     mail,
     rcpt,
     envelope: () => {
-      if (hello === undefined || sender === undefined) return ANSWERS.mailFirst;
-      return recipients.length === 0 ? ANSWERS.rcptFirst : { ...hello, sender, recipients };
+      if (hello === undefined || sender === undefined) return RECEIVER_REPLIES.mailFirst;
+      return recipients.length === 0 ? RECEIVER_REPLIES.rcptFirst : { ...hello, sender, recipients };
     },
     reset,
   };
 }
 
-const FAULTS = { 'bad-parameters': ANSWERS.badParameter };
-const MAIL_FAULTS = { 'no-path': ANSWERS.mailSyntax, 'no-mailbox': ANSWERS.badSender };
-const RCPT_FAULTS = { 'no-path': ANSWERS.rcptSyntax, 'no-mailbox': ANSWERS.badRecipient };
+const FAULTS = { 'bad-parameters': RECEIVER_REPLIES.badParameter };
+const MAIL_FAULTS = { 'no-path': RECEIVER_REPLIES.mailSyntax, 'no-mailbox': RECEIVER_REPLIES.badSender };
+const RCPT_FAULTS = { 'no-path': RECEIVER_REPLIES.rcptSyntax, 'no-mailbox': RECEIVER_REPLIES.badRecipient };
 
 function isFault(path: PathArgument | PathFault): path is PathFault {
   return typeof path === 'string';
 }
 
-/** The parameters of MAIL: BODY (RFC 6152) and SIZE (RFC 1870). @returns a refusal, if it is one. */
+/** Checks a parameter of MAIL: BODY (RFC 6152) or SIZE (RFC 1870). @returns the reply if it is refused. */
 function checkParameter(keyword: string, value: string, sizeLimit: number): Buffer | undefined {
-  if (keyword === 'BODY') return /^(7BIT|8BITMIME)$/i.test(value) ? undefined : ANSWERS.badParameter;
-  if (keyword !== 'SIZE') return ANSWERS.unknownParameter;
-  if (!/^\d{1,20}$/.test(value)) return ANSWERS.badParameter;
-  return sizeLimit > 0 && Number(value) > sizeLimit ? ANSWERS.tooLarge : undefined;
+  if (keyword === 'BODY') {
+    return /^(7BIT|8BITMIME)$/i.test(value) ? undefined : RECEIVER_REPLIES.badParameter;
+  }
+  if (keyword !== 'SIZE') return RECEIVER_REPLIES.unknownParameter;
+  if (!/^\d{1,20}$/.test(value)) return RECEIVER_REPLIES.badParameter;
+  return sizeLimit > 0 && Number(value) > sizeLimit ? RECEIVER_REPLIES.tooLarge : undefined;
 }

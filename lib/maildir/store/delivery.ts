@@ -3,30 +3,31 @@ import { dirname } from 'node:path';
 import { errorCode } from '../../program/failure.ts';
 import { messagePaths, syncDirectory, uniqueName } from './maildir.ts';
 
-/** One message on its way into a Maildir. */
+/** The delivery of one message to a Maildir. */
 export interface Delivery {
-  /** What it is called there. */
+  /** The name of the file. */
   readonly id: string;
-  /** Adds to it. @throws when the system does not. */
+  /** Appends to the message. @throws when a system call fails. */
   write(bytes: Uint8Array): void;
   /**
-   * Puts it into new/, where readers see it. When this returns, it survives the loss of power.
+   * Moves the message to new/, where mail readers find it. When this returns, it survives a power failure.
    *
-   * @throws when the system does not allow it; then it is not in new/.
+   * @throws when a system call fails; the message is not in new/ then.
    */
   store(): void;
-  /** Removes what is left of it in tmp/. May be called more than once, and does nothing once it is stored. */
+  /** Removes the file in tmp/. May be called more than once, and has no effect after `store`. */
   discard(): void;
 }
 
 /**
- * Begins to deliver a message: makes its file in tmp/.
+ * Starts the delivery of a message: creates its file in tmp/.
  *
- * All calls wait for the system, and with them the whole process. It serves one client, who waits as well.
+ * All system calls are synchronous: the process serves one client, which waits for them anyway.
  *
- * @throws when the system does not allow it.
+ * @param host the name of this host, which becomes part of the file name.
+ * @throws when a system call fails.
  */
-export function beginDelivery(maildir: string, host: string): Delivery {
+export function startDelivery(maildir: string, host: string): Delivery {
   const id = uniqueName(host);
   const { temporary, final } = messagePaths(maildir, id);
   const fd = openSync(temporary, 'wx', 0o600);
@@ -50,7 +51,7 @@ export function beginDelivery(maildir: string, host: string): Delivery {
       try {
         syncDirectory(dirname(final));
       } catch (error) {
-        // The client is about to hear that it has to send the message again.
+        // The client gets a 451 and will send the message again.
         remove(final);
         throw error;
       }
@@ -61,8 +62,8 @@ export function beginDelivery(maildir: string, host: string): Delivery {
 }
 
 /**
- * Gives the file its second name. A link, because it never replaces another message; a rename where the
- * file system has no links (those of some containers and virtual machines).
+ * Gives the file its name in new/: by link, which never replaces another message, or by rename where the file
+ * system has no hard links (those of some containers and virtual machines).
  */
 function publish(temporary: string, final: string): void {
   try {
@@ -73,20 +74,20 @@ function publish(temporary: string, final: string): void {
   }
 }
 
-/** Closes a file of which nothing more is expected: it was written out, or nobody wants it. */
+/** Closes a file that is synced or discarded. */
 function close(fd: number): void {
   try {
     closeSync(fd);
   } catch {
-    // NFS tells here of what it could not write. It has told at fsync already.
+    // NFS reports write errors here, but it has reported them at fsync before.
   }
 }
 
-/** Removes a file. One that cannot be removed does no harm in tmp/: readers clean up after 36 hours. */
+/** Removes a file. One that remains in tmp/ does no harm: mail readers remove it after 36 hours. */
 function remove(path: string): void {
   try {
     unlinkSync(path);
   } catch {
-    // It is gone already, or the reason is about to be told by whoever calls.
+    // It is gone already, or the caller reports an error of its own.
   }
 }

@@ -3,34 +3,33 @@ import { dirname, join, resolve } from 'node:path';
 import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 
 /**
- * Makes a Maildir where there is none yet, or what is missing of it.
+ * Creates a Maildir, or the parts of it that are missing.
  *
- * @throws Failure (111) that says why there cannot be one.
+ * @throws Failure (111) with the reason when a system call fails.
  */
 export function createMaildir(maildir: string): void {
   try {
-    for (const part of ['tmp', 'new', 'cur']) makeDirectory(resolve(maildir, part));
+    for (const part of ['tmp', 'new', 'cur']) createDirectories(resolve(maildir, part));
   } catch (error) {
-    throw new Failure(EXIT.systemCallFailed, `unable to make the Maildir ${maildir}: ${errorCode(error)}`);
+    throw new Failure(EXIT.systemCallFailed, `unable to create the Maildir ${maildir}: ${errorCode(error)}`);
   }
 }
 
-/** Makes a directory and those above it that are missing; all of them survive the loss of power. */
-function makeDirectory(path: string): void {
+/** Creates a directory and its missing parents; all of them survive a power failure. */
+function createDirectories(path: string): void {
   const parent = dirname(path);
   try {
-    makeOne(path);
+    createDirectory(path);
   } catch (error) {
     if (errorCode(error) !== 'ENOENT' || parent === path) throw error;
-    makeDirectory(parent);
-    // Once more, and no oftener: Node's own recursion goes round for ever where a directory is there and
-    // takes none, /proc say.
-    makeOne(path);
+    createDirectories(parent);
+    // Only one retry: in a directory like /proc, Node's recursive mkdir loops without end.
+    createDirectory(path);
   }
 }
 
-/** Makes a directory, if no other process does so at this moment: several begin at once, as a rule. */
-function makeOne(path: string): void {
+/** Creates a directory, or accepts one that exists: several servers may start at the same moment. */
+function createDirectory(path: string): void {
   try {
     mkdirSync(path, { mode: 0o700 });
   } catch (error) {
@@ -40,7 +39,7 @@ function makeOne(path: string): void {
   syncDirectory(dirname(path));
 }
 
-/** Waits until what was changed in a directory survives the loss of power. */
+/** Syncs a directory, so that its entries survive a power failure. */
 export function syncDirectory(path: string): void {
   const fd = openSync(path, 'r');
   try {
@@ -50,24 +49,24 @@ export function syncDirectory(path: string): void {
   }
 }
 
-/** How many names this process has made. */
+/** The number of names that this process has generated. */
 let count = 0;
 
 /**
- * A name that no other message of any Maildir has (https://cr.yp.to/proto/maildir.html): the time, the
- * microseconds of it, the process, which of its messages this is, and the host.
+ * Generates a file name that is unique among all messages (https://cr.yp.to/proto/maildir.html): seconds,
+ * microseconds, process id, the number of names generated so far, and the host.
  */
 export function uniqueName(host: string): string {
   count += 1;
   const now = Date.now();
-  // Node's clock has milliseconds. What comes below them only helps to tell names apart.
+  // Date has milliseconds. The digits below are only there to make the name unique.
   const micros = (now % 1000) * 1000 + (Math.floor(process.hrtime()[1] / 1000) % 1000);
-  // A slash would part the name of a file, and readers part a name at a colon.
+  // A slash cannot be part of a file name, and mail readers append flags after a colon.
   const safeHost = host.replaceAll('/', '\\057').replaceAll(':', '\\072');
   return `${Math.floor(now / 1000)}.M${micros}P${process.pid}Q${count}.${safeHost}`;
 }
 
-/** Where a message is on its way into a Maildir. */
+/** The paths of a message in a Maildir, in tmp/ and in new/. */
 export function messagePaths(maildir: string, name: string): { temporary: string; final: string } {
   return { temporary: join(maildir, 'tmp', name), final: join(maildir, 'new', name) };
 }
