@@ -1,10 +1,11 @@
 /** smtpd-maildir as a process: its limits and its exit statuses. */
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { statusOf } from '../support/processes.ts';
+import { statusOf, until } from '../support/processes.ts';
 import { filesIn, newMaildir, startServer, TO_DATA, textsIn } from './server.ts';
 
 /** The peak resident memory of a process, in KiB. */
@@ -160,6 +161,23 @@ describe('smtpd-maildir closes the descriptors', () => {
     server.send(...TO_DATA.slice(1), 'two', '.');
     await server.waitFor(/^451 /m);
     assert.equal(readdirSync(`/proc/${server.pid}/fd`).length, descriptors);
+  });
+});
+
+describe('smtpd-maildir, when it is stopped while the client does not read,', () => {
+  it('exits all the same', async (t) => {
+    const server = startServer(t, { args: [newMaildir(t)] });
+    await server.waitFor(/^220 /m);
+    const { stdout } = server.process;
+    assert.ok(stdout !== null);
+    stdout.pause();
+    // The replies to one read of this exceed all buffers, so the server is stalled when it gets the signal.
+    server.send('HELP\r\n'.repeat(100_000));
+    await until('the client has a full buffer', () => stdout.readableLength >= stdout.readableHighWaterMark);
+    server.process.kill('SIGTERM');
+    await once(server.process, 'exit');
+    stdout.resume();
+    assert.equal(await server.ended, 143);
   });
 });
 
