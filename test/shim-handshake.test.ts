@@ -105,7 +105,7 @@ describe('the answer of the TLS server', { concurrency: 4 }, () => {
     await Promise.all([run.shim(), run.smtpd()]);
     await client.startTls().catch(() => {});
     client.destroy();
-    await run.served.ended;
+    await run.status();
     await run.allGone();
     assertOneLine(run.served.stderr(), /warning: unable to start TLS: the handshake failed/);
   });

@@ -28,7 +28,7 @@ function isRead(run: ShimRun): Promise<void> {
 async function assertUnseen(run: ShimRun): Promise<void> {
   const heard = await run.client.rest().catch(() => '');
   run.client.destroy();
-  await run.served.ended;
+  await run.status();
   assert.doesNotMatch(heard, /INJECTED/);
   assert.doesNotMatch(run.record(), /INJECTED|XDO|say 250/);
 }

@@ -53,7 +53,7 @@ describe('no process is left', { concurrency: 4 }, () => {
         await run.hasRead('XDO flood');
         // To close with bytes unread is to reset the connection.
         run.client.destroy();
-        await run.served.ended;
+        await run.status();
         await run.allGone();
       });
     }

@@ -3,9 +3,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
+import { type EventEmitter, once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import type { CredentialFiles, KeyPair } from '../lib/tls/credentials.ts';
@@ -18,8 +19,9 @@ import {
 } from '../lib/tls/handshake.ts';
 import { type CertificateMaker, makeCertificates, type Pair } from './support/certificate.ts';
 import { run } from './support/real.ts';
-import { hear, startTls } from './support/tls-client.ts';
+import { hear, startTls as startClient } from './support/tls-client.ts';
 import { listen, plainClient } from './support/tls-listener.ts';
+import { within } from './support/within.ts';
 
 const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const;
 const OPTIONS: TlsServerOptions = { clientCertificate: 'none', timeout: 20_000, alpn: undefined };
@@ -33,6 +35,19 @@ const NO_HOST_NAMES = [
   ['an octet beyond ASCII', 'b\u00fccher.example.org'],
   ['an asterisk', '*.example.org'],
 ] as const;
+
+/** How long a test waits for one thing at most, in milliseconds: longer than a handshake may take. */
+const LIMIT = 30_000;
+
+/** What a stream or a server emits with an event; rejects when it does not come. */
+function emitted(emitter: EventEmitter, event: string): ReturnType<typeof once> {
+  return within(LIMIT, `event '${event}'`, once(emitter, event));
+}
+
+/** Does the client's part of a handshake. */
+function startTls(wire: Duplex, options: ConnectionOptions = {}): Promise<TLSSocket> {
+  return within(LIMIT, "end of the client's handshake", startClient(wire, options));
+}
 
 let certificates: CertificateMaker;
 let ec: Pair;
@@ -103,7 +118,7 @@ describe('a TLS server', { concurrency: 4, timeout: 60_000 }, () => {
         assert.equal(failure?.reason, 'ERR_SSL_WRONG_VERSION_NUMBER');
         continue;
       }
-      const [heard]: Buffer[] = await once(socket, 'data');
+      const [heard]: Buffer[] = await emitted(socket, 'data');
       assert.equal(String(heard), String(port));
       assert.ok(good.has(port));
     }
@@ -216,10 +231,12 @@ describe('the reason of a failure', { concurrency: 4, timeout: 60_000 }, () => {
       const scene = await listen(t, createTlsServer(filesOf(), OPTIONS));
       (await plainClient(t, scene.port)).destroy();
       const { connection } = await scene.next();
-      await assert.rejects(
+      const handshake = within(
+        LIMIT,
+        'failure of a handshake',
         tls.shakeHands(connection, () => {}),
-        { reason: 'hung-up' },
       );
+      await assert.rejects(handshake, { reason: 'hung-up' });
     });
   }
 
@@ -269,7 +286,7 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
   }
 
   async function begin(t: TestContext, port: number, options: ConnectionOptions): Promise<Buffer> {
-    const [session]: Buffer[] = await once(visit(t, port, options), 'session');
+    const [session]: Buffer[] = await emitted(visit(t, port, options), 'session');
     assert.ok(session !== undefined);
     return session;
   }
@@ -277,7 +294,7 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
   /** Whether a session is resumed, as the client sees it. */
   async function goesOn(t: TestContext, port: number, options: ConnectionOptions): Promise<boolean> {
     const socket = visit(t, port, options);
-    await once(socket, 'secureConnect');
+    await emitted(socket, 'secureConnect');
     return socket.isSessionReused();
   }
 
@@ -407,7 +424,8 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
           session = bytes;
         });
         assert.equal((await one.next()).failure?.reason, 'bad-client-certificate');
-        if (!socket.closed) await new Promise((resolve) => socket.on('close', resolve));
+        const closed = new Promise((resolve) => socket.on('close', resolve));
+        if (!socket.closed) await within(LIMIT, 'close of the connection', closed);
         // Where the client has got no ticket there is nothing to be had by it.
         if (session === undefined) return;
         visit(t, other.port, { ...options, session });
@@ -482,6 +500,6 @@ async function otherProgram(
     },
   );
   t.after(() => child.kill('SIGKILL'));
-  const [line]: Buffer[] = await once(child.stdout, 'data');
+  const [line]: Buffer[] = await emitted(child.stdout, 'data');
   return Number(line);
 }

@@ -9,6 +9,7 @@ import { type Chain, type Served, serve } from './chain.ts';
 import { childrenOf, isGone, until } from './processes.ts';
 import { fixture, ours } from './programs.ts';
 import { connectSmtp, type SmtpClient } from './smtp-client.ts';
+import { DEADLINE, within } from './within.ts';
 
 /** The commands of UCSPI-TLS servers that do right, by name. */
 const SERVERS: Readonly<Record<string, () => string[]>> = {
@@ -58,7 +59,10 @@ export interface ShimRun {
   allGone(): Promise<void>;
 }
 
-/** Runs the shim for one connection. What is left when the test has ended is ended, too. */
+/**
+ * Runs the shim for one connection. What is left when the test has ended is ended, too. Each wait of the client,
+ * and the one for the end of the chain, rejects after `DEADLINE`.
+ */
 export async function runShim(t: TestContext, setup: ShimSetup = {}): Promise<ShimRun> {
   const { certFile, keyFile } = certificate();
   const folder = mkdtempSync(join(tmpdir(), 'shim-'));
@@ -72,8 +76,8 @@ export async function runShim(t: TestContext, setup: ShimSetup = {}): Promise<Sh
     NODE_EXTRA_CA_CERTS: undefined,
     ...setup.environment,
   });
-  const client = await connectSmtp(chain.port);
-  const served = await chain.served(0);
+  const client = await connectSmtp(chain.port, { limit: DEADLINE });
+  const served = await within(DEADLINE, 'process for the connection', chain.served(0));
   const seen = new Set<number>();
   t.after(() => cleanUp(client, chain, [served.pid, ...seen], folder));
 
@@ -115,7 +119,8 @@ export async function runShim(t: TestContext, setup: ShimSetup = {}): Promise<Sh
       process.kill(await run.smtpd(), 'SIGUSR1');
     },
     status: async () => {
-      const { code, signal } = await served.ended;
+      const end = await within(DEADLINE, () => `end of the chain, stderr: ${served.stderr()}`, served.ended);
+      const { code, signal } = end;
       return code ?? 128 + (SIGNAL_NUMBERS[signal ?? ''] ?? 0);
     },
     allGone: () =>

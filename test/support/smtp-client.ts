@@ -1,6 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
+import { within } from './within.ts';
 
 /** A client that says what a test tells it to, and nothing by itself. */
 export interface SmtpClient {
@@ -36,21 +37,25 @@ export interface SmtpClient {
 /**
  * Connects to 127.0.0.1, or elsewhere.
  *
- * @param ends the host to connect to, and the address to connect from.
+ * @param options the host to connect to, and the address to connect from; how long the client waits for a
+ * reply, a handshake or the end of the connection, in milliseconds, before it rejects (no limit by default).
  */
 export async function connectSmtp(
   port: number,
-  ends: { readonly host?: string; readonly localAddress?: string } = {},
+  {
+    limit,
+    ...ends
+  }: { readonly host?: string; readonly localAddress?: string; readonly limit?: number } = {},
 ): Promise<SmtpClient> {
   const tcp = connect({ port, host: '127.0.0.1', ...ends, allowHalfOpen: true, noDelay: true });
   await new Promise<void>((resolve, reject) => {
     tcp.once('connect', resolve);
     tcp.once('error', reject);
   });
-  return createClient(tcp);
+  return createClient(tcp, limit);
 }
 
-function createClient(tcp: Socket): SmtpClient {
+function createClient(tcp: Socket, limit: number | undefined): SmtpClient {
   let stream: Duplex = tcp;
   let tlsSocket: TLSSocket | undefined;
   let received = '';
@@ -81,8 +86,14 @@ function createClient(tcp: Socket): SmtpClient {
   }
   attach(tcp);
 
-  function until<T>(look: () => T | undefined): Promise<T> {
-    return new Promise((resolve, reject) => {
+  /** Waits for something, at most until the limit. */
+  function bounded<T>(what: string, promise: Promise<T>): Promise<T> {
+    if (limit === undefined) return promise;
+    return within(limit, () => `${what} after ${JSON.stringify(received.slice(-200))}`, promise);
+  }
+
+  function until<T>(what: string, look: () => T | undefined): Promise<T> {
+    const promise = new Promise<T>((resolve, reject) => {
       const one = (): void => {
         const found = look();
         if (found !== undefined) resolve(found);
@@ -96,13 +107,14 @@ function createClient(tcp: Socket): SmtpClient {
       checks.add(one);
       one();
     });
+    return bounded(what, promise);
   }
 
   const client: SmtpClient = {
     send: (bytes) => stream.write(typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes),
     say: (...lines) => client.send(lines.map((line) => `${line}\r\n`).join('')),
     reply: () =>
-      until(() => {
+      until('whole reply', () => {
         const match = /^(?:\d{3}-[^\n]*\n)*\d{3}(?: [^\n]*)?\n/.exec(received);
         if (match === null) return undefined;
         received = received.slice(match[0].length);
@@ -120,11 +132,12 @@ function createClient(tcp: Socket): SmtpClient {
     shakeHands: async (options = {}) => {
       tcp.removeAllListeners('data');
       const secure = connectTls({ socket: tcp, rejectUnauthorized: false, ...options });
-      await new Promise<void>((resolve, reject) => {
+      const done = new Promise<void>((resolve, reject) => {
         secure.once('secureConnect', resolve);
         secure.once('error', reject);
         secure.once('close', () => reject(new Error('the connection has ended in the handshake')));
       });
+      await bounded('end of the handshake', done);
       received = '';
       tlsSocket = secure;
       attach(secure);
@@ -132,7 +145,7 @@ function createClient(tcp: Socket): SmtpClient {
     end: () => stream.end(),
     destroy: () => tcp.destroy(),
     rest: () =>
-      until(() => {
+      until('end of the connection', () => {
         if (over === undefined) return undefined;
         const all = received;
         received = '';

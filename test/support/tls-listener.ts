@@ -4,6 +4,7 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import type { TestContext } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import { HandshakeFailure, type TlsServer } from '../../lib/tls/handshake.ts';
+import { DEADLINE, within } from './within.ts';
 
 /** The outcome of the handshake on one connection. */
 export interface Outcome {
@@ -40,7 +41,7 @@ export async function listen(t: TestContext, tls: TlsServer): Promise<Scene> {
     else told(outcome);
   });
   listener.listen(0, '127.0.0.1');
-  await once(listener, 'listening');
+  await within(DEADLINE, 'listener', once(listener, 'listening'));
   t.after(() => {
     for (const connection of open) connection.destroy();
     listener.close();
@@ -50,7 +51,8 @@ export async function listen(t: TestContext, tls: TlsServer): Promise<Scene> {
     next: () => {
       const outcome = outcomes.shift();
       if (outcome !== undefined) return Promise.resolve(outcome);
-      return new Promise((resolve) => waiting.push(resolve));
+      const next = new Promise<Outcome>((resolve) => waiting.push(resolve));
+      return within(DEADLINE, 'outcome of a handshake at the server', next);
     },
   };
 }
@@ -63,7 +65,7 @@ function portOf(listener: Server): number {
 export async function plainClient(t: TestContext, port: number): Promise<Socket> {
   const socket = connect({ port, host: '127.0.0.1' });
   t.after(() => socket.destroy());
-  await once(socket, 'connect');
+  await within(DEADLINE, 'connection', once(socket, 'connect'));
   socket.on('error', () => {});
   return socket;
 }
