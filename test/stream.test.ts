@@ -1,17 +1,20 @@
 /** Streams of bytes over descriptors, and what they do when somebody stops, fails or ends. */
 
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, constants, fstatSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PassThrough, Writable } from 'node:stream';
-import { describe, it } from 'node:test';
+import { Duplex, PassThrough, Writable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { describe, it, type TestContext } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { sinkOfStream, sourceOfStream } from '../lib/stream/byte-stream.ts';
 import { closeDescriptors, openDescriptors, openSink, openSource } from '../lib/stream/descriptor.ts';
 import { flow } from '../lib/stream/flow.ts';
+import { settle } from './support/clock.ts';
+import { DEADLINE, within } from './support/within.ts';
 
 /** A FIFO with both its ends in this process. */
 function makeFifo(): { readEnd: number; writeEnd: number } {
@@ -22,11 +25,6 @@ function makeFifo(): { readEnd: number; writeEnd: number } {
   const writeEnd = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
   rmSync(folder, { recursive: true });
   return { readEnd, writeEnd };
-}
-
-/** Lets everything happen that can happen by itself. */
-async function settle(): Promise<void> {
-  for (let turn = 0; turn < 20; turn++) await setImmediate();
 }
 
 function isOpen(fd: number): boolean {
@@ -175,7 +173,95 @@ describe('openDescriptors', () => {
     await settle();
     assert.equal(isOpen(other.writeEnd), false);
   });
+
+  it('goes on to write on a descriptor for both directions when the source is closed', async (t) => {
+    const { other, output } = openShared(
+      t,
+      `source.listen({
+        bytes() {},
+        ended() {
+          source.close();
+          source.close();
+          sink.write(Buffer.alloc(1_000_000, 'x'));
+          sink.end(() => sink.close());
+        },
+      });
+      source.read();`,
+    );
+    other.end();
+    assert.equal((await within(DEADLINE, 'end of what is written', text(other))).length, 1_000_000);
+    assert.equal(await output, '');
+  });
+
+  it('goes on to read on a descriptor for both directions when the sink is closed', async (t) => {
+    const { other, output } = openShared(
+      t,
+      `let octets = 0;
+      source.listen({
+        bytes(bytes) {
+          octets += bytes.length;
+          sink.close();
+          sink.close();
+        },
+        ended() {
+          console.log(octets);
+          source.close();
+        },
+      });
+      source.read();`,
+    );
+    other.write('first');
+    other.end(Buffer.alloc(1_000_000));
+    assert.equal(await output, '1000005\n');
+    assert.equal(await text(other), '');
+  });
+
+  it('tells nobody of an end when a descriptor for both directions was closed', async (t) => {
+    const { other, output } = openShared(
+      t,
+      `const listener = {
+        bytes() {
+          source.close();
+          sink.close();
+        },
+        ended: () => console.log('ended'),
+        drained: () => console.log('drained'),
+        failed: () => console.log('failed'),
+      };
+      source.listen(listener);
+      sink.listen(listener);
+      source.read();
+      sink.write(Buffer.alloc(1_000_000));`,
+    );
+    other.write('go');
+    assert.equal(await output, '');
+    other.destroy();
+  });
 });
+
+/**
+ * Runs a script that has a \`source\` and a \`sink\` on one descriptor for both directions.
+ *
+ * @returns the other end of the descriptor, and all that the script writes to stdout.
+ */
+function openShared(t: TestContext, script: string): { other: Duplex; output: Promise<string> } {
+  const module = new URL('../lib/stream/descriptor.ts', import.meta.url).href;
+  const program = `
+    import { openDescriptors } from ${JSON.stringify(module)};
+    const { source, sink } = openDescriptors(3, 3);
+    ${script}`;
+  const child = spawn(
+    process.execPath,
+    ['--import', 'tsx', '--input-type=module', '--eval', program],
+    // Node makes a pair of sockets of what it calls a pipe.
+    { stdio: ['ignore', 'pipe', 'inherit', 'pipe'] },
+  );
+  t.after(() => child.kill('SIGKILL'));
+  const other = child.stdio[3];
+  assert.ok(other instanceof Duplex && child.stdout !== null);
+  other.on('error', () => {});
+  return { other, output: within(DEADLINE, 'end of the program', text(child.stdout)) };
+}
 
 describe('closeDescriptors', () => {
   it('closes one that stands there three times once', () => {

@@ -1,7 +1,15 @@
 import { closeSync, fstatSync, openSync, readFileSync, type Stats } from 'node:fs';
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
-import { type ByteStream, once, type Sink, type Source, sinkOfStream, watchedSource } from './byte-stream.ts';
+import {
+  type ByteStream,
+  DEAF,
+  once,
+  type Sink,
+  type Source,
+  sinkOfStream,
+  watchedSource,
+} from './byte-stream.ts';
 
 /**
  * How much is read at once, in octets, and with that how much of a direction is ever held: the pipes of a
@@ -49,12 +57,20 @@ export function openDescriptors(readFd: number, writeFd: number): ByteStream {
   let open = 2;
   function closed(): void {
     open -= 1;
-    if (open > 0) source.pause();
-    else socket.destroy();
+    if (open === 0) socket.destroy();
+  }
+  function closeSource(): void {
+    source.pause();
+    source.listen(DEAF);
+    closed();
+  }
+  function closeSink(): void {
+    sink.listen(DEAF);
+    closed();
   }
   return {
-    source: { ...source, close: once(closed) },
-    sink: { ...sink, close: once(closed) },
+    source: { ...source, close: once(closeSource) },
+    sink: { ...sink, close: once(closeSink) },
   };
 }
 
