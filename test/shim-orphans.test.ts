@@ -120,7 +120,9 @@ describe('no process is left', { concurrency: 4 }, () => {
   });
 
   it('when that process goes on to speak: the client hears it', async (t) => {
-    const script = 'echo 220 hi; read l; echo 250 hi; (sleep 0.1; echo 250 from the child) & exit 5';
+    // It waits until its parent is not even a zombie any more: then the shim knows of the end.
+    const wait = 'while kill -0 $$ 2>&-; do sleep 0.01; done';
+    const script = `echo 220 hi; read l; echo 250 hi; (${wait}; echo 250 from the child) & exit 5`;
     const run = await runShim(t, { command: ['sh', '-c', script] });
     await run.client.reply();
     await Promise.all([run.shim(), run.smtpd()]);

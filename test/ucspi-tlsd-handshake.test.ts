@@ -134,16 +134,19 @@ describe('the handshake timeout of ucspi-tlsd', { concurrency: 4, timeout: 60_00
     await tlsd.says(/the handshake took too long\n$/);
   });
 
-  it('does not begin before the program asks for TLS, and not end a session that has begun', async (t) => {
-    const { client, tlsd, puppet } = await openScene(t, {
-      options: ['-K', '300'],
-      environment: variables(p256),
-    });
-    const wait = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 400));
-    await wait();
+  it('does not begin before the program asks for TLS, and does not end a session that has begun', async (t) => {
+    const setup = { options: ['-K', '3000'], environment: variables(p256) };
+    /** Waits until the timeout of a handshake that begins now has passed: one that has begun earlier has, too. */
+    const timeoutPasses = async (): Promise<void> => {
+      const { puppet } = await openScene(t, setup);
+      await puppet.write('control', 'Y');
+      assert.equal((await puppet.readAll('control')).length, 0);
+    };
+    const { client, tlsd, puppet } = await openScene(t, setup);
+    await timeoutPasses();
     await puppet.write('control', 'y');
     const tls = await startTls(client);
-    await wait();
+    await timeoutPasses();
     await puppet.write('write', 'hello');
     assert.equal(await hear(tls).octets(5), 'hello');
     assert.equal(tlsd.stderr(), '');

@@ -6,7 +6,8 @@ import { once } from 'node:events';
 import { after, before, describe, it } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import { type CertificateMaker, makeCertificates } from './support/certificate.ts';
-import { statusOf } from './support/processes.ts';
+import { unreadOctets } from './support/kernel.ts';
+import { statusOf, until } from './support/processes.ts';
 import { type Digest, openScene, poured } from './support/puppet.ts';
 import { startTls } from './support/tls-client.ts';
 
@@ -46,8 +47,11 @@ describe('a large transfer through ucspi-tlsd', { concurrency: 2, timeout: 120_0
     const tls = await startTls(client);
     tls.resume();
     const sent = pour(tls);
-    // Nothing gets through any more when the client has waited this long for the first time.
-    await stillness(() => client.bytesWritten);
+    const port = client.remotePort ?? 0;
+    await until('the client waits', () => tls.writableNeedDrain);
+    await until('ucspi-tlsd has stopped reading', () =>
+      isHeldUp(puppet.parent, unreadOctets(port, client.localPort ?? 0)),
+    );
     assert.ok(client.bytesWritten < (PIECE.length * COUNT) / 2, `${client.bytesWritten} octets were taken`);
     assert.ok(residentKiB(puppet.parent) < 120_000, `${residentKiB(puppet.parent)} KiB`);
     const heard = puppet.hash('read');
@@ -97,12 +101,9 @@ async function pour(tls: TLSSocket): Promise<void> {
   await new Promise<void>((resolve) => tls.end(resolve));
 }
 
-/** Waits until a number has not changed for a while. */
-async function stillness(number: () => number): Promise<void> {
-  for (let last = -1; last !== number(); ) {
-    last = number();
-    await new Promise((resolve) => setTimeout(resolve, 300));
-  }
+/** Whether a process sleeps though there are octets for it: if it read them it would be awake. */
+function isHeldUp(pid: number, octets: number): boolean {
+  return octets > 0 && statusOf(pid, 'State').startsWith('S');
 }
 
 function residentKiB(pid: number): number {
