@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
+import { unreadOctets } from './support/kernel.ts';
+import { until } from './support/processes.ts';
 import { assertOneLine, runShim, type ShimRun, type ShimSetup } from './support/shim.ts';
 import { DEADLINE, within } from './support/within.ts';
 
@@ -113,6 +115,26 @@ for (const tls of [false, true]) {
     });
   });
 }
+
+describe('the end of a relay in which the program does not read', () => {
+  it('leaves intact what the program reads afterwards', async (t) => {
+    const { client, ...run } = await runShim(t, { options: ['-T', '3'] });
+    await client.reply();
+    await client.ask('HELO client');
+    assert.equal(await client.ask('XDO say 250 waiting; await-signal'), '250 waiting');
+    // More than the program reads ahead, the pipe to it and the buffer of the shim hold: the rest is read while the shim hangs up.
+    const sent = Array.from({ length: 100_000 }, (_, number) => `${number}`.padStart(9, '0')).join('\n');
+    client.send(sent);
+    assert.match(await client.rest(), /^421 4\.4\.2 /);
+    await until('the client is read', () => unreadOctets(run.port, run.clientPort) === 0);
+    await run.release();
+    await run.status();
+    const [, read = ''] = /await-signal\r\n(.*)$/s.exec(run.record()) ?? [];
+    assert.ok(read.length > 60_000, `${read.length} octets were read`);
+    const same = [...read].findIndex((octet, index) => octet !== sent[index]);
+    assert.equal(same, -1, `what the program reads differs at octet ${same} of ${read.length}`);
+  });
+});
 
 describe('where the dialogue ends and the relay begins', { concurrency: 4 }, () => {
   it('what came behind MAIL is not lost, nor what smtpd had said unasked', async (t) => {

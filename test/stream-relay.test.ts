@@ -44,6 +44,23 @@ describe('the relay', () => {
     assert.deepEqual(outcome(), { status: 0 });
   });
 
+  it('drops what waits for the program before it reads the client again, whose buffer that is', async (t) => {
+    const { clock, client, child } = start(t, { silence: 10_000 });
+    child.stall();
+    client.send('waits');
+    client.send('comes later');
+    await clock.pass(10_000);
+    assert.ok(client.isRead());
+    assert.deepEqual(child.closed(), ['sink'], 'the program reads bytes that were overwritten');
+  });
+
+  it('does not drop the input of a program that has taken all', async (t) => {
+    const { clock, client, child } = start(t, { silence: 10_000 });
+    client.send('all');
+    await clock.pass(10_000);
+    assert.deepEqual([child.hasEnded(), child.closed()], [true, []]);
+  });
+
   it('does not add its closing reply to bytes that wait for the client', async (t) => {
     const { client, child, abort, ends } = start(t);
     client.stall();
@@ -106,7 +123,21 @@ describe('the relay', () => {
     client.finish();
     await settle();
     assert.deepEqual(outcome(), { status: 4 });
+    assert.equal(clock.pending(), 0);
   });
+
+  for (const how of ['it is aborted', 'its idle timeout has passed']) {
+    it(`ends a program that has closed its output when ${how}`, async (t) => {
+      const { clock, child, abort } = start(t, { silence: 10_000 });
+      child.finish();
+      await clock.pass(9_999);
+      assert.equal(child.hasEnded(), false);
+      if (how === 'it is aborted') abort();
+      else await clock.pass(1);
+      await settle();
+      assert.equal(child.hasEnded(), true);
+    });
+  }
 
   it('waits for the exit status of a program whose output has ended', async (t) => {
     const { clock, child, ends } = start(t);

@@ -99,6 +99,8 @@ export async function relay(relaying: Relaying): Promise<ChildEnd> {
   const isPressed = reason === 'too-silent' || reason === 'client-stalled' || reason === 'hurried';
   const end = isPressed ? reason : await Promise.race([child.ended, limit.passed, hurried]);
   limit.stop();
+  // Reading the client again overwrites the buffer that holds what waits for the program: it must not get that.
+  if (up.isStalled()) child.sink.close();
   // What fails from now on must not stop the reading of what the client has yet to say.
   up.release();
   const [childEnd] = await Promise.all([typeof end === 'string' ? endChild(child) : end, hangUp(client)]);

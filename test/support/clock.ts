@@ -5,6 +5,8 @@ import { setImmediate } from 'node:timers/promises';
 export interface Clock {
   /** Lets that many milliseconds pass: the timers that are due fire in their order. */
   pass(milliseconds: number): Promise<void>;
+  /** How many timers have neither fired nor been cancelled. */
+  pending(): number;
 }
 
 /** Lets everything happen that can happen without time passing. */
@@ -39,6 +41,7 @@ export function stopClock(t: TestContext): Clock {
   t.mock.method(globalThis, 'clearTimeout', (timer?: { cancel(): void }) => timer?.cancel());
 
   return {
+    pending: () => timers.size,
     pass: async (milliseconds) => {
       const end = now + milliseconds;
       await settle();

@@ -20,8 +20,10 @@ export interface Party extends ByteStream {
   take(): void;
   /** Takes no more: what is written from now on is lost. */
   fail(): void;
-  /** All that was written. */
+  /** All that was written, taken or not. */
   received(): string;
+  /** The same, write by write. */
+  writes(): string[];
   isRead(): boolean;
   /** Whether the stream was half-closed, by `end` or `close` of its Sink. */
   hasEnded(): boolean;
@@ -33,12 +35,18 @@ export interface Party extends ByteStream {
 
 const NO_ONE: SourceListener & SinkListener = { bytes() {}, ended() {}, drained() {}, failed() {} };
 
-/** Makes a stream. */
-export function makeParty(): Party {
+/**
+ * Makes a stream.
+ *
+ * @param reuses whether it delivers all bytes in one buffer, as a descriptor of ours does: they are overwritten
+ * when it reads again.
+ */
+export function makeParty(reuses = true): Party {
   let reader: SourceListener = NO_ONE;
   let writer: SinkListener = NO_ONE;
-  let received = '';
+  const written: Uint8Array[] = [];
   let reading = false;
+  let lent = Buffer.alloc(0);
   let stalls = false;
   let waiting = false;
   let failure: Error | undefined;
@@ -50,13 +58,27 @@ export function makeParty(): Party {
   const closed: ('source' | 'sink')[] = [];
   const done: (() => void)[] = [];
 
+  function give(text: string): void {
+    lent = Buffer.from(text, 'latin1');
+    reader.bytes(lent);
+    if (reading) overwrite();
+  }
+
+  function overwrite(): void {
+    if (reuses) lent.fill('#');
+  }
+
   function deliver(): void {
-    while (reading && queue.length > 0) reader.bytes(Buffer.from(queue.shift() ?? '', 'latin1'));
+    while (reading && queue.length > 0) give(queue.shift() ?? '');
     // A failure comes whether anybody reads or not.
     if (over !== undefined && !isOver && (reading || over.failure !== undefined)) {
       isOver = true;
       reader.ended(over.failure);
     }
+  }
+
+  function writes(): string[] {
+    return written.map((bytes) => Buffer.from(bytes).toString('latin1'));
   }
 
   function flushed(): void {
@@ -72,6 +94,7 @@ export function makeParty(): Party {
       read: () => {
         if (closed.includes('source')) return;
         reading = true;
+        overwrite();
         deliver();
       },
       pause: () => {
@@ -92,8 +115,9 @@ export function makeParty(): Party {
       write: (bytes) => {
         if (failure !== undefined || ended) return true;
         if (waiting) overruns += 1;
-        received += Buffer.from(bytes).toString('latin1');
         waiting = stalls;
+        // What waits is not copied, what was taken may be overwritten.
+        written.push(waiting ? bytes : Buffer.from(bytes));
         return !waiting;
       },
       end: (then) => {
@@ -124,6 +148,7 @@ export function makeParty(): Party {
       stalls = false;
       if (!waiting) return;
       waiting = false;
+      for (const [index, bytes] of written.entries()) written[index] = Buffer.from(bytes);
       flushed();
       writer.drained();
     },
@@ -133,7 +158,8 @@ export function makeParty(): Party {
       flushed();
       writer.failed(failure);
     },
-    received: () => received,
+    received: () => writes().join(''),
+    writes,
     isRead: () => reading,
     hasEnded: () => ended,
     closed: () => closed,
@@ -157,7 +183,7 @@ export function makeChild(): FakeChild {
     exit = resolve;
   });
   return {
-    ...makeParty(),
+    ...makeParty(false),
     ended,
     exit: (end) => exit(end),
     kill: (signal) => void signals.push(signal),
