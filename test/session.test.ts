@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../lib/program/deferred.ts';
+import { swallowGreeting } from '../lib/session/greeting.ts';
 import { startSession, type TlsClient, type TlsOffer } from '../lib/session/session.ts';
 import { settle, stopClock } from './support/clock.ts';
 import { type FakeChild, makeChild, makeParty, outcomeOf, type Party } from './support/party.ts';
@@ -149,11 +150,13 @@ describe('a signal', () => {
     client.send('HELO client\r\n');
     await settle();
     session.terminate('SIGTERM');
+    session.terminate('SIGTERM');
     await exit(smtpd(), 0);
     await hangUp(client);
     assert.deepEqual(outcome(), { status: 0 });
+    assert.equal(clock.pending(), 0);
     await clock.pass(60_000);
-    assert.deepEqual(smtpd().signals(), ['SIGTERM']);
+    assert.deepEqual(smtpd().signals(), ['SIGTERM', 'SIGTERM']);
   });
 
   it('is no reason for a warning when smtpd ends of it', async (t) => {
@@ -174,9 +177,10 @@ describe('a session', () => {
     smtpd().send('220 hi\r\n250 more\r\n');
     client.send('EHLO client\r\n');
     assert.equal(smtpd().received(), 'EHLO client\r\n');
-    smtpd().send('250 host\r\n');
+    smtpd().send('250 host\r\n250-half a');
     client.send('MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n');
     await settle();
+    assert.match(client.received(), /\r\n250-half a$/);
     assert.deepEqual([calls, verdicts, environments], [['decline'], ['plaintext'], [{}]]);
     assert.equal(smtpd().received(), 'EHLO client\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n');
   });
@@ -299,13 +303,13 @@ describe('the greeting of a second smtpd', () => {
   }
 
   it('is not sent to the client; what stands behind it is', async (t) => {
-    const { tlsParty, smtpd, environments } = await refresh(t);
+    const { tlsParty, smtpd, environments } = await refresh(t, { early: 'EHLO ' });
     assert.deepEqual(environments, [{}, { SSL_PROTOCOL: 'TLSv1.3' }]);
     smtpd(1).send('220-one\r\n22');
     smtpd(1).send('0 two\r\n250 unasked\r\n');
     await settle();
     assert.equal(tlsParty.received(), '250 unasked\r\n');
-    tlsParty.send('EHLO me\r\n');
+    tlsParty.send('me\r\n');
     assert.deepEqual([smtpd(0).received(), smtpd(1).received()], ['RSET\r\n', 'EHLO me\r\n']);
   });
 
@@ -336,6 +340,16 @@ describe('the greeting of a second smtpd', () => {
     assert.match(other.messages.join(), /too long/);
   });
 
+  for (const greeting of ['421-busy\r\n421 come again\r\n', '450 no\r\n', '554 no\r\n', '354 what\r\n']) {
+    it(`is sent to the client when it is no consent: ${greeting.slice(0, 3)}`, async (t) => {
+      const { tlsParty, smtpd } = await refresh(t);
+      smtpd(1).send(greeting.slice(0, 7));
+      smtpd(1).send(`${greeting.slice(7)}more`);
+      await settle();
+      assert.equal(tlsParty.received(), `${greeting}more`);
+    });
+  }
+
   it('is not waited for after the grace time of a signal', async (t) => {
     const { clock, session, tlsParty, smtpd } = await refresh(t);
     session.terminate('SIGTERM');
@@ -354,6 +368,53 @@ describe('the greeting of a second smtpd', () => {
     await exit(smtpd(0), 7);
     assert.deepEqual(outcome(), { status: 0 });
   });
+});
+
+describe('swallowGreeting', () => {
+  function swallow(t: TestContext) {
+    const clock = stopClock(t);
+    // Bytes in one buffer that is overwritten: who keeps them has to copy them.
+    const smtpd = { ...makeChild(), ...makeParty() };
+    const { promise: hurry, resolve: abort } = deferred();
+    return { clock, smtpd, abort, greeting: outcomeOf(swallowGreeting(smtpd, 10_000, hurry)) };
+  }
+
+  it('leaves the source paused, and alone from then on', async (t) => {
+    const { clock, smtpd, abort, greeting } = swallow(t);
+    smtpd.send('220 hi\r\nbehind it');
+    await settle();
+    assert.equal(String(greeting()?.forClient), 'behind it');
+    assert.deepEqual([smtpd.isRead(), clock.pending()], [false, 0]);
+    smtpd.source.read();
+    abort();
+    await clock.pass(20_000);
+    assert.ok(smtpd.isRead(), 'it pauses a source that is used by others');
+  });
+
+  it('copies the lines of a refusal', async (t) => {
+    const { smtpd, greeting } = swallow(t);
+    for (const piece of ['554-', 'one\r\n55', '4 two\r\n']) smtpd.send(piece);
+    await settle();
+    assert.equal(String(greeting()?.forClient), '554-one\r\n554 two\r\n');
+  });
+
+  for (const [what, act, fault] of [
+    ['it is aborted', (one) => one.abort(), 'it was told to end'],
+    ['nothing comes', (one) => one.clock.pass(10_000), 'it said nothing for too long'],
+    ['a line is no reply', (one) => one.smtpd.send('hi\r\n'), 'what it said is no SMTP reply'],
+    ['a line has a NUL in it', (one) => one.smtpd.send('220 \0\r\n'), 'what it said is no SMTP reply'],
+    ['the output ends', (one) => one.smtpd.finish(), undefined],
+  ] satisfies [string, (one: ReturnType<typeof swallow>) => unknown, string | undefined][]) {
+    it(`gives up when ${what}`, async (t) => {
+      const one = swallow(t);
+      act(one);
+      await settle();
+      const { forClient, ...rest } = one.greeting() ?? { forClient: Buffer.alloc(0) };
+      assert.equal(forClient, undefined);
+      assert.deepEqual(rest, fault === undefined ? {} : { fault });
+      assert.equal(one.clock.pending(), 0);
+    });
+  }
 });
 
 describe('a handshake that fails', () => {

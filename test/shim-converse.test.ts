@@ -127,6 +127,25 @@ describe('converse', () => {
     assert.ok(sent >= 16_384 && sent < 16_384 + 200, `${sent} octets were sent at once`);
     client.take();
     assert.equal(client.received(), `220 hi\r\n${line.repeat(500)}`);
+    const before = client.writes().length;
+    smtpd.send('214-one\r\n214 two\r\n');
+    assert.deepEqual(client.writes().slice(before), ['214-one\r\n214 two\r\n']);
+  });
+
+  it('delivers a reply that comes while the client is stalled, though smtpd has ended then', async (t) => {
+    const { client, smtpd, verdict, messages } = greeted(t);
+    client.stall();
+    client.send('NOOP\r\n');
+    smtpd.send('250 ok\r\n');
+    smtpd.push('421 bye\r\n');
+    smtpd.finish(new Error('closed'));
+    smtpd.exit({ status: 0 });
+    await settle();
+    assert.equal(verdict(), undefined);
+    client.take();
+    await settle();
+    assert.equal(verdict(), 'close');
+    assert.deepEqual([client.received(), messages], ['220 hi\r\n250 ok\r\n421 bye\r\n', []]);
   });
 
   it('closes the input of smtpd when the client has ended, and delivers what still comes', async (t) => {
@@ -248,9 +267,23 @@ describe('a process that smtpd leaves behind, in the dialogue', () => {
     smtpd.exit({ status: 0 });
     await clock.pass(10_000);
     client.take();
+    await settle();
     assert.equal(verdict(), undefined);
+    smtpd.send('250 late\r\n');
+    assert.match(client.received(), /250 late\r\n$/);
     await clock.pass(4_000);
     assert.equal(verdict(), 'close');
+  });
+
+  it('is not watched any more once the verdict is given', async (t) => {
+    const { clock, client, smtpd, verdict } = greeted(t);
+    smtpd.exit({ status: 0 });
+    await settle();
+    assert.equal(clock.pending(), 2);
+    client.send('HELO client\r\n');
+    await settle();
+    assert.equal(verdict(), 'plaintext');
+    assert.equal(clock.pending(), 0, 'a timer of the dialogue is left');
   });
 });
 

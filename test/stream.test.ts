@@ -271,7 +271,113 @@ describe('closeDescriptors', () => {
   });
 });
 
+describe('sourceOfStream', () => {
+  /** A source that is read, and what its listener is told. */
+  function read(stream: Duplex) {
+    const source = sourceOfStream(stream);
+    const events: string[] = [];
+    source.listen({
+      bytes: (bytes) => events.push(Buffer.from(bytes).toString()),
+      ended: (failure) => events.push(failure === undefined ? 'end' : `failure: ${failure.message}`),
+    });
+    return { source, events };
+  }
+
+  it('gives nothing before it is read, nor while it is paused', async () => {
+    const stream = new PassThrough();
+    const { source, events } = read(stream);
+    stream.write('early');
+    await settle();
+    assert.deepEqual(events, []);
+    source.read();
+    await settle();
+    source.pause();
+    stream.end('late');
+    await settle();
+    assert.deepEqual(events, ['early']);
+    source.read();
+    await settle();
+    assert.deepEqual(events, ['early', 'late', 'end']);
+  });
+
+  for (const [what, destroy, expected] of [
+    ['an end and a close', (stream: Duplex) => stream.end(), 'end'],
+    ['a close alone', (stream: Duplex) => stream.destroy(), 'end'],
+    ['a failure and a close', (stream: Duplex) => stream.destroy(new Error('why')), 'failure: why'],
+  ] as const) {
+    it(`tells once of ${what}`, async () => {
+      const stream = new PassThrough();
+      const { source, events } = read(stream);
+      source.read();
+      destroy(stream);
+      await settle();
+      assert.deepEqual(events, [expected]);
+    });
+  }
+
+  it('tells only the last of two later listeners of an end that has come', async () => {
+    const stream = new PassThrough();
+    const { source } = read(stream);
+    stream.destroy();
+    await settle();
+    const told: string[] = [];
+    for (const name of ['one', 'other']) source.listen({ bytes() {}, ended: () => void told.push(name) });
+    await settle();
+    assert.deepEqual(told, ['other']);
+  });
+
+  it('tells nobody of the end when it was closed', async () => {
+    const stream = new PassThrough();
+    const { source, events } = read(stream);
+    source.read();
+    source.close();
+    await settle();
+    source.listen({ bytes() {}, ended: () => void events.push('late') });
+    await settle();
+    assert.deepEqual([events, stream.destroyed], [[], true]);
+  });
+});
+
 describe('sinkOfStream', () => {
+  it('takes what is written after the end as lost, which is no failure', async () => {
+    const stream = new PassThrough();
+    const sink = sinkOfStream(stream);
+    sink.listen({ drained: assert.fail, failed: assert.fail });
+    sink.write(Buffer.from('all'));
+    sink.end();
+    assert.equal(sink.write(Buffer.from('lost')), true);
+    sink.end();
+    assert.equal(await text(stream), 'all');
+  });
+
+  it('calls the end over once, when all is written, though the stream stays open to be read', async () => {
+    const stream = new PassThrough();
+    const sink = sinkOfStream(stream);
+    let calls = 0;
+    const ended = new Promise<void>((resolve) => {
+      sink.end(() => {
+        calls += 1;
+        resolve();
+      });
+    });
+    await within(DEADLINE, 'end of the sink', ended);
+    assert.equal(stream.destroyed, false);
+    stream.destroy();
+    await settle();
+    assert.equal(calls, 1);
+    await within(DEADLINE, 'end of a sink that has ended', new Promise<void>((resolve) => sink.end(resolve)));
+  });
+
+  it('tells nobody of a failure when it was closed', async () => {
+    const stream = new PassThrough({ highWaterMark: 1 });
+    const sink = sinkOfStream(stream);
+    sink.listen({ drained: assert.fail, failed: assert.fail });
+    assert.equal(sink.write(Buffer.from('waits')), false);
+    sink.close();
+    await settle();
+    assert.ok(stream.destroyed);
+  });
+
   it('calls the end over when the stream fails on the way', async () => {
     const stream = new Writable({ write: (_bytes, _encoding, done) => setTimeout(done, 1, new Error('no')) });
     const sink = sinkOfStream(stream);
