@@ -11,6 +11,8 @@ export function isConnected(socket: Socket): boolean {
   if (socket.destroyed) return false;
   const handle: unknown = Reflect.get(socket, '_handle');
   if (typeof handle !== 'object' || handle === null || !('getpeername' in handle)) return true;
-  // 0, or the number of an error: ENOTCONN.
-  return typeof handle.getpeername !== 'function' || handle.getpeername({}) === 0;
+  if (typeof handle.getpeername !== 'function') return true;
+  // 0, or the number of an error: ENOTCONN. Nothing for TLS over a stream that is not a socket.
+  const error: unknown = handle.getpeername({});
+  return typeof error !== 'number' || error === 0;
 }

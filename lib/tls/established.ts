@@ -3,33 +3,28 @@
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
-
-/**
- * Whether the peer of a connection can be asked for, which is so for TCP: then `closeOnReset` works. To be called
- * before the handshake, because a connection that was reset looks like one that never had a peer.
- */
-export function hasPeer(connection: Duplex): boolean {
-  return connection instanceof Socket && connection.remoteAddress !== undefined;
-}
-
-/**
- * Destroys a TLS socket whose connection was reset, where Node reports that as an ordinary end.
- *
- * When a write of the TLS engine itself (a session ticket, say) meets the reset first, Node drops its error. The
- * next read finds the end of the connection, and no write ever completes or fails again. A connection that has
- * ended in order still has a peer; one that was reset has none (getpeername fails with ENOTCONN).
- *
- * @param socket with the handshake done just now, over a connection that `hasPeer`. Its `remoteAddress` must not
- * have been read yet: Node keeps what it was.
- */
-export function closeOnReset(socket: TLSSocket): void {
-  socket.prependListener('end', () => {
-    if (socket.remoteAddress === undefined) socket.destroy(new Error('ECONNRESET'));
-  });
-}
+import { isConnected } from '../stream/connected.ts';
 
 /** How often a session is looked at, in milliseconds. */
 const INTERVAL = 1000;
+
+/**
+ * Destroys a TLS socket whose connection was reset, where Node reports that as an ordinary end, or not at all.
+ *
+ * When a write of the TLS engine itself (a session ticket, say) meets the reset first, Node drops its error. The
+ * next read finds the end of the connection, and no write ever completes or fails again.
+ *
+ * @param socket with the handshake done just now.
+ */
+export function closeOnReset(socket: TLSSocket): void {
+  const check = (): void => {
+    if (!isConnected(socket)) socket.destroy(new Error('ECONNRESET'));
+  };
+  socket.prependListener('end', check);
+  // While nothing is read there is no end.
+  const timer = setInterval(check, INTERVAL).unref();
+  socket.on('close', () => clearInterval(timer));
+}
 
 /**
  * How many octets of TLS records without data a client may send, and how many more for each octet of data. A

@@ -7,7 +7,7 @@ import { usage } from '../program/options.ts';
 import { after } from '../stream/time.ts';
 import { peekServerName } from './client-hello.ts';
 import { type CredentialFiles, contextOptions, credentialsFor, type KeyPair } from './credentials.ts';
-import { closeOnReset, hasPeer, limitOverhead } from './established.ts';
+import { closeOnReset, limitOverhead } from './established.ts';
 import { TICKET_KEYS_LENGTH } from './ticket-keys.ts';
 
 /** What is asked of a client. */
@@ -118,7 +118,6 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
   if (ticketKeys !== undefined) setTicketKeys(ticketKeys);
 
   async function serve(connection: Duplex, exceeded: (why: string) => void): Promise<TLSSocket> {
-    const isTcp = hasPeer(connection);
     const name = await peekServerName(connection).catch(hungUp);
     const named = credentialsFor(byName, name);
     const hasNone = named === undefined && files.standard.length === 0;
@@ -128,7 +127,7 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
       options,
       hasNone ? name : undefined,
     );
-    if (isTcp) closeOnReset(socket);
+    closeOnReset(socket);
     limitOverhead(connection, socket, exceeded);
     // OpenSSL's may consist of any octets, and there is none when it resumes a session of TLS 1.2.
     return Object.assign(socket, { servername: name });
