@@ -43,7 +43,7 @@ async function server(t: TestContext, options: readonly string[]): Promise<Front
   return {
     port: running.port,
     signal: async (name) => running.signal(name),
-    gone: () => until('smtpd is gone', () => childrenOf(running.pid).length === 0),
+    gone: () => until('smtpd is gone', () => childrenOf(running.pid).length === 0, 60_000),
     says: running.says,
   };
 }
@@ -92,7 +92,7 @@ for (const [name, start] of Object.entries(PROGRAMS)) {
     });
 
     it('ends a session whose client has half-closed and does not read', async (t) => {
-      const { port, gone } = await start(t, ['-t', '1']);
+      const { port, gone } = await start(t, ['-t', '5']);
       const client = await connectDeaf(t, port);
       client.say('VRFY everybody');
       client.end();
@@ -103,7 +103,7 @@ for (const [name, start] of Object.entries(PROGRAMS)) {
 
 describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
   it('ends a session whose client does not read', async (t) => {
-    const { port, gone, says } = await server(t, ['-t', '1']);
+    const { port, gone, says } = await server(t, ['-t', '5']);
     const client = await connectDeaf(t, port);
     client.say('VRFY everybody');
     await gone();

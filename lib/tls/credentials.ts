@@ -27,13 +27,12 @@ const GROUPS = 'X25519:P-256:P-384';
 /**
  * The groups of the key exchange to offer (RFC 8446 section 4.2.7), as OpenSSL takes them.
  *
- * A client may choose any of them with a hello of a few hundred octets and no arithmetic, so the server must
- * be able to afford each: OpenSSL's own list has ffdhe8192, which costs a hundred times as much as X25519
- * (CVE-2002-20001), and P-521, ten times. X25519MLKEM768, which also resists quantum computers, is as cheap as
- * X25519.
+ * A client may choose any of them without any arithmetic, so the server must be able to afford each: OpenSSL's
+ * own list has ffdhe8192, at a hundred times the price of X25519 (CVE-2002-20001), and P-521. X25519MLKEM768,
+ * which also resists quantum computers, costs what X25519 does.
  *
- * @param openssl its version: X25519MLKEM768 exists from 3.5 on. The question mark, for a build without it,
- * is not known to versions before 3.3, which refuse the whole list.
+ * @param openssl its version: X25519MLKEM768 exists from 3.5 on. The question mark is for a build without it;
+ * versions before 3.3 do not know that, and refuse the whole list.
  */
 export function keyExchangeGroups(openssl: string): string {
   const [major = 0, minor = 0] = openssl.split('.').map(Number);
