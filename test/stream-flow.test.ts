@@ -111,7 +111,7 @@ describe('flow', () => {
 
 describe('drain', () => {
   it('reads to the end, and closes the source', async (t) => {
-    stopClock(t);
+    const clock = stopClock(t);
     const from = makeParty();
     const over = outcomeOf(drain(from.source, 1000).then(() => true));
     for (let piece = 0; piece < 3; piece++) from.send('unread');
@@ -119,7 +119,7 @@ describe('drain', () => {
     assert.deepEqual([over(), from.isRead()], [undefined, true]);
     from.finish();
     await settle();
-    assert.deepEqual([over(), from.closed()], [true, ['source']]);
+    assert.deepEqual([over(), from.closed(), clock.pending()], [true, ['source'], 0]);
   });
 
   it('closes the source when its time has passed, whatever still comes', async (t) => {
@@ -145,7 +145,7 @@ describe('hangUp', () => {
     assert.deepEqual([client.hasEnded(), client.isRead(), client.closed()], [true, true, []]);
     client.finish();
     await settle();
-    assert.deepEqual([over(), client.closed()], [true, ['source', 'sink']]);
+    assert.deepEqual([over(), client.closed(), clock.pending()], [true, ['source', 'sink'], 0]);
   });
 
   it('does not close before what waits has been taken', async (t) => {
