@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { statusOf, until } from '../support/processes.ts';
@@ -175,7 +176,8 @@ describe('smtpd-maildir, when it is stopped while the client does not read,', ()
     server.send('HELP\r\n'.repeat(100_000));
     await until('the client has a full buffer', () => stdout.readableLength >= stdout.readableHighWaterMark);
     server.process.kill('SIGTERM');
-    await once(server.process, 'exit');
+    // The output is not read to its end before, so `ended` can only reject here.
+    await Promise.race([once(server.process, 'exit'), server.ended]);
     stdout.resume();
     assert.equal(await server.ended, 143);
   });
@@ -194,6 +196,27 @@ describe('smtpd-maildir exits', () => {
     const server = startServer(t, { args: [newMaildir(t)] });
     await server.request('QUIT', /^221 /m);
     assert.equal(await server.ended, 0);
+  });
+
+  it('with 1 after too many errors, without a reset of a connection with unread input', async (t) => {
+    const listener = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1');
+    t.after(() => listener.close());
+    await once(listener, 'listening');
+    const address = listener.address();
+    assert.ok(typeof address === 'object' && address !== null);
+    const client = connect(address.port, '127.0.0.1');
+    const [connection] = (await once(listener, 'connection')) as [Socket];
+    const server = startServer(t, { args: [newMaildir(t)], connection });
+    connection.destroy();
+    client.write('x\r\n'.repeat(400_000));
+    let replies = '';
+    client.on('data', (bytes) => {
+      replies += bytes.toString('latin1');
+    });
+    // Rejects on ECONNRESET and EPIPE.
+    await once(client, 'end');
+    assert.match(replies, /^220 .*\r\n(?:500 .*\r\n){20}421 4\.7\.0 .*\r\n$/);
+    assert.equal(await server.ended, 1);
   });
 
   it('with 100 after a usage error', async (t) => {
