@@ -9,6 +9,7 @@ import { childrenOf, statusOf, targetOf, until } from './support/processes.ts';
 import { fixture, missing } from './support/programs.ts';
 import { certificateForAll, type RunningServer, startServer } from './support/server.ts';
 import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
+import { DEADLINE, within } from './support/within.ts';
 
 const SMTPD = ['sh', '-c', 'printf "220 $PPID\\r\\n"; while read -r line; do printf "250 yes\\r\\n"; done'];
 const IS_ROOT = process.getuid?.() === 0;
@@ -39,11 +40,16 @@ function take(server: RunningServer): number {
   return worker;
 }
 
+/** Settles when stderr matches. */
+function says(server: RunningServer, pattern: RegExp): Promise<void> {
+  return within(DEADLINE, () => `${pattern} in ${server.stderr()}`, server.says(pattern));
+}
+
 /** Connects and is greeted. */
 async function enter(t: TestContext, port: number): Promise<SmtpClient> {
   const client = await connectSmtp(port);
   t.after(() => client.destroy());
-  assert.match(await client.reply(), /^220 /);
+  assert.match(await within(DEADLINE, 'greeting', client.reply()), /^220 /);
   return client;
 }
 
@@ -67,7 +73,7 @@ describe('a hostile worker that listens', { concurrency: 2 }, () => {
     const server = await start(t, ['listen', { host: '127.0.0.1', port: 0 }]);
     const before = socketsOf(server.pid);
     take(server);
-    await server.says(/hostile: listening\n/);
+    await says(server, /hostile: listening\n/);
     assert.deepEqual(socketsOf(server.pid), before);
   });
 
@@ -77,7 +83,7 @@ describe('a hostile worker that listens', { concurrency: 2 }, () => {
     const path = join(makeFolder(t), 'socket');
     const server = await start(t, ['listen', { path }], '-u', '65534', '-g', '65534');
     take(server);
-    await server.says(/hostile: .*\n/);
+    await says(server, /hostile: .*\n/);
     assert.match(server.stderr(), /hostile: EACCES\n/);
     assert.equal(existsSync(path), false);
   });
@@ -87,7 +93,7 @@ describe('a hostile worker that listens', { concurrency: 2 }, () => {
   }, async (t) => {
     const server = await start(t, ['listen', { host: '127.6.6.6', port: 89 }], '-u', '65534', '-g', '65534');
     take(server);
-    await server.says(/hostile: .*\n/);
+    await says(server, /hostile: .*\n/);
     assert.match(server.stderr(), /hostile: EACCES\n/);
   });
 });
@@ -97,9 +103,12 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const visit = { type: 'visit', visit: 1e6, address: '192.0.2.1' };
     const server = await start(t, ['send', [visit, visit, visit]], '-c', '3', '-t', '5');
     const worker = take(server);
-    await server.says(/hostile: sent\n/);
+    await says(server, /hostile: sent\n/);
+    // Its answer comes behind these messages.
+    server.signal('SIGUSR1');
+    await says(server, /event=counters /);
     process.kill(worker, 'SIGKILL');
-    await server.says(/event=worker-ended/);
+    await says(server, /event=worker-ended/);
     await Promise.all([enter(t, server.port), enter(t, server.port), enter(t, server.port)]);
   });
 
@@ -120,8 +129,8 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const server = await start(t, ['send', messages], '-v2');
     const worker = take(server);
     const text = 'it has sent too many invalid messages';
-    await server.says(new RegExp(`event=worker-killed worker=${worker} text="${text}"\n`));
-    await server.says(new RegExp(`event=worker-ended worker=${worker} end=SIGKILL\n`));
+    await says(server, new RegExp(`event=worker-killed worker=${worker} text="${text}"\n`));
+    await says(server, new RegExp(`event=worker-ended worker=${worker} end=SIGKILL\n`));
     const warning = `warning: event=worker-message worker=${worker} text="invalid message"\n`;
     assert.equal(server.stderr().split(warning).length - 1, 10);
     await isReplaced(server);
@@ -132,11 +141,11 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const text = '{"type":"visit","visit":1%,"address":"192.0.2.1"}\n';
     const server = await start(t, ['flood', { text, times: 1_000_000 }]);
     const worker = take(server);
-    await server.says(/hostile: .*\n/);
+    await says(server, /hostile: .*\n/);
     // It could not have sent all.
     assert.match(server.stderr(), /hostile: stalled\n/);
     process.kill(worker, 'SIGKILL');
-    await server.says(/event=worker-ended/);
+    await says(server, /event=worker-ended/);
     await enter(t, server.port);
   });
 
@@ -145,12 +154,12 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const server = await start(t, ['flood', { text: 'x'.repeat(kib * 1024), times }]);
     const before = memoryOf(server.pid);
     const worker = take(server);
-    await server.says(/hostile: .*\n/);
+    await says(server, /hostile: .*\n/);
     assert.match(server.stderr(), /hostile: flooded\n/);
     const grown = memoryOf(server.pid) - before;
     assert.ok(grown < (times * kib) / 2, `${grown} KiB more`);
     process.kill(worker, 'SIGKILL');
-    await server.says(/event=worker-ended/);
+    await says(server, /event=worker-ended/);
     await enter(t, server.port);
   });
 
@@ -158,8 +167,8 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const server = await start(t, ['pass', undefined]);
     const before = readdirSync(`/proc/${server.pid}/fd`);
     take(server);
-    await server.says(/hostile: passed 0\n/);
-    await server.says(/event=worker-message/);
+    await says(server, /hostile: passed 0\n/);
+    await says(server, /event=worker-message/);
     assert.deepEqual(readdirSync(`/proc/${server.pid}/fd`), before);
   });
 });
@@ -168,7 +177,7 @@ describe('a hostile worker that closes the channel', () => {
   it('is ended, and replaced', { skip: missing('python3') }, async (t) => {
     const server = await start(t, ['hangUp', undefined], '-v2');
     const worker = take(server);
-    await server.says(new RegExp(`worker-killed worker=${worker} text="it has closed the channel"\n`));
+    await says(server, new RegExp(`worker-killed worker=${worker} text="it has closed the channel"\n`));
     await isReplaced(server);
     await enter(t, server.port);
   });

@@ -299,6 +299,18 @@ describe('a gate that is kept by another process', () => {
     assert.deepEqual(await Promise.all(visits.map(outcome)), ['in', 'in']);
   });
 
+  it('keeps nothing of those that a worker was refused', async () => {
+    const gate = createGate({ connections: 1, perAddress: NO_LIMIT, waiting: 1 });
+    const desk = openGateDesk(gate, () => {});
+    const before = await heapUsed();
+    for (let visit = 1; visit <= 100_000; visit++) desk.hear({ type: 'visit', visit, address: 'a' });
+    const grown = (await heapUsed()) - before;
+    assert.ok(grown < 5_000_000, `${grown} octets more`);
+    assert.deepEqual([gate.inside(), gate.waiting()], [1, 1]);
+    desk.close();
+    assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
+  });
+
   it('takes a leave that crosses its answer', async () => {
     const gate = createGate({ connections: 1, perAddress: 1, waiting: 0 });
     const { remote, upward, downward } = workerAt(gate);

@@ -1,14 +1,15 @@
 /** Several processes on one socket: who serves, who dies and what comes of it. */
 
 import assert from 'node:assert/strict';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { makeCertificates } from './support/certificate.ts';
 import { childrenOf, isGone, statusOf, until } from './support/processes.ts';
-import { fixture } from './support/programs.ts';
+import { fixture, missing } from './support/programs.ts';
 import { type RunningServer, startServer } from './support/server.ts';
 import { connectSmtp, type SmtpClient } from './support/smtp-client.ts';
 import { DEADLINE, within } from './support/within.ts';
@@ -95,6 +96,27 @@ describe('two workers', { concurrency: 2 }, () => {
   });
 });
 
+describe('the environment of a worker', () => {
+  it('has no variables of systemd, and none for Node', async (t) => {
+    const environment = { LISTEN_FDNAMES: 'one', WATCHDOG_USEC: '1', OURS: 'kept' };
+    const server = await startServer(['--workers', '2'], SMTPD, { environment });
+    t.after(() => server.close());
+    const [worker = 0] = childrenOf(server.pid);
+    const names = environmentOf(worker).map((variable) => variable.replace(/=.*/s, ''));
+    const own = environmentOf(process.pid).map((variable) => variable.replace(/=.*/s, ''));
+    const strange = names.filter((name) => /^(?:NODE_|LISTEN_|NOTIFY_|WATCHDOG_)/.test(name));
+    assert.deepEqual(
+      strange.filter((name) => !own.includes(name)),
+      [],
+    );
+    assert.ok(names.includes('OURS'));
+  });
+});
+
+function environmentOf(pid: number): string[] {
+  return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0');
+}
+
 describe('a worker that is killed', { concurrency: 2 }, () => {
   it('is replaced, and the others go on', async (t) => {
     const server = await start(t, '-v2');
@@ -146,6 +168,18 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     });
   });
 
+  it('is replaced when there are descriptors again', { skip: missing('prlimit') }, async (t) => {
+    const server = await start(t, '-v');
+    const limit = descriptorLimitOf(server.pid);
+    execFileSync('prlimit', ['--pid', String(server.pid), '--nofile=3:']);
+    const [worker = 0] = childrenOf(server.pid);
+    process.kill(worker, 'SIGKILL');
+    await within(DEADLINE, 'failed start', server.says(/warning: event=worker-ended end=EMFILE\n/));
+    execFileSync('prlimit', ['--pid', String(server.pid), `--nofile=${limit}:`]);
+    await says(server, 'event=worker-ready', 3);
+    await enterAll(t, server.port, 2);
+  });
+
   it('while the server ends is not replaced', async (t) => {
     const server = await start(t);
     const { client, worker } = await enter(t, server.port);
@@ -157,6 +191,12 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     assert.equal(server.stderr(), '');
   });
 });
+
+/** How many descriptors a process may have. */
+function descriptorLimitOf(pid: number): string {
+  const limits = readFileSync(`/proc/${pid}/limits`, 'latin1');
+  return /^Max open files\s+(\d+)/m.exec(limits)?.[1] ?? '';
+}
 
 /** Connects until it is greeted: a connection may be taken by a process that is about to end. */
 async function enterPatiently(t: TestContext, port: number): Promise<Guest> {
