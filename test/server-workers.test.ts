@@ -43,7 +43,8 @@ interface Guest {
 async function enter(t: TestContext, port: number): Promise<Guest> {
   const client = await connectSmtp(port);
   t.after(() => client.destroy());
-  return { client, worker: Number((await client.reply()).slice(4)) };
+  const greeting = await within(DEADLINE, 'greeting', client.reply());
+  return { client, worker: Number(greeting.slice(4)) };
 }
 
 /** Connects until each of so many processes serves somebody. */
@@ -58,9 +59,19 @@ async function enterAll(t: TestContext, port: number, workers: number): Promise<
   return guests;
 }
 
+/** Settles when stderr matches. */
+function logs(server: RunningServer, pattern: RegExp): Promise<void> {
+  return within(DEADLINE, () => `${pattern} in ${server.stderr()}`, server.says(pattern));
+}
+
+/** Settles when the server has ended. */
+function ended(server: RunningServer): RunningServer['ended'] {
+  return within(DEADLINE, 'end of the server', server.ended);
+}
+
 /** Settles when the server has said that so many times. */
 async function says(server: RunningServer, what: string, times: number): Promise<void> {
-  await until(`${times} times ${what}`, () => server.stderr().split(what).length > times);
+  await until(`${times} times ${what}`, () => server.stderr().split(what).length > times, DEADLINE);
 }
 
 /** Settles when a process is gone, or waits for nobody but its parent to bury it. */
@@ -123,7 +134,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     const guests = await enterAll(t, server.port, 2);
     const [victim = 0, other = 0] = childrenOf(server.pid);
     process.kill(victim, 'SIGKILL');
-    await server.says(new RegExp(`warning: event=worker-ended worker=${victim} end=SIGKILL\n`));
+    await logs(server, new RegExp(`warning: event=worker-ended worker=${victim} end=SIGKILL\n`));
     for (const { client, worker } of guests) {
       if (worker === other) assert.equal(await client.ask('QUIT'), '221 bye');
       client.destroy();
@@ -159,9 +170,9 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     // A client is done with the handshake before the server is.
     assert.equal(await client.ask('NOOP'), '250 yes');
     server.signal('SIGUSR1');
-    await server.says(/event=counters accepted=1 .* handshakes=1 /);
+    await logs(server, /event=counters accepted=1 .* handshakes=1 /);
     process.kill(worker, 'SIGKILL');
-    await server.says(/worker-ended/);
+    await logs(server, /worker-ended/);
     await until('it is not open any more', () => {
       server.signal('SIGUSR1');
       return /event=counters accepted=1 .* open=0 .* handshakes=1 /.test(server.stderr());
@@ -174,7 +185,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     execFileSync('prlimit', ['--pid', String(server.pid), '--nofile=3:']);
     const [worker = 0] = childrenOf(server.pid);
     process.kill(worker, 'SIGKILL');
-    await within(DEADLINE, 'failed start', server.says(/warning: event=worker-ended end=EMFILE\n/));
+    await logs(server, /warning: event=worker-ended end=EMFILE\n/);
     execFileSync('prlimit', ['--pid', String(server.pid), `--nofile=${limit}:`]);
     await says(server, 'event=worker-ready', 3);
     await enterAll(t, server.port, 2);
@@ -187,7 +198,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     await until('the other has ended', () => childrenOf(server.pid).length === 1);
     process.kill(worker, 'SIGKILL');
     client.destroy();
-    assert.deepEqual(await server.ended, ENDED_WELL);
+    assert.deepEqual(await ended(server), ENDED_WELL);
     assert.equal(server.stderr(), '');
   });
 });
@@ -268,7 +279,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
       assert.equal(await (await enter(t, server.port)).client.ask('QUIT'), '221 bye');
     }
     server.signal('SIGINT');
-    assert.deepEqual(await server.ended, ENDED_WELL);
+    assert.deepEqual(await ended(server), ENDED_WELL);
   });
 });
 
@@ -310,8 +321,8 @@ describe('workers that end before they are ready', { concurrency: 2 }, () => {
     const server = await startMortal(t, mark);
     mark.set();
     killWorkers(server);
-    await server.says(/fatal: event=workers-gone text="5 workers in a row ended before they were ready"\n/);
-    assert.deepEqual(await server.ended, { code: 111, signal: null });
+    await logs(server, /fatal: event=workers-gone text="5 workers in a row ended before they were ready"\n/);
+    assert.deepEqual(await ended(server), { code: 111, signal: null });
     assert.equal(server.stderr().split('end=3').length - 1, MOST_FAILED_STARTS);
   });
 
@@ -428,7 +439,7 @@ describe('a worker that is stuck', () => {
       new RegExp(`event=worker-killed worker=${stuck} text="it did not end in time"\n`),
     );
     await within(DEADLINE, 'end of the worker', killed);
-    assert.deepEqual(await server.ended, ENDED_WELL);
+    assert.deepEqual(await ended(server), ENDED_WELL);
   });
 });
 
