@@ -1,4 +1,3 @@
-import { serve } from '../lib/maildir/serve.ts';
 import { numberOption, usage } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
 
@@ -20,9 +19,11 @@ Maildir is created if it does not exist. There is no TLS.
     size: { type: 'string', short: 's' },
     'idle-timeout': { type: 'string', short: 't' },
   },
-  run: (values, [maildir, ...others]) => {
+  run: async (values, [maildir, ...others]) => {
     if (maildir === undefined || maildir === '') throw usage('missing Maildir');
     if (others.length > 0) throw usage(`unexpected argument: ${others.join(' ')}`);
+    // Here, so that SIGUSR1 is handled before anything else is loaded.
+    const { serve } = await import('../lib/maildir/serve.ts');
     return serve(
       {
         program: NAME,

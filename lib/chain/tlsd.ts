@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream';
 import { withUcspiTcp } from '../net/endpoints.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
+import { refuseInspector } from '../program/inspector.ts';
 import { readPrivileges } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
@@ -62,6 +63,7 @@ const PATIENCE = 60_000;
 export async function runTlsd(options: TlsdOptions, given: NodeJS.ProcessEnv): Promise<number> {
   const environment = withUcspiTcp(given);
   const report = createReporter(options.program, options.verbosity);
+  refuseInspector();
   const credentials = readCredentials(environment, {
     sniLevel: options.sniLevel,
     asksClients: options.clientCertificate !== 'none',

@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream';
 import { type Endpoints, endpointsIn, endpointsOf, withoutUcspiTcp } from '../net/endpoints.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
+import { refuseInspector } from '../program/inspector.ts';
 import { type Identity, type Privileges, privilegesOf } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
@@ -43,8 +44,8 @@ export interface ProxyOptions {
  * Gives STARTTLS to an smtpd for one connection, on descriptors 0 and 1, and does TLS itself.
  *
  * @returns the exit status: smtpd's; 111 when there was no session.
- * @throws Failure (100, 111) when keys, certificates or privileges are not in order. The client has got a 421
- * then, if it does not begin with TLS.
+ * @throws Failure (100, 111) when keys, certificates or privileges are not in order; (111) see `refuseInspector`. The
+ * client has got a 421 then, if it does not begin with TLS.
  */
 export async function runProxy(options: ProxyOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   const report = createReporter(options.program, options.verbosity);
@@ -87,6 +88,7 @@ async function setUp(options: ProxyOptions, environment: NodeJS.ProcessEnv): Pro
   const privileges = privilegesOf(options.identity);
   let tls: TlsServer;
   try {
+    refuseInspector();
     tls = prepareTls(options, environment);
     privileges.drop();
   } catch (error) {

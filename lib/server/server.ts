@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, Failure } from '../program/failure.ts';
 import { checkProgram } from '../program/find.ts';
+import { refuseInspector } from '../program/inspector.ts';
 import { type Identity, privilegesOf } from '../program/privileges.ts';
 import type { CredentialOptions } from '../tls/credentials.ts';
 import { createSoloCrew } from './crew.ts';
@@ -52,6 +53,7 @@ export interface ServerOptions extends ServiceOptions {
  * @throws Failure (100, 111) when it cannot begin.
  */
 export async function runServer(options: ServerOptions, environment: NodeJS.ProcessEnv): Promise<number> {
+  refuseInspector();
   keepHeapSmall();
   const log = createLog(options.program, options.verbosity);
   const privileges = privilegesOf(options.identity);
