@@ -17,6 +17,7 @@ UCSPI-TLS server: s6-ucspitlsd, sslserver -n, ucspi-tlsd.
   -t, --timeout SECONDS   how long the dialogue before TLS may stand still (300)
   -T, --relay-timeout SECONDS
                           how long nothing may pass after it (for ever)
+      --error-limit N     how many commands may be refused before MAIL (100)
   -v, --verbosity LEVEL   0 fatal errors, 1 warnings too (the default), 2 TLS sessions too
       --version           print the version
       --help              print this
@@ -27,6 +28,7 @@ UCSPI-TLS server: s6-ucspitlsd, sslserver -n, ucspi-tlsd.
     fresh: { type: 'boolean', short: 'f' },
     timeout: { type: 'string', short: 't' },
     'relay-timeout': { type: 'string', short: 'T' },
+    'error-limit': { type: 'string' },
     verbosity: { type: 'string', short: 'v' },
   },
   run: async (values, command) => {
@@ -44,6 +46,7 @@ UCSPI-TLS server: s6-ucspitlsd, sslserver -n, ucspi-tlsd.
         command,
         requireTls: values['require-tls'] === true,
         plaintextAuth: values['plaintext-auth'] === true,
+        errorLimit: numberOption(values, 'error-limit', { least: 1, most: 1_000_000, standard: 100 }),
         fresh: values.fresh === true,
         dialogueSilence: numberOption(values, 'timeout', { ...seconds, standard: 300 }) * 1000,
         relaySilence: relayTimeout === 0 ? undefined : relayTimeout * 1000,

@@ -18,6 +18,7 @@ Reads CERTFILE and KEYFILE.
   -t, --timeout SECONDS   how long the dialogue before TLS may stand still (300)
   -T, --relay-timeout SECONDS
                           how long nothing may pass after it (for ever)
+      --error-limit N     how many commands may be refused before MAIL (100)
   -K MILLISECONDS         how long the handshake may take (30000); 0 for ever
       --implicit-tls      TLS from the first byte on, as on port 465
   -k LEVEL                server names (SNI): 0 KEYFILE and CERTFILE for all (the default),
@@ -48,6 +49,7 @@ Reads CERTFILE and KEYFILE.
     'local-name': { type: 'string', short: 'l' },
     timeout: { type: 'string', short: 't' },
     'relay-timeout': { type: 'string', short: 'T' },
+    'error-limit': { type: 'string' },
     K: { type: 'string', short: 'K' },
     'implicit-tls': { type: 'boolean' },
     k: { type: 'string', short: 'k' },

@@ -24,6 +24,7 @@ port the listening socket is descriptor 0, or comes from systemd.
   -T, --relay-timeout SECONDS
                           how long nothing may pass after it (for ever)
   -K MILLISECONDS         how long the handshake may take (30000); 0 for ever
+      --error-limit N     how many commands may be refused before MAIL (100)
       --grace SECONDS     how long sessions may go on after SIGTERM (30)
   mail
   -r, --require-tls       no mail without TLS
@@ -70,6 +71,7 @@ itself when they change. SIGUSR1 has it say what it has counted.
     timeout: { type: 'string', short: 't' },
     'relay-timeout': { type: 'string', short: 'T' },
     K: { type: 'string', short: 'K' },
+    'error-limit': { type: 'string' },
     grace: { type: 'string' },
     'require-tls': { type: 'boolean', short: 'r' },
     'plaintext-auth': { type: 'boolean', short: 'a' },

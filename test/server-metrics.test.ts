@@ -34,6 +34,7 @@ describe('formatPrometheus', () => {
     metrics.setOpen(2);
     metrics.setOpen(1);
     metrics.verdictReached('tls');
+    metrics.errorLimitReached();
     metrics.handshakeDone({
       protocol: 'TLSv1.3',
       cipher: 'TLS_AES_128_GCM_SHA256',
@@ -75,6 +76,9 @@ smtpd_starttls_connections_waiting 0
 smtpd_starttls_sessions_total{verdict="plaintext"} 0
 smtpd_starttls_sessions_total{verdict="tls"} 1
 smtpd_starttls_sessions_total{verdict="close"} 0
+# HELP smtpd_starttls_error_limit_reached_total Sessions closed because too many commands were refused before MAIL.
+# TYPE smtpd_starttls_error_limit_reached_total counter
+smtpd_starttls_error_limit_reached_total 1
 # HELP smtpd_starttls_tls_handshakes_total TLS handshakes that went well.
 # TYPE smtpd_starttls_tls_handshakes_total counter
 smtpd_starttls_tls_handshakes_total{protocol="TLSv1.3",cipher="TLS_AES_128_GCM_SHA256",resumed="no"} 1
@@ -394,6 +398,7 @@ describe('formatLine', () => {
     for (const status of [0, 0, 1, 111]) metrics.smtpdEnded(status);
     metrics.handshakeFailed('a');
     metrics.handshakeFailed('b');
+    metrics.errorLimitReached();
     metrics.connectionAccepted();
     metrics.setOpen(6);
     metrics.setWaiting(5);
@@ -407,6 +412,7 @@ describe('formatLine', () => {
       plaintext: 1,
       tls: 2,
       close: 1,
+      error_limit_reached: 1,
       handshakes: 3,
       resumed: 2,
       handshake_failures: 2,

@@ -48,6 +48,7 @@ describe('the value of an option', { concurrency: 2 }, () => {
     ['--per-address', 1, 1_000_000],
     ['--timeout', 1, 2_000_000],
     ['--relay-timeout', 1, 2_000_000],
+    ['--error-limit', 1, 1_000_000],
     ['-K', 0, 2_147_483_647],
     ['--grace', 0, 2_000_000],
     ['-k', 0, 2],

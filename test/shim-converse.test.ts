@@ -19,7 +19,7 @@ function start(t: TestContext) {
   const { promise: ending, resolve: terminate } = deferred();
   const { promise: hurry, resolve: abort } = deferred();
   const verdict = converse({
-    dialogue: createDialogue({ requireTls: false, plaintextAuth: false }),
+    dialogue: createDialogue({ requireTls: false, plaintextAuth: false, errorLimit: 100 }),
     ...{ client, smtpd, silence: IDLE, ending, hurry },
     report: {
       fatal: (text) => void messages.push(`fatal: ${text}`),

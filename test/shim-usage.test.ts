@@ -114,6 +114,7 @@ describe('the command line', { concurrency: 4 }, () => {
     [['-t', '1.5', 'true'], '--timeout takes a whole number from 1 to 2000000, not 1.5'],
     [['--timeout=-1', 'true'], '--timeout takes a whole number from 1 to 2000000, not -1'],
     [['-T', '2000001', 'true'], '--relay-timeout takes a whole number from 1 to 2000000, not 2000001'],
+    [['--error-limit', '0', 'true'], '--error-limit takes a whole number from 1 to 1000000, not 0'],
     [['-v', '10', 'true'], '--verbosity takes a whole number from 0 to 9, not 10'],
   ] as const) {
     it(`"${args.join(' ')}" is refused`, async () => {

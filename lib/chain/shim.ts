@@ -12,7 +12,7 @@ import { offerChainTls } from './tls-offer.ts';
 export interface ShimOptions
   extends Pick<
     SessionOptions,
-    'requireTls' | 'plaintextAuth' | 'fresh' | 'dialogueSilence' | 'relaySilence'
+    'requireTls' | 'plaintextAuth' | 'errorLimit' | 'fresh' | 'dialogueSilence' | 'relaySilence'
   > {
   /** The smtpd, looked for along PATH, and its arguments. */
   readonly command: readonly string[];

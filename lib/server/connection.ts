@@ -23,7 +23,7 @@ import { type HandshakeListener, offerTls, startTls } from './tls-offer.ts';
 export interface House {
   readonly terms: Pick<
     SessionOptions,
-    'requireTls' | 'plaintextAuth' | 'fresh' | 'dialogueSilence' | 'relaySilence'
+    'requireTls' | 'plaintextAuth' | 'errorLimit' | 'fresh' | 'dialogueSilence' | 'relaySilence'
   > & {
     /** TLS from the first byte on, as on port 465. */
     readonly implicitTls: boolean;
@@ -132,6 +132,10 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
       client: { source: client.source, sink: tellFirst(client.sink, greeted) },
       tls,
       startSmtpd,
+      errorLimitReached: () => {
+        metrics.errorLimitReached();
+        sparingly((unsaid) => log.warning('error-limit', { unsaid }));
+      },
       concluded,
       report: log.reporter(),
     });

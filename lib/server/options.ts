@@ -133,6 +133,7 @@ function readTerms(values: OptionValues): House['terms'] {
   return {
     requireTls: values['require-tls'] === true,
     plaintextAuth: values['plaintext-auth'] === true,
+    errorLimit: numberOption(values, 'error-limit', { least: 1, most: MANY, standard: 100 }),
     fresh: values.fresh === true,
     dialogueSilence: numberOption(values, 'timeout', { ...SECONDS, standard: 300 }) * 1000,
     relaySilence: relayTimeout === 0 ? undefined : relayTimeout * 1000,

@@ -18,6 +18,8 @@ export interface Conversation {
   readonly ending: Promise<void>;
   /** Settles when it is to end at once: the client hears 421, and the verdict is `close`. */
   readonly hurry: Promise<void>;
+  /** Called when the client has reached the error limit; without it that is a warning. */
+  readonly errorLimitReached?: (() => void) | undefined;
   readonly report: Reporter;
 }
 
@@ -117,7 +119,9 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     else if (step.type === 'end-smtpd') smtpd.sink.end();
     else if (step.type === 'verdict') decide(step.verdict);
     else if (step.about === 'smtpd-end') reportEnd(report, step.text, smtpdEnd);
-    else report.warning(step.text);
+    else if (step.about === 'error-limit' && conversation.errorLimitReached !== undefined) {
+      conversation.errorLimitReached();
+    } else report.warning(step.text);
   }
 
   /** Comes to the verdict. Whoever did not listen until now will not hear the farewell: it is not waited for. */

@@ -44,6 +44,8 @@ export interface SessionOptions extends DialogueOptions {
   readonly dialogueSilence: number;
   /** How long nothing may pass in the relay, in milliseconds; undefined for no bound but smtpd's own. */
   readonly relaySilence: number | undefined;
+  /** See `Conversation`. */
+  readonly errorLimitReached?: () => void;
   /** Told of the verdict of the dialogue. */
   readonly concluded?: (verdict: Verdict) => void;
   readonly report: Reporter;
@@ -89,6 +91,7 @@ export function startSession(options: SessionOptions): Session {
       silence: options.dialogueSilence,
       ending,
       hurry,
+      errorLimitReached: options.errorLimitReached,
       report,
     });
     options.concluded?.(verdict);

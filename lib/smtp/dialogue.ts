@@ -28,6 +28,10 @@
  * and the relay begins with those bytes. That is also why pipelining costs nothing: what clients pipeline
  * begins with MAIL.
  *
+ * Mistakes are bounded. An empty line of one octet costs its client nothing and us a reply of fifty, so after
+ * `errorLimit` commands that were refused, by smtpd or by us, the client gets a 421 and the verdict is `close`.
+ * All refused commands of the dialogue count, not those in a row: a NOOP now and then would begin the count anew.
+ *
  * smtpd's replies pass line by line as they come, never gathered, so a reply may be of any length. The
  * only ones that are changed are those to EHLO; that too is done a line at a time (`helloLine`).
  */
@@ -51,8 +55,11 @@ export type Step =
   | { readonly type: 'to-smtpd'; readonly bytes: Buffer }
   /** Close smtpd's standard input: the client will say no more. */
   | { readonly type: 'end-smtpd' }
-  /** Say one line on stderr; the driver knows more where it is about how smtpd ended. */
-  | { readonly type: 'notice'; readonly text: string; readonly about?: 'smtpd-end' }
+  /**
+   * Write one line to stderr. Where it is about how smtpd ended the driver knows more; where it is about the
+   * error limit any client can cause it.
+   */
+  | { readonly type: 'notice'; readonly text: string; readonly about?: 'smtpd-end' | 'error-limit' }
   | { readonly type: 'verdict'; readonly verdict: Verdict };
 
 /** What the one who runs the server decides. */
@@ -61,6 +68,8 @@ export interface DialogueOptions {
   readonly requireTls: boolean;
   /** AUTH may be offered and used in cleartext; means nothing together with `requireTls`. */
   readonly plaintextAuth: boolean;
+  /** How many commands may be refused, with 4xx or 5xx, by smtpd or by us: the last of them ends the dialogue. */
+  readonly errorLimit: number;
 }
 
 /** The dialogue of one connection. */
@@ -113,6 +122,8 @@ export function createDialogue(options: DialogueOptions): Dialogue {
   let smtpdWasTold = false;
   let smtpdHasEof = false;
   let saidThatSmtpdOffersTls = false;
+  /** How many commands were refused. */
+  let refused = 0;
 
   // ---- commands ------------------------------------------------------------------------------------
 
@@ -133,9 +144,9 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     auth: () => (mayAuth ? handOver() : answer(REPLIES.tlsBeforeAuth)),
     early: () => answer(REPLIES.mailFirst),
     chunk: ({ argument }) => {
-      steps.push({ type: 'to-client', bytes: REPLIES.mailFirst });
       // The octets of the chunk come whatever we say to it (RFC 3030 section 4.2). They are no commands.
       client.skip(chunkSize(argument));
+      refuse(REPLIES.mailFirst);
     },
     foreign: () => {
       steps.push({ type: 'notice', text: 'the client speaks HTTP, closing' });
@@ -152,10 +163,22 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     commands[command.kind](command, line);
   }
 
-  /** Answers the command at hand without asking smtpd. */
+  /** Refuses the command at hand without asking smtpd. */
   function answer(reply: Buffer): void {
     client.drop();
+    refuse(reply);
+  }
+
+  function refuse(reply: Buffer): void {
     steps.push({ type: 'to-client', bytes: reply });
+    countRefusal();
+  }
+
+  function countRefusal(): void {
+    refused += 1;
+    if (refused < options.errorLimit) return;
+    steps.push({ type: 'notice', text: 'too many commands were refused, closing', about: 'error-limit' });
+    close(REPLIES.tooManyErrors);
   }
 
   /** Lets smtpd answer the command at hand. */
@@ -189,18 +212,20 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     if (owed === 'reset') return takeResetReply(reply);
     if (owed === 'hello' && reply.code === 250) helloLine(reply, first);
     else steps.push({ type: 'to-client', bytes: formatReplyLine(reply) });
-    if (reply.last) {
-      owed = undefined;
-      lastCode = reply.code;
-    }
+    if (!reply.last) return;
+    const isAnswer = owed === 'hello' || owed === 'reply';
+    owed = undefined;
+    lastCode = reply.code;
+    if (isAnswer && reply.code >= 400) countRefusal();
   }
 
   function takeResetReply(reply: ReplyLine): void {
     if (!reply.last) return;
     owed = undefined;
     const willing = reply.code < 300;
-    steps.push({ type: 'to-client', bytes: willing ? REPLIES.readyForTls : REPLIES.tlsUnavailable });
-    if (willing) decide('tls');
+    if (!willing) return refuse(REPLIES.tlsUnavailable);
+    steps.push({ type: 'to-client', bytes: REPLIES.readyForTls });
+    decide('tls');
   }
 
   /**

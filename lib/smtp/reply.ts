@@ -75,6 +75,9 @@ export const REPLIES = {
   get noCommand() {
     return ours('500 5.5.2 Empty line; please say a command, or QUIT');
   },
+  get tooManyErrors() {
+    return ours('421 4.7.0 Too many commands were refused, closing');
+  },
   get tooSlow() {
     return ours('421 4.4.2 Nothing happened for too long, closing; please try again');
   },

@@ -18,6 +18,9 @@ const OPTIONS = [
   { requireTls: false, plaintextAuth: true },
 ] as const;
 
+/** What a client of this fuzzer reaches now and then, and what it hardly ever does. */
+const ERROR_LIMITS = [1, 3, 5, 100] as const;
+
 /** How large packets are: all that there is, a line, a few bytes, or now this and now that. */
 const SIZES = ['all', 'all', 'line', 'few', 'any'] as const;
 type Size = (typeof SIZES)[number];
@@ -71,7 +74,7 @@ class Connection {
     this.#random = random;
     this.#record = record;
     this.#speech = clientSpeech(random);
-    const options = random.pick(OPTIONS);
+    const options = { ...random.pick(OPTIONS), errorLimit: random.pick(ERROR_LIMITS) };
     this.#dialogue = createDialogue(options);
     this.#model = createModel(this.#speech.text, options);
     this.#clientSize = random.pick(SIZES);

@@ -5,9 +5,9 @@ import { playOverTcp } from './tcp-connection.ts';
 
 /** The servers that are played with, by their options. */
 const KINDS = [
-  { words: [], options: { requireTls: false, plaintextAuth: false } },
-  { words: ['-r'], options: { requireTls: true, plaintextAuth: false } },
-  { words: ['-a'], options: { requireTls: false, plaintextAuth: true } },
+  { words: [], options: { requireTls: false, plaintextAuth: false, errorLimit: 100 } },
+  { words: ['-r'], options: { requireTls: true, plaintextAuth: false, errorLimit: 100 } },
+  { words: ['-a'], options: { requireTls: false, plaintextAuth: true, errorLimit: 100 } },
 ] as const;
 
 /** How long the server may take to connect to smtpd, in milliseconds. */

@@ -58,6 +58,7 @@ export function createModel(stream: string, options: DialogueOptions): Model {
   let toldSmtpd = false;
   let saidStarttls = false;
   let verdict: Verdict | '' = '';
+  let errors = 0;
   let out = '';
 
   function ours(reply: Buffer): true {
@@ -74,6 +75,16 @@ export function createModel(stream: string, options: DialogueOptions): Model {
   function fail(): true {
     out += '!';
     ours(REPLIES.smtpdFailed);
+    return end('close');
+  }
+
+  /** A command was refused, with the reply that is given or that was heard. */
+  function refuse(reply?: Buffer): true {
+    if (reply !== undefined) ours(reply);
+    errors++;
+    if (errors !== options.errorLimit) return true;
+    out += '!';
+    ours(REPLIES.tooManyErrors);
     return end('close');
   }
 
@@ -99,13 +110,16 @@ export function createModel(stream: string, options: DialogueOptions): Model {
       if (isLast && code < '300') {
         ours(REPLIES.readyForTls);
         end('tls');
-      } else if (isLast) ours(REPLIES.tlsUnavailable);
+      } else if (isLast) refuse(REPLIES.tlsUnavailable);
     } else if (waitsFor === 'HELLO' && code === '250') hearExtension(text, isLast);
     else out += `S${code}${isLast ? ' ' : '-'}${text}\r\n`;
     codeOfUnfinished = isLast ? '' : code;
     isFirstLine = isLast;
-    if (isLast && waitsFor !== 'RESET') lastCode = code;
-    if (isLast) waitsFor = '';
+    if (!isLast) return true;
+    const answersCommand = waitsFor === 'HELLO' || waitsFor === 'REPLY';
+    if (waitsFor !== 'RESET') lastCode = code;
+    waitsFor = '';
+    if (answersCommand && code >= '400') refuse();
     return true;
   }
 
@@ -147,22 +161,22 @@ export function createModel(stream: string, options: DialogueOptions): Model {
       return true;
     }
     const line = stream.slice(start, client).replace(/\r?\n$/, '');
-    if (client - start > LIMIT) return ours(REPLIES.tooLong);
-    if (/[\r\0]/.test(line)) return ours(REPLIES.controls);
+    if (client - start > LIMIT) return refuse(REPLIES.tooLong);
+    if (/[\r\0]/.test(line)) return refuse(REPLIES.controls);
     const [, verb = '', argument = ''] = /^\s*(\S*)\s*([\s\S]*?)\s*$/.exec(line) ?? [];
     return obey(verb.toUpperCase(), argument, line, start);
   }
 
   function obey(verb: string, argument: string, line: string, start: number): true {
-    if (verb === '') return ours(REPLIES.noCommand);
-    if (verb === 'RCPT' || verb === 'DATA') return ours(REPLIES.mailFirst);
+    if (verb === '') return refuse(REPLIES.noCommand);
+    if (verb === 'RCPT' || verb === 'DATA') return refuse(REPLIES.mailFirst);
     if (verb === 'BDAT') {
       client += Number(/^[0-9]*/.exec(argument)?.[0]);
-      return ours(REPLIES.mailFirst);
+      return refuse(REPLIES.mailFirst);
     }
     if (verb === 'STARTTLS') return obeyStarttls(argument);
-    if (verb === 'AUTH' && !options.plaintextAuth) return ours(REPLIES.tlsBeforeAuth);
-    if (verb === 'MAIL' && options.requireTls) return ours(REPLIES.tlsFirst);
+    if (verb === 'AUTH' && !options.plaintextAuth) return refuse(REPLIES.tlsBeforeAuth);
+    if (verb === 'MAIL' && options.requireTls) return refuse(REPLIES.tlsFirst);
     if (HTTP.test(verb)) {
       client = start;
       out += '!';
@@ -177,11 +191,11 @@ export function createModel(stream: string, options: DialogueOptions): Model {
   }
 
   function obeyStarttls(argument: string): true {
-    if (argument !== '') return ours(REPLIES.noParameter);
+    if (argument !== '') return refuse(REPLIES.noParameter);
     if (readTo === client) return ask('RSET', 'RESET');
     inDiscarded = stream[readTo - 1] !== '\n';
     client = readTo;
-    return ours(REPLIES.waitForTls);
+    return refuse(REPLIES.waitForTls);
   }
 
   function ask(line: string, what: 'HELLO' | 'RESET' | 'REPLY'): true {

@@ -2,7 +2,7 @@
  * Transcripts: a dialogue written down so that a person can read it, write it, and send it in with a bug.
  *
  *     # A line that is no command gets smtpd's answer        the title; more # lines explain
- *     -- options require-tls plaintext-auth                  the options; none is the default
+ *     -- options require-tls plaintext-auth error-limit=3    the options; none and 100 are the default
  *     < 220 host ready                                       smtpd says
  *     S: 220 host ready                                      the client must hear
  *     C: NOOP                                                the client says
@@ -13,7 +13,7 @@
  *     > (end)                                                smtpd's standard input must be closed
  *     -- smtpd ends                                          or could not even be started
  *     ! smtpd says STARTTLS itself                           one line on stderr
- *     ! [smtpd-end] smtpd ended in mid-dialogue              the same, of which the driver knows more
+ *     ! [smtpd-end] smtpd ended in mid-dialogue              the same, and what it is about
  *     -- timeout                                             nothing happened for too long
  *     = close                                                the verdict: plaintext, tls or close
  *     = left from client: MAIL FROM:<a@b>                    read and not consumed: where the relay begins
@@ -73,8 +73,6 @@ const PREFIXES = {
   unread: '= unread:',
 } as const;
 
-const ABOUT_END = '! [smtpd-end] ';
-
 type BytesType = keyof typeof PREFIXES;
 const BYTES_TYPES = Object.keys(PREFIXES) as BytesType[];
 
@@ -127,6 +125,7 @@ function parseScenario(text: string): Transcript {
     options: {
       requireTls: options.includes('require-tls'),
       plaintextAuth: options.includes('plaintext-auth'),
+      errorLimit: Number(/\berror-limit=(\d+)/.exec(directives.get('options') ?? '')?.[1] ?? 100),
     },
     entries,
     behindStarttls: directives.get('behind STARTTLS:'),
@@ -163,8 +162,11 @@ function parseEntry(line: string): Entry | undefined {
     case '= close':
       return { type: 'verdict', verdict: 'close' };
   }
-  if (line.startsWith(ABOUT_END))
-    return { type: 'notice', text: line.slice(ABOUT_END.length), about: 'smtpd-end' };
+  const about = /^! \[(smtpd-end|error-limit)\] (.*)$/.exec(line);
+  if (about !== null) {
+    const [, topic, text = ''] = about;
+    return { type: 'notice', text, about: topic === 'smtpd-end' ? topic : 'error-limit' };
+  }
   if (line.startsWith('! ')) return { type: 'notice', text: line.slice(2) };
   const type = BYTES_TYPES.find((candidate) => line.startsWith(PREFIXES[candidate]));
   if (type === undefined) return undefined;
@@ -223,7 +225,7 @@ function formatEntry(entry: Entry): string[] {
     case 'end-smtpd':
       return ['> (end)'];
     case 'notice':
-      return [`${entry.about === undefined ? '! ' : ABOUT_END}${entry.text}`];
+      return [`! ${entry.about === undefined ? '' : `[${entry.about}] `}${entry.text}`];
     case 'verdict':
       return [`= ${entry.verdict}`];
     default:

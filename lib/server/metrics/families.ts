@@ -56,6 +56,10 @@ export const FAMILIES = {
   open: gauge('connections_open', 'Connections that are open now, waiting ones too.'),
   waiting: gauge('connections_waiting', 'Connections that wait for their turn now.'),
   sessions: counter('sessions_total', 'Sessions by what their dialogue ended in.', 'verdict'),
+  errorLimit: counter(
+    'error_limit_reached_total',
+    'Sessions closed because too many commands were refused before MAIL.',
+  ),
   handshakes: counter(
     'tls_handshakes_total',
     'TLS handshakes that went well.',

@@ -54,6 +54,7 @@ export function formatLine(snapshot: MetricsSnapshot): Record<string, number> {
     plaintext: total(FAMILIES.sessions, 'plaintext'),
     tls: total(FAMILIES.sessions, 'tls'),
     close: total(FAMILIES.sessions, 'close'),
+    error_limit_reached: total(FAMILIES.errorLimit),
     handshakes: total(FAMILIES.handshakes),
     resumed: total(FAMILIES.handshakes, undefined, undefined, 'yes'),
     handshake_failures: total(FAMILIES.handshakeFailures),

@@ -23,6 +23,8 @@ export interface Metrics {
   /** How many connections wait for their turn now. */
   setWaiting(count: number): void;
   verdictReached(verdict: Verdict): void;
+  /** A session was closed because too many commands were refused. */
+  errorLimitReached(): void;
   /** @param seconds from its connection to its end. */
   sessionEnded(seconds: number): void;
   handshakeDone(facts: HandshakeFacts): void;
@@ -67,6 +69,7 @@ export function createMetrics(startTime: number = performance.timeOrigin / 1000)
     setOpen: (count) => set(row(FAMILIES.open), count),
     setWaiting: (count) => set(row(FAMILIES.waiting), count),
     verdictReached: (verdict) => increase(row(FAMILIES.sessions, verdict)),
+    errorLimitReached: () => increase(row(FAMILIES.errorLimit)),
     sessionEnded: (seconds) => observe(FAMILIES.sessionTime, seconds),
     handshakeDone: ({ protocol = 'unknown', cipher = 'unknown', resumed, seconds }) => {
       increase(row(FAMILIES.handshakes, protocol, cipher, resumed ? 'yes' : 'no'));
