@@ -1,8 +1,10 @@
 /** What a resident server counts, and how it is told: lib/server/metrics/. */
 
 import assert from 'node:assert/strict';
+import { subscribe } from 'node:diagnostics_channel';
+import { once } from 'node:events';
 import { request } from 'node:http';
-import { connect, type Socket } from 'node:net';
+import { connect, Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { formatLine, formatPrometheus } from '../lib/server/metrics/format.ts';
 import { type MetricsServer, serveMetrics } from '../lib/server/metrics/http.ts';
@@ -487,6 +489,32 @@ async function withServer(
   }
 }
 
+/** The servers' ends of all connections, in their order. */
+const accepted: Socket[] = [];
+subscribe('net.server.socket', (message) => {
+  if (typeof message !== 'object' || message === null || !('socket' in message)) return;
+  if (message.socket instanceof Socket) accepted.push(message.socket);
+});
+
+/** Connects, and gives the server's end too. */
+async function enter(port: number): Promise<{ readonly client: Socket; readonly server: Socket }> {
+  const client = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+  client.on('error', () => {});
+  await once(client, 'connect');
+  const isIt = (socket: Socket): boolean =>
+    socket.localPort === port && socket.remotePort === client.localPort;
+  for (;;) {
+    const server = accepted.find(isIt);
+    if (server !== undefined) return { client, server };
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** Settles when a socket is closed, in order or not. */
+function closed(socket: Socket): Promise<unknown> {
+  return new Promise((resolve) => socket.once('close', resolve));
+}
+
 describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
   const good = async (): Promise<string> => 'metric{a="ü"} 1\n';
 
@@ -608,28 +636,44 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
       }
     }));
 
+  it('closes a connection as soon as its answer is out, whatever the client does', () =>
+    withServer(good, async ({ port }) => {
+      const silent = await enter(port);
+      const order: string[] = [];
+      const silentEnd = closed(silent.server).then(() => order.push('silent'));
+      for (const path of ['/metrics', '/metrics', '/none']) {
+        const { client, server } = await enter(port);
+        const end = closed(server).then(() => order.push(path));
+        client.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n`);
+        client.resume();
+        // A client that says nothing is closed after five seconds, as one that is kept alive would be.
+        await Promise.race([end, silentEnd]);
+        client.destroy();
+      }
+      await silentEnd;
+      silent.client.destroy();
+      assert.deepEqual(order, ['/metrics', '/metrics', '/none', 'silent']);
+    }));
+
   it('makes room when nobody takes the answers', () =>
     withServer(
       async () => 'x'.repeat(20_000_000),
       async ({ port }) => {
-        const sockets = Array.from({ length: 8 }, () => connect(port, '127.0.0.1'));
+        const eight: Awaited<ReturnType<typeof enter>>[] = [];
         try {
-          for (const socket of sockets) {
-            socket.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
+          for (let count = 0; count < 8; count++) {
+            const both = await enter(port);
+            eight.push(both);
+            both.client.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
             // The answer has begun, and is not read any further.
-            await new Promise((resolve) => socket.once('data', resolve));
-            socket.pause();
+            await once(both.client, 'data');
+            both.client.pause();
           }
-          // A ninth is turned away as long as the eight are there.
-          let status: number | undefined;
-          for (let tries = 0; tries < 250 && status !== 404; tries++) {
-            const ninth = ask(port, 'GET', '/').catch(() => undefined);
-            const pause = new Promise((resolve) => setTimeout(resolve, 100));
-            [status] = await Promise.all([ninth.then((answer) => answer?.status), pause]);
-          }
-          assert.equal(status, 404);
+          await assert.rejects(ask(port, 'GET', '/'));
+          await Promise.all(eight.map(({ server }) => closed(server)));
+          assert.equal((await ask(port, 'GET', '/')).status, 404);
         } finally {
-          for (const socket of sockets) socket.destroy();
+          for (const { client } of eight) client.destroy();
         }
       },
     ));

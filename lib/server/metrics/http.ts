@@ -109,6 +109,8 @@ async function answer(
 
 /** Node itself leaves the text out for HEAD. */
 function send(response: ServerResponse, status: number, type: string, text: string): void {
+  // Node says by itself that it closes, for want of further requests, and then waits for the client to do so.
+  response.setHeader('connection', 'close');
   response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(text) });
   response.end(text);
 }
