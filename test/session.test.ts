@@ -52,6 +52,7 @@ function open(t: TestContext, setup: Setup = {}) {
     },
     requireTls: false,
     plaintextAuth: false,
+    errorLimit: 100,
     fresh: setup.fresh ?? false,
     dialogueSilence: setup.dialogueSilence ?? 300_000,
     relaySilence: setup.relaySilence,
@@ -434,7 +435,7 @@ describe('a handshake that fails', () => {
         decline: () => assert.fail('TLS is declined'),
       },
       startSmtpd: () => smtpd,
-      ...{ requireTls: true, plaintextAuth: false, fresh: true },
+      ...{ requireTls: true, plaintextAuth: false, errorLimit: 100, fresh: true },
       ...{ dialogueSilence: 300_000, relaySilence: undefined },
       report: { fatal: assert.fail, info: assert.fail, warning: (text) => void messages.push(text) },
     });
