@@ -91,8 +91,8 @@ function inputsOf(transcript: Transcript): { lines: string[]; bytes?: Buffer }[]
   for (const line of [...transcript.lines, '']) {
     if (line.startsWith('C:')) packet.push(line);
     else if (packet.length > 0) {
-      const said = packet.map((one) => readEscapes(one.slice('C: '.length), '\r\n')).join('');
-      inputs.push({ lines: packet, bytes: Buffer.from(said, 'latin1') });
+      const sent = packet.map((one) => readEscapes(one.slice('C: '.length), '\r\n')).join('');
+      inputs.push({ lines: packet, bytes: Buffer.from(sent, 'latin1') });
       packet = [];
     }
     if (line.startsWith('-- ')) inputs.push({ lines: [line] });
