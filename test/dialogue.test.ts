@@ -32,17 +32,19 @@ for (const file of readdirSync(FOLDER).filter((name) => name.endsWith('.transcri
 /** Cuts every packet at every byte, then all packets in pieces of one byte. */
 function replayInPieces(transcript: Transcript): void {
   const inputs = inputsOf(transcript);
+  const whole = outcomeOf(replay(transcript));
+  const compare = (how: string, cut: Cut): void => compareWith(whole, transcript, how, cut);
   for (const [number, entry] of inputs.entries()) {
     if (!('bytes' in entry) || (number >= MANY_PACKETS && number < inputs.length - MANY_PACKETS)) continue;
     for (const at of cutsOf(entry.bytes)) {
-      compare(transcript, `packet ${number} cut at byte ${at}`, (packet, which) =>
+      compare(`packet ${number} cut at byte ${at}`, (packet, which) =>
         which === number ? [packet.subarray(0, at), packet.subarray(at)] : [packet],
       );
     }
   }
   const total = transcript.entries.reduce((sum, e) => sum + ('bytes' in e ? e.bytes.length : 0), 0);
   const size = total > 30_000 ? 1_000 : 1;
-  compare(transcript, `pieces of ${size}`, (packet) =>
+  compare(`pieces of ${size}`, (packet) =>
     Array.from({ length: Math.ceil(packet.length / size) }, (_, i) =>
       packet.subarray(i * size, (i + 1) * size),
     ),
@@ -58,8 +60,12 @@ function cutsOf(packet: Buffer): number[] {
   return all.filter((at) => places.some((place) => Math.abs(at - place) <= 3));
 }
 
-function compare(transcript: Transcript, how: string, cut: Cut): void {
-  const whole = outcomeOf(replay(transcript));
+function compareWith(
+  whole: ReturnType<typeof outcomeOf>,
+  transcript: Transcript,
+  how: string,
+  cut: Cut,
+): void {
   const pieces = outcomeOf(replay(transcript, cut));
   const injected = transcript.behindStarttls;
   if (injected === undefined) assert.deepEqual(pieces, whole, how);
