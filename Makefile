@@ -105,7 +105,7 @@ clean:
 	rm -rf dist
 
 # Written once, in Markdown, for the repository's pages and for man.
-dist/man/%: docs/%.md $(TOOLS)
+dist/man/%: docs/man/%.md $(TOOLS)
 	@mkdir -p $(@D)
 	node_modules/.bin/marked-man --no-breaks --manual "smtpd-starttls-proxy" $< > $@.new
 	@mv $@.new $@

@@ -1,6 +1,6 @@
 import { numberOption, usage } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
-import { checkSmtpdCommand } from '../lib/session/smtpd-command.ts';
+import { checkSmtpdCommand } from '../lib/smtpd/command.ts';
 
 const NAME = 'smtpd-starttls-proxy-io';
 

@@ -69,7 +69,7 @@ Reads CERTFILE and KEYFILE.
   run: async (values, words) => {
     // Here, so that --help and wrong usage do not wait for what only a session needs.
     const { readProxyOptions } = await import('../lib/server/options.ts');
-    const { runProxy } = await import('../lib/server/proxy.ts');
+    const { runProxy } = await import('../lib/proxy/proxy.ts');
     return runProxy(readProxyOptions(NAME, values, words, process.env), process.env);
   },
 });

@@ -83,7 +83,7 @@ describe('each program is one file that says what it is', () => {
 describe('each man page has its sections in order, and all options of --help and no others', () => {
   for (const name of PROGRAMS) {
     test(name, () => {
-      const page = readFileSync(join(ROOT, 'docs', `${name}.8.md`), 'utf8');
+      const page = readFileSync(join(ROOT, 'docs/man', `${name}.8.md`), 'utf8');
       const sections = [...page.matchAll(/^## (.*)$/gm)].map(([, title]) => title);
       const forSmtpd = name.startsWith('smtpd-starttls-') ? ['What smtpd must know'] : [];
       assert.deepEqual(sections, [

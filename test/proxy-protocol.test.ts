@@ -9,8 +9,8 @@ import {
   PROXY_V2_LIMIT,
   type ProxyParse,
   parseProxyHeader,
-} from '../lib/server/proxy-protocol/receive.ts';
-import { formatProxyV1, formatProxyV2, type ProxyTls } from '../lib/server/proxy-protocol/send.ts';
+} from '../lib/net/proxy-protocol/receive.ts';
+import { formatProxyV1, formatProxyV2, type ProxyTls } from '../lib/net/proxy-protocol/send.ts';
 import { createRandom, type Random } from './fuzz/random.ts';
 
 const SIGNATURE = '0d 0a 0d 0a 00 0d 0a 51 55 49 54 0a';

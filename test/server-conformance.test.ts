@@ -18,7 +18,7 @@ import { closedPort } from './support/tcp.ts';
 
 const SMTPD = fixture('smtpd-script');
 const SCALING = readFileSync(join(ROOT, 'docs/scaling.md'), 'utf8');
-const PAGE = readFileSync(join(ROOT, 'docs/smtpd-starttls-server.8.md'), 'utf8');
+const PAGE = readFileSync(join(ROOT, 'docs/man/smtpd-starttls-server.8.md'), 'utf8');
 
 /** A server, and a way to ask what it has counted. */
 interface Scene {

@@ -12,9 +12,9 @@ import {
   type GateLimits,
   type LocalGate,
   type Visit,
-} from '../lib/server/gate.ts';
-import type { FromWorker, ToWorker } from '../lib/server/messages.ts';
-import { createRemoteGate, openGateDesk } from '../lib/server/remote-gate.ts';
+} from '../lib/server/connection/limiter.ts';
+import type { FromWorker, ToWorker } from '../lib/server/processes/messages.ts';
+import { createRemoteGate, openGateDesk } from '../lib/server/processes/remote-limiter.ts';
 import { createRandom } from './fuzz/random.ts';
 import { until } from './support/processes.ts';
 import { type RunningServer, startServer } from './support/server.ts';

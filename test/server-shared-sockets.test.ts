@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import * as net from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
 import { Failure } from '../lib/program/failure.ts';
-import { bindSocket } from '../lib/server/shared-sockets.ts';
+import { bindSocket } from '../lib/server/listen/shared-sockets.ts';
 import { listenTcp } from './support/tcp.ts';
 
 /** Binds a socket that is closed at the end of the test. */

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
-import { isFromWorker } from '../lib/server/messages.ts';
-import { createThrottle } from '../lib/server/throttle.ts';
+import { isFromWorker } from '../lib/server/processes/messages.ts';
+import { createThrottle } from '../lib/server/rate-limit.ts';
 
 /** Sets the clock by which seconds are told. */
 function clock(t: TestContext): (seconds: number) => void {

@@ -283,7 +283,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
   });
 });
 
-/** As in lib/server/worker-pool.ts. */
+/** As in lib/server/processes/worker-pool.ts. */
 const MOST_FAILED_STARTS = 5;
 
 /** A file that has workers end at once while it is there. */

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Failure } from '../lib/program/failure.ts';
-import { checkSmtpdCommand } from '../lib/session/smtpd-command.ts';
+import { checkSmtpdCommand } from '../lib/smtpd/command.ts';
 import { ours } from './support/programs.ts';
 import { run } from './support/real.ts';
 

@@ -3,10 +3,10 @@ import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import type { SessionOptions } from '../session/session.ts';
 import { startSession } from '../session/session.ts';
-import { smtpdProgram } from '../session/smtpd.ts';
+import { smtpdProgram } from '../smtpd/program.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { readUcspiTls, withoutUcspiTls } from '../ucspi/environment.ts';
-import { offerChainTls } from './tls-offer.ts';
+import { offerChainTls } from './chain-tls.ts';
 
 /** What the shim is told on its command line. */
 export interface ShimOptions

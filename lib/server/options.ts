@@ -4,13 +4,13 @@ import { availableParallelism } from 'node:os';
 import { listenHost, parseHostPort, parseNetworks, parsePort } from '../net/address.ts';
 import { listOption, numberOption, type OptionValues, usage } from '../program/options.ts';
 import { type Identity, readIdentity } from '../program/privileges.ts';
-import { checkSmtpdCommand } from '../session/smtpd-command.ts';
+import type { ProxyOptions } from '../proxy/proxy.ts';
+import { checkSmtpdCommand } from '../smtpd/command.ts';
+import type { Smtpd } from '../smtpd/environment.ts';
 import type { HandshakeOptions } from '../tls/handshake.ts';
-import type { House } from './connection.ts';
-import type { ListenPoint } from './listeners.ts';
-import type { ProxyOptions } from './proxy.ts';
+import type { House } from './connection/connection.ts';
+import type { ListenPoint } from './listen/listeners.ts';
 import type { ServerOptions } from './server.ts';
-import type { Smtpd } from './smtpd.ts';
 
 const SECONDS = { least: 1, most: 2_000_000 };
 const MANY = 1_000_000;

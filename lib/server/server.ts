@@ -5,18 +5,18 @@ import { checkProgram } from '../program/find.ts';
 import { refuseInspector } from '../program/inspector.ts';
 import { type Identity, privilegesOf } from '../program/privileges.ts';
 import type { CredentialOptions } from '../tls/credentials.ts';
-import { createSoloCrew } from './crew.ts';
-import { createGate } from './gate.ts';
+import { createGate } from './connection/limiter.ts';
 import { keepHeapSmall } from './heap.ts';
-import { inheritedListeners, type ListenPoint } from './listeners.ts';
+import { inheritedListeners, type ListenPoint } from './listen/listeners.ts';
+import { announceReady } from './listen/readiness.ts';
 import { createLog, type Log } from './log.ts';
 import { formatLine, formatPrometheus } from './metrics/format.ts';
-import { announceReady } from './readiness.ts';
+import { createSoloCrew } from './processes/processes.ts';
+import { runWorker } from './processes/worker.ts';
+import { createWorkerPool } from './processes/worker-pool.ts';
+import { isWorker } from './processes/worker-process.ts';
 import { createSecrets } from './secrets.ts';
 import type { ServiceOptions } from './service.ts';
-import { runWorker } from './worker.ts';
-import { createWorkerPool } from './worker-pool.ts';
-import { isWorker } from './worker-process.ts';
 
 /** What the server is told on its command line. */
 export interface ServerOptions extends ServiceOptions {

@@ -1,17 +1,17 @@
 import type { Socket } from 'node:net';
 import { withoutUcspiTcp } from '../net/endpoints.ts';
 import { errorCode } from '../program/failure.ts';
+import { environmentForSmtpd, type Smtpd, smtpdFor } from '../smtpd/environment.ts';
 import { after } from '../stream/time.ts';
 import type { HandshakeOptions } from '../tls/handshake.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
-import { type Connection, type House, serveConnection } from './connection.ts';
-import { createGate, type Gate } from './gate.ts';
-import { type Listener, type ListenPoint, openListener } from './listeners.ts';
+import { type Connection, type House, serveConnection } from './connection/connection.ts';
+import { createGate, type Gate } from './connection/limiter.ts';
+import { type Listener, type ListenPoint, openListener } from './listen/listeners.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics/metrics.ts';
+import { createThrottle } from './rate-limit.ts';
 import type { SecretsSnapshot } from './secrets.ts';
-import { environmentForSmtpd, type Smtpd, smtpdFor } from './smtpd.ts';
-import { createThrottle } from './throttle.ts';
 
 /** What a process that serves connections is told. */
 export interface ServiceOptions {

@@ -1,11 +1,11 @@
 import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { Dialogue, Step, Verdict } from '../smtp/dialogue.ts';
+import { reportEnd } from '../smtpd/program.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import type { Child, ChildEnd } from '../stream/child.ts';
 import { endAfterOutput, ORPHAN_SILENCE } from '../stream/end-child.ts';
 import { type SilenceWatch, watchSilence } from '../stream/time.ts';
-import { reportEnd } from './smtpd.ts';
 
 /** What a dialogue is held between, and under which terms. */
 export interface Conversation {

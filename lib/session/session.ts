@@ -2,13 +2,13 @@ import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
 import { createDialogue, type DialogueOptions, type Verdict } from '../smtp/dialogue.ts';
 import { REPLIES } from '../smtp/reply.ts';
+import { reportEnd, type StartSmtpd } from '../smtpd/program.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import type { Child, ChildEnd } from '../stream/child.ts';
 import { endAfterOutput, endChild, GRACE } from '../stream/end-child.ts';
 import { hangUp, type RelayEnd, relay } from '../stream/relay.ts';
 import { converse } from './converse.ts';
 import { swallowGreeting } from './greeting.ts';
-import { reportEnd, type StartSmtpd } from './smtpd.ts';
 
 /** A client with whom TLS has been started. */
 export interface TlsClient extends ByteStream {

@@ -22,7 +22,7 @@ export function eximIn(folder: string): string[] {
 
 /** The script in the section "What smtpd must know" of a man page. */
 export function recipeIn(page: string): string {
-  const text = readFileSync(join(ROOT, `docs/${page}.8.md`), 'utf8');
+  const text = readFileSync(join(ROOT, `docs/man/${page}.8.md`), 'utf8');
   const [, section = ''] = /^## What smtpd must know$(.*?)^## /ms.exec(text) ?? [];
   const [block = ''] = /(?:^ {4}.*\n)+/m.exec(section) ?? [];
   const recipe = block.replaceAll(/^ {4}/gm, '');

@@ -1,12 +1,12 @@
 import { connect, type Socket } from 'node:net';
 import { type Endpoints, KEEPALIVE } from '../net/endpoints.ts';
+import { formatProxyV1, formatProxyV2 } from '../net/proxy-protocol/send.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
-import type { StartSmtpd } from '../session/smtpd.ts';
 import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import type { Child, ChildEnd } from '../stream/child.ts';
 import { after } from '../stream/time.ts';
-import { formatProxyV1, formatProxyV2 } from './proxy-protocol/send.ts';
+import type { StartSmtpd } from './program.ts';
 
 /** An SMTP server on the network that takes the place of a program. */
 export interface Backend {

@@ -7,8 +7,8 @@
  */
 
 import { isIPv4, isIPv6 } from 'node:net';
-import { addressOctets, addressText } from '../../net/address.ts';
-import type { Endpoints } from '../../net/endpoints.ts';
+import { addressOctets, addressText } from '../address.ts';
+import type { Endpoints } from '../endpoints.ts';
 import { isChecksumRight } from './checksum.ts';
 import { COMMAND, FAMILY, TLV, V2_SIGNATURE, VERSION_2 } from './version-2.ts';
 

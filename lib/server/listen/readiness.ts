@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { closeSync, writeSync } from 'node:fs';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
-import { inheritedKind, release } from '../stream/descriptor.ts';
-import type { Log } from './log.ts';
+import { EXIT, errorCode, Failure } from '../../program/failure.ts';
+import { inheritedKind, release } from '../../stream/descriptor.ts';
+import type { Log } from '../log.ts';
 
 /** Who is to hear that the server listens. */
 export interface ReadinessOptions {

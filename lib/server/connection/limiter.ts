@@ -1,4 +1,4 @@
-import { deferred } from '../program/deferred.ts';
+import { deferred } from '../../program/deferred.ts';
 
 /** How many connections are served at once. */
 export interface GateLimits {

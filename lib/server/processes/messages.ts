@@ -3,10 +3,10 @@
  * over a worker, so the messages of workers are checked; those of the primary are trusted.
  */
 
-import type { Admission } from './gate.ts';
-import type { ListenerName, ListenPoint } from './listeners.ts';
-import { isSnapshot, type MetricsSnapshot } from './metrics/snapshot.ts';
-import type { SecretsSnapshot } from './secrets.ts';
+import type { Admission } from '../connection/limiter.ts';
+import type { ListenerName, ListenPoint } from '../listen/listeners.ts';
+import { isSnapshot, type MetricsSnapshot } from '../metrics/snapshot.ts';
+import type { SecretsSnapshot } from '../secrets.ts';
 
 /** From the primary to a worker. */
 export type ToWorker =

@@ -1,10 +1,10 @@
 import { type Endpoints, ucspiTcp } from '../net/endpoints.ts';
-import { type StartSmtpd, smtpdProgram } from '../session/smtpd.ts';
+import { withoutListeners } from '../server/listen/listeners.ts';
 import { withoutTlsVariables } from '../tls/credentials.ts';
 import { withoutTlsSession } from '../ucspi/control.ts';
 import { withoutUcspiTls } from '../ucspi/environment.ts';
-import { type Backend, smtpdOverTcp } from './backend.ts';
-import { withoutListeners } from './listeners.ts';
+import { type StartSmtpd, smtpdProgram } from './program.ts';
+import { type Backend, smtpdOverTcp } from './remote.ts';
 
 /** The smtpd: a program, looked for along PATH, and its arguments; or a server on the network. */
 export type Smtpd = readonly string[] | Backend;

@@ -1,12 +1,12 @@
-import { deferred } from '../program/deferred.ts';
-import { EXIT } from '../program/failure.ts';
-import { after } from '../stream/time.ts';
-import type { Crew, CrewParts } from './crew.ts';
-import { type ListenerName, withoutListeners } from './listeners.ts';
-import { createMetrics } from './metrics/metrics.ts';
-import { lastingPart, type MetricsSnapshot, mergeSnapshots } from './metrics/snapshot.ts';
-import type { SecretsSnapshot } from './secrets.ts';
-import { openSharedSockets, type SharedSocket } from './shared-sockets.ts';
+import { deferred } from '../../program/deferred.ts';
+import { EXIT } from '../../program/failure.ts';
+import { after } from '../../stream/time.ts';
+import { type ListenerName, withoutListeners } from '../listen/listeners.ts';
+import { openSharedSockets, type SharedSocket } from '../listen/shared-sockets.ts';
+import { createMetrics } from '../metrics/metrics.ts';
+import { lastingPart, type MetricsSnapshot, mergeSnapshots } from '../metrics/snapshot.ts';
+import type { SecretsSnapshot } from '../secrets.ts';
+import type { Crew, CrewParts } from './processes.ts';
 import { startWorker, type WorkerEnd, type WorkerHandle } from './worker-handle.ts';
 
 /** A worker that ran for less than this is replaced after this long, in milliseconds; others at once. */

@@ -1,14 +1,18 @@
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type Endpoints, endpointsIn, endpointsOf, withoutUcspiTcp } from '../net/endpoints.ts';
+import { readProxyHeader } from '../net/proxy-protocol/header.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
 import { refuseInspector } from '../program/inspector.ts';
 import { type Identity, type Privileges, privilegesOf } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
+import type { House } from '../server/connection/connection.ts';
+import { type HandshakeListener, offerTls, startTls } from '../session/own-tls.ts';
 import { startSession, type TlsClient } from '../session/session.ts';
 import { REPLIES } from '../smtp/reply.ts';
+import { environmentForSmtpd, type Smtpd, smtpdFor } from '../smtpd/environment.ts';
 import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { openConnection } from '../stream/connection.ts';
 import { hangUp } from '../stream/relay.ts';
@@ -17,10 +21,6 @@ import { createTlsServer, type HandshakeOptions, type TlsServer } from '../tls/h
 import { readTicketKeys } from '../tls/ticket-keys.ts';
 import { describeTls } from '../ucspi/control.ts';
 import { remoteAddress } from '../ucspi/environment.ts';
-import type { House } from './connection.ts';
-import { readProxyHeader } from './proxy-protocol/header.ts';
-import { environmentForSmtpd, type Smtpd, smtpdFor } from './smtpd.ts';
-import { type HandshakeListener, offerTls, startTls } from './tls-offer.ts';
 
 /** What the proxy for one connection is told on its command line. */
 export interface ProxyOptions {

@@ -1,12 +1,12 @@
-import { deferred } from '../program/deferred.ts';
-import { EXIT } from '../program/failure.ts';
-import type { Privileges } from '../program/privileges.ts';
+import { deferred } from '../../program/deferred.ts';
+import { EXIT } from '../../program/failure.ts';
+import type { Privileges } from '../../program/privileges.ts';
+import type { Log } from '../log.ts';
+import { createMetrics } from '../metrics/metrics.ts';
+import { createService, type ServiceOptions } from '../service.ts';
 import { openChannelToPrimary } from './channel.ts';
-import type { Log } from './log.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
-import { createMetrics } from './metrics/metrics.ts';
-import { createRemoteGate } from './remote-gate.ts';
-import { createService, type ServiceOptions } from './service.ts';
+import { createRemoteGate } from './remote-limiter.ts';
 import { openChannelSocket } from './worker-process.ts';
 
 /** What a worker works with. */

@@ -1,6 +1,6 @@
 /** Headers of the PROXY protocol for whom we connect to; numbers in brackets as in receive.ts. */
 
-import { addressOctets, addressText, type Endpoint } from '../../net/address.ts';
+import { addressOctets, addressText, type Endpoint } from '../address.ts';
 import { COMMAND, FAMILY, TLV, V2_SIGNATURE, VERSION_2 } from './version-2.ts';
 
 /**

@@ -1,16 +1,16 @@
 import type { ChildProcess } from 'node:child_process';
-import { deferred } from '../program/deferred.ts';
-import { errorCode } from '../program/failure.ts';
-import { after } from '../stream/time.ts';
+import { deferred } from '../../program/deferred.ts';
+import { errorCode } from '../../program/failure.ts';
+import { after } from '../../stream/time.ts';
+import type { Gate } from '../connection/limiter.ts';
+import type { ListenerName } from '../listen/listeners.ts';
+import type { SharedSocket } from '../listen/shared-sockets.ts';
+import type { Log } from '../log.ts';
+import { type MetricsSnapshot, mergeSnapshots } from '../metrics/snapshot.ts';
+import type { SecretsSnapshot } from '../secrets.ts';
 import { openChannelToWorker } from './channel.ts';
-import type { Gate } from './gate.ts';
-import type { ListenerName } from './listeners.ts';
-import type { Log } from './log.ts';
 import { type FromWorker, isFromWorker, type ToWorker } from './messages.ts';
-import { type MetricsSnapshot, mergeSnapshots } from './metrics/snapshot.ts';
-import { openGateDesk } from './remote-gate.ts';
-import type { SecretsSnapshot } from './secrets.ts';
-import type { SharedSocket } from './shared-sockets.ts';
+import { openGateDesk } from './remote-limiter.ts';
 import { channelOf, socketDescriptor, startWorkerProcess } from './worker-process.ts';
 
 /** What a worker is started with. */

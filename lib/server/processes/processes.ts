@@ -1,11 +1,11 @@
-import { deferred } from '../program/deferred.ts';
-import type { LocalGate } from './gate.ts';
-import type { ListenerName, ListenPoint } from './listeners.ts';
-import type { Log } from './log.ts';
-import { createMetrics } from './metrics/metrics.ts';
-import type { MetricsSnapshot } from './metrics/snapshot.ts';
-import type { SecretsSnapshot } from './secrets.ts';
-import { createService, type ServiceOptions } from './service.ts';
+import { deferred } from '../../program/deferred.ts';
+import type { LocalGate } from '../connection/limiter.ts';
+import type { ListenerName, ListenPoint } from '../listen/listeners.ts';
+import type { Log } from '../log.ts';
+import { createMetrics } from '../metrics/metrics.ts';
+import type { MetricsSnapshot } from '../metrics/snapshot.ts';
+import type { SecretsSnapshot } from '../secrets.ts';
+import { createService, type ServiceOptions } from '../service.ts';
 
 /** The processes that serve connections: this one, or workers. */
 export interface Crew {

@@ -2,8 +2,8 @@ import { lookup } from 'node:dns/promises';
 import { closeSync } from 'node:fs';
 import * as net from 'node:net';
 import { getSystemErrorName } from 'node:util';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
-import { release } from '../stream/descriptor.ts';
+import { EXIT, errorCode, Failure } from '../../program/failure.ts';
+import { release } from '../../stream/descriptor.ts';
 import { describePoint, type ListenPoint } from './listeners.ts';
 
 /** A socket that other processes listen on and accept from. This one only holds it. */

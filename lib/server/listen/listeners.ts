@@ -1,8 +1,8 @@
 import { createServer, type Server, type Socket } from 'node:net';
-import { KEEPALIVE } from '../net/endpoints.ts';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
-import { usage } from '../program/options.ts';
-import { inheritedKind } from '../stream/descriptor.ts';
+import { KEEPALIVE } from '../../net/endpoints.ts';
+import { EXIT, errorCode, Failure } from '../../program/failure.ts';
+import { usage } from '../../program/options.ts';
+import { inheritedKind } from '../../stream/descriptor.ts';
 
 /** Where to listen. */
 export type ListenPoint =

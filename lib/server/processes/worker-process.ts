@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { Socket } from 'node:net';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 
 /**
  * What a worker is started as (argv[0]). It shows in the output of ps, and is how a worker knows that it is one: a

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
-import type { Endpoints } from '../../net/endpoints.ts';
 import { after } from '../../stream/time.ts';
+import type { Endpoints } from '../endpoints.ts';
 import { parseProxyHeader } from './receive.ts';
 
 /** How long a proxy may take to send its header, in milliseconds. It has all of it when it connects. */

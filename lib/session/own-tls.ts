@@ -1,10 +1,10 @@
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
-import type { TlsClient, TlsOffer } from '../session/session.ts';
 import { type ByteStream, DEAF, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { describeSession } from '../tls/description.ts';
 import type { TlsServer } from '../tls/handshake.ts';
 import { type TlsVariables, tlsEnvironment } from '../ucspi/control.ts';
+import type { TlsClient, TlsOffer } from './session.ts';
 
 /** Who is told how a handshake went. */
 export interface HandshakeListener {

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { createLineReader } from '../smtp/line.ts';
+import { createLineReader } from '../../smtp/line.ts';
 
 /** Messages to and from another process, over a socket: JSON, one message a line. */
 export interface Channel {

@@ -1,5 +1,5 @@
-import { deferred } from '../program/deferred.ts';
-import type { Admission, Gate, Visit } from './gate.ts';
+import { deferred } from '../../program/deferred.ts';
+import type { Admission, Gate, Visit } from '../connection/limiter.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
 
 /** A gate that is kept by another process. */

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
-import { deferred } from '../program/deferred.ts';
-import { isConnected } from '../stream/connected.ts';
+import { deferred } from '../../program/deferred.ts';
+import { isConnected } from '../../stream/connected.ts';
 
 /** Watches for a client that goes away before its turn. */
 export interface DepartureWatch {

@@ -1,12 +1,12 @@
 import type { Socket } from 'node:net';
-import { addressGroup, type Networks } from '../net/address.ts';
-import type { Endpoints } from '../net/endpoints.ts';
-import { errorCode } from '../program/failure.ts';
-import { after } from '../stream/time.ts';
+import { addressGroup, type Networks } from '../../net/address.ts';
+import type { Endpoints } from '../../net/endpoints.ts';
+import { readProxyHeader } from '../../net/proxy-protocol/header.ts';
+import { errorCode } from '../../program/failure.ts';
+import { after } from '../../stream/time.ts';
+import type { Refusal } from '../metrics/families.ts';
 import { watchDeparture } from './departure.ts';
-import type { Visit } from './gate.ts';
-import type { Refusal } from './metrics/families.ts';
-import { readProxyHeader } from './proxy-protocol/header.ts';
+import type { Visit } from './limiter.ts';
 
 /** A connection that wants to be served. */
 export interface Applicant {

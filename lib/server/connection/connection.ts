@@ -1,23 +1,23 @@
 import type { Socket } from 'node:net';
-import { addressGroup, type Endpoint, type Networks } from '../net/address.ts';
-import { type Endpoints, endpointsOf } from '../net/endpoints.ts';
-import { deferred } from '../program/deferred.ts';
-import { errorCode } from '../program/failure.ts';
-import { type Session, type SessionOptions, startSession, type TlsOffer } from '../session/session.ts';
-import type { StartSmtpd } from '../session/smtpd.ts';
-import type { Verdict } from '../smtp/dialogue.ts';
-import { REPLIES } from '../smtp/reply.ts';
-import { type ByteStream, type Sink, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
-import { hangUp } from '../stream/relay.ts';
-import { HandshakeFailure, type TlsServer } from '../tls/handshake.ts';
-import { describeTls } from '../ucspi/control.ts';
+import { addressGroup, type Endpoint, type Networks } from '../../net/address.ts';
+import { type Endpoints, endpointsOf } from '../../net/endpoints.ts';
+import { deferred } from '../../program/deferred.ts';
+import { errorCode } from '../../program/failure.ts';
+import { type HandshakeListener, offerTls, startTls } from '../../session/own-tls.ts';
+import { type Session, type SessionOptions, startSession, type TlsOffer } from '../../session/session.ts';
+import type { Verdict } from '../../smtp/dialogue.ts';
+import { REPLIES } from '../../smtp/reply.ts';
+import type { StartSmtpd } from '../../smtpd/program.ts';
+import { type ByteStream, type Sink, sinkOfStream, sourceOfStream } from '../../stream/byte-stream.ts';
+import { hangUp } from '../../stream/relay.ts';
+import { HandshakeFailure, type TlsServer } from '../../tls/handshake.ts';
+import { describeTls } from '../../ucspi/control.ts';
+import type { Log } from '../log.ts';
+import type { Refusal } from '../metrics/families.ts';
+import type { Metrics } from '../metrics/metrics.ts';
+import type { createThrottle } from '../rate-limit.ts';
 import { enter } from './admission.ts';
-import type { Gate } from './gate.ts';
-import type { Log } from './log.ts';
-import type { Refusal } from './metrics/families.ts';
-import type { Metrics } from './metrics/metrics.ts';
-import type { createThrottle } from './throttle.ts';
-import { type HandshakeListener, offerTls, startTls } from './tls-offer.ts';
+import type { Gate } from './limiter.ts';
 
 /** What holds for all connections of a server. */
 export interface House {
