@@ -1,0 +1,391 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { makeCertificates } from '../support/certificate.ts';
+import { NO_UCSPI_TCP, serve, watch } from '../support/chain.ts';
+import { until } from '../support/processes.ts';
+import { missing, ours, ROOT } from '../support/programs.ts';
+import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+
+// The scripts in docs/examples, each run by the tool that it is for, with a mail sent to it.
+
+const EXAMPLES = join(ROOT, 'docs/examples');
+const NOBODY = '65534';
+/** The user of the systemd units, and how they say it. */
+const MAIL = 8;
+const USER = ' -u 8 -g 8';
+const certificates = makeCertificates();
+const pair = certificates.selfSigned('localhost');
+const folder = mkdtempSync(join(tmpdir(), 'examples-'));
+const running: ChildProcess[] = [];
+
+before(() => {
+  ours('smtpd-maildir');
+  // The smtpd of the examples, and a tcpserver that tells which port it was given.
+  mkdirSync(join(folder, 'bin'));
+  writeScript('qmail-smtpd', `exec smtpd-maildir ${folder}/Maildir`);
+  writeScript(
+    'tcpserver',
+    `exec "${spawnSync('sh', ['-c', 'command -v tcpserver']).stdout.toString().trim()}" -1 "$@"`,
+  );
+  // Some of the examples give up root before the Maildir is made.
+  chmodSync(folder, 0o777);
+});
+
+after(async () => {
+  const left = running.filter(({ exitCode, signalCode }) => exitCode === null && signalCode === null);
+  const ended = left.map((child) => watch(child).ended);
+  for (const child of left) child.kill('SIGTERM');
+  await Promise.all(ended);
+  rmSync(folder, { recursive: true, force: true });
+  certificates.remove();
+});
+
+function writeScript(name: string, command: string): void {
+  const path = join(folder, 'bin', name);
+  writeFileSync(path, `#!/bin/sh\n${command}\n`);
+  chmodSync(path, 0o755);
+}
+
+const environment: NodeJS.ProcessEnv = {
+  ...process.env,
+  PATH: `${join(folder, 'bin')}:${join(ROOT, 'dist/bin')}:${process.env.PATH}`,
+};
+
+function start(command: readonly string[], cwd: string, more: NodeJS.ProcessEnv = {}): ChildProcess {
+  const [file = '', ...args] = command;
+  const env = { ...environment, ...more };
+  const child = spawn(file, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe', 'pipe'] });
+  running.push(child);
+  return child;
+}
+
+/** A number that a process says on stdout, or on another stream. */
+function portOf(child: ChildProcess, pattern: RegExp, stream = child.stdout): Promise<number> {
+  let said = '';
+  return new Promise((resolve, reject) => {
+    // Not an iterator, which would close the stream when the number was found.
+    stream?.on('data', (bytes: Buffer) => {
+      said += bytes.toString('latin1');
+      const port = pattern.exec(said)?.[1];
+      if (port !== undefined) resolve(Number(port));
+    });
+    stream?.on('end', () => reject(new Error(`no port in ${said}`)));
+  });
+}
+
+/** Writes a folder of variables, a file each, as envdir reads it. */
+function writeEnvdir(path: string, variables: Readonly<Record<string, string>>): void {
+  mkdirSync(path, { recursive: true });
+  for (const [name, value] of Object.entries(variables)) writeFileSync(join(path, name), `${value}\n`);
+}
+
+/** Sends a mail by STARTTLS and looks for it in a Maildir. */
+async function deliver(port: number, maildir: string): Promise<void> {
+  const client = await connectSmtp(port);
+  assert.match(await client.reply(), /^220 /);
+  await beginMail(client);
+  await endMail(client, port, maildir);
+}
+
+/** Greeted already, says all up to the mail itself. */
+async function beginMail(client: SmtpClient): Promise<void> {
+  assert.match(await client.ask('EHLO client.example'), /\n250 STARTTLS$/);
+  await client.startTls();
+  assert.match(await client.ask('EHLO client.example'), /^250-/);
+  assert.match(await client.ask('MAIL FROM:<me@example.org>'), /^250 /);
+  assert.match(await client.ask('RCPT TO:<you@example.org>'), /^250 /);
+  assert.match(await client.ask('DATA'), /^354 /);
+}
+
+/** Says the mail, and looks for it in a Maildir, where there is no other one of that port. */
+async function endMail(client: SmtpClient, port: number, maildir: string): Promise<void> {
+  assert.match(await client.ask(`Subject: to port ${port}\r\n\r\nhello\r\n.`), /^250 /);
+  assert.match(await client.ask('QUIT'), /^221 /);
+  client.end();
+  const mails = readdirSync(join(maildir, 'new')).map((name) =>
+    readFileSync(join(maildir, 'new', name), 'utf8'),
+  );
+  const mine = mails.filter((mail) => mail.includes(`Subject: to port ${port}\n\nhello\n`));
+  assert.equal(mine.length, 1);
+  assert.match(mine[0] ?? '', /with ESMTPS/);
+}
+
+test('demo: a mail that is sent to it lies in its Maildir', async () => {
+  const child = start([join(EXAMPLES, 'demo/run'), join(folder, 'demo'), '0'], folder);
+  const port = await portOf(child, /event=listening on=\S*:(\d+)$/m, child.stderr);
+  await deliver(port, join(folder, 'demo/Maildir'));
+});
+
+test('s6: the service takes mail', {
+  skip: missing('execlineb', 's6-envdir', 'tcpserver') || needsRoot(),
+}, async () => {
+  const service = join(folder, 's6');
+  mkdirSync(service);
+  copyFileSync(join(EXAMPLES, 's6/run'), join(service, 'run'));
+  writeEnvdir(join(service, 'env'), { ...common(), USER_ID: NOBODY, GROUP_ID: NOBODY });
+  const port = await portOf(start(['./run'], service), /^(\d+)$/m);
+  await deliver(port, join(folder, 'Maildir'));
+});
+
+test('runit: the service takes mail', {
+  skip: missing('runsv', 'chpst', 'tcpserver') || needsRoot(),
+}, async () => {
+  const service = join(folder, 'runit');
+  mkdirSync(service);
+  copyFileSync(join(EXAMPLES, 'runit/run'), join(service, 'run'));
+  writeEnvdir(join(service, 'env'), { ...common(), SMTPD_USER: `:${NOBODY}:${NOBODY}` });
+  const port = await portOf(start(['runsv', service], folder), /^(\d+)$/m);
+  await deliver(port, join(folder, 'Maildir'));
+});
+
+test('xinetd: the service takes mail', { skip: missing('xinetd') || needsRoot() }, async () => {
+  const port = await freePort();
+  const conf = join(folder, 'xinetd.conf');
+  const settings = join(folder, 'smtpd-starttls.conf');
+  const log = join(folder, 'smtpd.log');
+  writeFileSync(
+    settings,
+    `PATH='${environment.PATH}'\nCERTFILE=${pair.certFile}\nKEYFILE=${pair.keyFile}\nSMTPD_LOG=${log}\nMAILDIR=${folder}/xinetd\n` +
+      `LOCAL_NAME=mail.example.org\nSMTPD_UID=${NOBODY}\nSMTPD_GID=${NOBODY}\n`,
+  );
+  const example = readFileSync(join(EXAMPLES, 'inetd/smtp.xinetd'), 'utf8')
+    .replaceAll('/usr/local/sbin/smtpd-starttls', join(EXAMPLES, 'inetd/smtpd-starttls'))
+    .replace(
+      '\n}',
+      `\n type = UNLISTED\n port = ${port}\n bind = 127.0.0.1\n env = SMTPD_STARTTLS_CONF=${settings}\n}`,
+    );
+  writeFileSync(conf, example);
+  const child = start(['xinetd', '-dontfork', '-filelog', join(folder, 'xinetd.log'), '-f', conf], folder);
+  await reachable(port, child);
+  await deliver(port, join(folder, 'xinetd'));
+  assertOwner(join(folder, 'xinetd'), Number(NOBODY));
+  assert.match(readFileSync(log, 'utf8'), /info: TLS with/);
+});
+
+test('s6-server: a new server takes over, and no connection is refused', {
+  skip: missing('execlineb', 's6-svscan', 's6-fdholder-daemon', 'perl') || needsRoot(),
+}, async () => {
+  const scandir = join(folder, 's6-server');
+  const example = join(EXAMPLES, 's6-server');
+  const holder = join(folder, 'holder');
+  const port = await freePort();
+  cpSync(join(example, 'fdholder'), join(scandir, 'fdholder'), { recursive: true });
+  writeEnvdir(join(scandir, 'fdholder/env'), { HOLDER: holder });
+  for (const name of ['smtp-a', 'smtp-b']) {
+    cpSync(join(example, 'server'), join(scandir, name), { recursive: true });
+    writeEnvdir(join(scandir, name, 'env'), {
+      ...{ HOLDER: holder, UID: NOBODY, GID: NOBODY },
+      ...{ CERTFILE: pair.certFile, KEYFILE: pair.keyFile },
+    });
+    writeFileSync(join(scandir, name, 'down'), '');
+  }
+  const isTrue = (field: string, name: string): boolean =>
+    outputOf(['s6-svstat', '-o', field, join(scandir, name)]) === 'true\n';
+  start(['s6-svscan', scandir], folder);
+  await until('s6-svscan minds the services', () =>
+    ['fdholder', 'smtp-a', 'smtp-b'].every((name) => existsSync(join(scandir, name, 'supervise/status'))),
+  );
+  await until('there is a holder', () => isTrue('ready', 'fdholder'));
+  outputOf([join(example, 'bind'), '127.0.0.1', String(port), 's6-fdholder-store', holder, 'smtp']);
+  outputOf(['s6-svc', '-uwU', '-T', '10000', join(scandir, 'smtp-a')]);
+
+  const open = await connectSmtp(port);
+  assert.match(await open.reply(), /^220 /);
+  await beginMail(open);
+  const roll = watch(start([join(example, 'roll'), scandir], folder)).ended;
+  let isRolling = true;
+  void roll.finally(() => {
+    isRolling = false;
+  });
+  for (let left = 3; left > 0; left -= isRolling ? 0 : 1) {
+    const client = await connectSmtp(port);
+    assert.match(await client.reply(), /^220 /);
+    assert.match(await client.ask('QUIT'), /^221 /);
+    client.destroy();
+  }
+  assert.deepEqual(await roll, { code: 0, signal: null });
+  assert.ok(isTrue('up', 'smtp-b'));
+  assert.ok(isTrue('up', 'smtp-a'), 'it has a session left');
+  assert.deepEqual(
+    ['smtp-a', 'smtp-b'].map((name) => existsSync(join(scandir, name, 'down'))),
+    [true, false],
+  );
+  await endMail(open, port, join(folder, 'Maildir'));
+  await until('the old server has ended', () => !isTrue('up', 'smtp-a'));
+
+  // Back again, and nothing is left of the first time.
+  outputOf([join(example, 'roll'), scandir]);
+  await until('the other server has ended', () => !isTrue('up', 'smtp-b'));
+  const client = await connectSmtp(port);
+  assert.match(await client.reply(), /^220 /);
+  client.destroy();
+});
+
+test('systemd: the server is restarted on a socket that it was given, and no connection is refused', {
+  skip: missing('perl'),
+}, async () => {
+  const maildir = join(folder, 'systemd');
+  // One process: with a primary and a worker, "stopping" comes before the worker closes its listeners.
+  const command = startCommandOf('smtpd-starttls-server.service', maildir).replace(USER, '');
+  // As systemd does: holds the socket, and starts the server with it when it is told to.
+  const script = `exec 4<&0
+    trap 'kill $!; exit' TERM
+    while read -r _ <&3; do
+      sh -c 'LISTEN_PID=$$ LISTEN_FDS=1 exec ${command}' 3<&4 4<&- &
+      echo "pid $!"
+      wait
+      echo ended >&2
+    done`;
+  const child = start([join(EXAMPLES, 's6-server/bind'), '127.0.0.1', '0', 'sh', '-c', script], folder, {
+    CERTFILE: pair.certFile,
+    KEYFILE: pair.keyFile,
+  });
+  const control = child.stdio[3];
+  assert.ok(control !== null && control !== undefined && 'write' in control);
+  const said = watch(child);
+
+  control.write('start\n');
+  const [old, port] = await Promise.all([
+    portOf(child, /^pid (\d+)$/m),
+    portOf(child, /event=listening on=\S*:(\d+)$/m, child.stderr),
+  ]);
+  const open = await connectSmtp(port);
+  assert.match(await open.reply(), /^220 /);
+  await beginMail(open);
+  process.kill(old, 'SIGTERM');
+  await said.says(/event=stopping/);
+  // Nobody listens now, and so it waits.
+  const early = await connectSmtp(port);
+  await endMail(open, port, maildir);
+  await said.says(/^ended$/m);
+  control.write('start\n');
+  assert.match(await early.reply(), /^220 /);
+  await beginMail(early);
+  assert.match(await early.ask('Subject: early\r\n\r\nhello\r\n.'), /^250 /);
+  assert.match(await early.ask('QUIT'), /^221 /);
+  early.end();
+  assert.equal(readdirSync(join(maildir, 'new')).length, 2);
+});
+
+/** The command of a unit, which delivers into `maildir`. Only root can run smtpd as another user. */
+function startCommandOf(unit: string, maildir: string): string {
+  const text = readFileSync(join(EXAMPLES, 'systemd', unit), 'utf8');
+  const [, line = ''] = /^ExecStart=(.*)$/m.exec(text) ?? [];
+  const command = line
+    .replaceAll('/usr/local/bin', join(ROOT, 'dist/bin'))
+    .replace('/var/mail/inbox', maildir)
+    .replace(needsRoot() === false ? '' : USER, '');
+  assert.ok(command.endsWith(maildir));
+  return command;
+}
+
+/** Checks that smtpd was a user who cannot read the key. */
+function assertOwner(maildir: string, uid: number): void {
+  for (const name of readdirSync(join(maildir, 'new'))) {
+    assert.equal(statSync(join(maildir, 'new', name)).uid, uid);
+  }
+  const { mode, uid: owner } = statSync(pair.keyFile);
+  assert.deepEqual([mode & 0o77, owner], [0, 0]);
+}
+
+test('systemd: the server takes mail, and smtpd is a user who cannot read the key', {
+  skip: missing('perl'),
+}, async () => {
+  const maildir = join(folder, 'systemd-users');
+  const command = startCommandOf('smtpd-starttls-server.service', maildir);
+  const words = [join(EXAMPLES, 's6-server/bind'), '127.0.0.1', '0', ...command.split(' ')];
+  const child = start(words, folder, { CERTFILE: pair.certFile, KEYFILE: pair.keyFile });
+  await deliver(await portOf(child, /event=listening on=\S*:(\d+)$/m, child.stderr), maildir);
+  if (needsRoot() === false) assertOwner(maildir, MAIL);
+});
+
+test('systemd: a process for each connection takes mail', async (t) => {
+  const maildir = join(folder, 'systemd-accept');
+  const command = startCommandOf('smtpd-starttls@.service', maildir);
+  const chain = await serve(command.split(' '), {
+    ...{ ...NO_UCSPI_TCP, CERTFILE: pair.certFile, KEYFILE: pair.keyFile },
+  });
+  t.after(chain.close);
+  await deliver(chain.port, maildir);
+  if (needsRoot() === false) assertOwner(maildir, MAIL);
+});
+
+test('systemd: systemd-analyze finds nothing wrong with the units', {
+  skip: missing('systemd-analyze'),
+}, () => {
+  const units = join(folder, 'units');
+  mkdirSync(units);
+  for (const name of readdirSync(join(EXAMPLES, 'systemd'))) {
+    const text = readFileSync(join(EXAMPLES, 'systemd', name), 'utf8');
+    // It looks whether the program is there, and make install has not run.
+    writeFileSync(join(units, name), text.replaceAll('/usr/local/bin', join(ROOT, 'dist/bin')));
+  }
+  const files = readdirSync(units).map((name) => join(units, name));
+  const verdict = spawnSync('systemd-analyze', ['verify', '--recursive-errors=no', ...files], {
+    encoding: 'utf8',
+  });
+  assert.equal(verdict.stderr, '');
+  assert.equal(verdict.status, 0);
+});
+
+/** What a command says that ends well. */
+function outputOf([file = '', ...args]: readonly string[]): string {
+  const { status, stdout, stderr } = spawnSync(file, args, { env: environment, encoding: 'utf8' });
+  assert.equal(status, 0, `${file}: ${stderr}`);
+  return stdout;
+}
+
+function common(): Record<string, string> {
+  return {
+    HOST: '127.0.0.1',
+    PORT: '0',
+    LOCAL_NAME: 'mail.example.org',
+    CERTFILE: pair.certFile,
+    KEYFILE: pair.keyFile,
+    TLS_UID: NOBODY,
+    TLS_GID: NOBODY,
+  };
+}
+
+function needsRoot(): string | false {
+  return process.getuid?.() === 0 ? false : 'it starts as root';
+}
+
+/** A port that was free a moment ago, for those who do not tell which one they were given. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Waits until someone listens, as long as the process lives. */
+async function reachable(port: number, child: ChildProcess): Promise<void> {
+  while (child.exitCode === null) {
+    try {
+      (await connectSmtp(port)).destroy();
+      return;
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+  throw new Error('xinetd has ended');
+}

@@ -1,0 +1,140 @@
+/** Clients that abuse TLS, and clients that do not read, against each program that does TLS. */
+
+import assert from 'node:assert/strict';
+import { describe, it, type TestContext } from 'node:test';
+import { serve } from '../support/chain.ts';
+import { floodKeyUpdates, noKeyUpdateClient } from '../support/key-update.ts';
+import { childrenOf, until } from '../support/processes.ts';
+import { ours } from '../support/programs.ts';
+import { serverEnvironment, startServer } from '../support/server.ts';
+import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+
+/** An smtpd that answers NOOP with 100 octets, VRFY with much more than all buffers on the way hold. */
+const SMTPD = [
+  'sh',
+  '-c',
+  `long=$(printf %094d 0)
+  printf "220 ready\\r\\n"
+  while read -r line; do
+    case $line in
+      QUIT*) printf "221 bye\\r\\n"; exit 0;;
+      NOOP*) printf "250 %s\\r\\n" $long || exit 1;;
+      VRFY*) head -c 50000000 /dev/zero | tr "\\0" x || exit 1;;
+      *) printf "250 ok\\r\\n";;
+    esac
+  done`,
+];
+
+/** A program that does TLS, with an smtpd behind it. */
+interface FrontEnd {
+  readonly port: number;
+  /** Sends a signal to the process that does TLS. */
+  signal(name: NodeJS.Signals): Promise<void>;
+  /** Settles when nothing of the only session is left. */
+  gone(): Promise<void>;
+  says(pattern: RegExp): Promise<void>;
+}
+
+type Start = (t: TestContext, options: readonly string[]) => Promise<FrontEnd>;
+
+async function server(t: TestContext, options: readonly string[]): Promise<FrontEnd> {
+  const running = await startServer(['-c', '1', ...options], SMTPD);
+  t.after(running.close);
+  return {
+    port: running.port,
+    signal: async (name) => running.signal(name),
+    gone: () => until('smtpd is gone', () => childrenOf(running.pid).length === 0, 60_000),
+    says: running.says,
+  };
+}
+
+async function chain(t: TestContext, command: readonly string[]): Promise<FrontEnd> {
+  const running = await serve([...command, ...SMTPD], serverEnvironment());
+  t.after(running.close);
+  return {
+    port: running.port,
+    signal: async (name) => (await running.served(0)).kill(name),
+    gone: async () => void (await (await running.served(0)).ended),
+    says: async (pattern) => (await running.served(0)).says(pattern),
+  };
+}
+
+const PROGRAMS: Readonly<Record<string, Start>> = {
+  'smtpd-starttls-server': server,
+  'smtpd-starttls-proxy': (t, options) => chain(t, [ours('smtpd-starttls-proxy'), ...options]),
+  'ucspi-tlsd': (t, options) =>
+    chain(t, [ours('ucspi-tlsd'), '--', ours('smtpd-starttls-proxy-io'), ...options]),
+};
+
+/** A client in TLS that reads nothing any more. */
+async function connectDeaf(t: TestContext, port: number): Promise<SmtpClient> {
+  const client = await connectSmtp(port);
+  t.after(client.destroy);
+  await client.reply();
+  await client.startTls();
+  client.tls().removeAllListeners('data');
+  client.pause();
+  return client;
+}
+
+for (const [name, start] of Object.entries(PROGRAMS)) {
+  describe(name, { concurrency: 3, timeout: 100_000 }, () => {
+    it('ends a session whose client resets the connection with replies unread', async (t) => {
+      const { port, signal, gone } = await start(t, []);
+      const client = await connectDeaf(t, port);
+      const socket = client.tls();
+      // So that it comes upon all of this at once.
+      await signal('SIGSTOP');
+      await new Promise((resolve) => socket.write('NOOP\r\n'.repeat(31_000), resolve));
+      client.tcp().resetAndDestroy();
+      await signal('SIGCONT');
+      await gone();
+    });
+
+    it('ends a session whose client has half-closed and does not read', async (t) => {
+      const { port, gone } = await start(t, ['-t', '5']);
+      const client = await connectDeaf(t, port);
+      client.say('VRFY everybody');
+      client.end();
+      await gone();
+    });
+  });
+}
+
+describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
+  it('ends a session whose client does not read', async (t) => {
+    const { port, gone, says } = await server(t, ['-t', '5']);
+    const client = await connectDeaf(t, port);
+    client.say('VRFY everybody');
+    await gone();
+    await says(/the client does not read its replies, closing/);
+  });
+
+  it('gives the place of a client away that resets behind an implicit handshake', async (t) => {
+    const { port } = await server(t, ['--implicit-tls']);
+    const client = await connectSmtp(port);
+    await client.shakeHands();
+    client.tls().write('NOOP\r\n'.repeat(31_000));
+    client.tcp().resetAndDestroy();
+    const next = await connectSmtp(port);
+    t.after(next.destroy);
+    await next.shakeHands();
+    assert.equal(await next.reply(), '220 ready');
+  });
+
+  describe('ends a session whose client floods it with KeyUpdate', { skip: noKeyUpdateClient() }, () => {
+    it('and nothing else', async (t) => {
+      const { port, says } = await server(t, []);
+      const client = floodKeyUpdates(t, port, '');
+      await says(/event=tls-closed [^\n]*text="the client sends TLS records without data"/);
+      assert.equal(await client, 0);
+    });
+
+    it('and data, and reads no answer', async (t) => {
+      const { port, says } = await server(t, []);
+      const client = floodKeyUpdates(t, port, 'x'.repeat(40));
+      await says(/event=tls-closed [^\n]*text="the client sends TLS records without data and reads nothing"/);
+      assert.equal(await client, 0);
+    });
+  });
+});

@@ -1,0 +1,250 @@
+/** What clients, networks, backends and operators do to the server that it must stand, found by attacking it. */
+
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { connect as connectTcp, type Socket } from 'node:net';
+import { describe, it, type TestContext } from 'node:test';
+import { findServerName } from '../../lib/tls/client-hello.ts';
+import { childrenOf, isGone, targetOf, until } from '../support/processes.ts';
+import { type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
+import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { listenTcp } from '../support/tcp.ts';
+
+/** An smtpd that says yes to everything. */
+const YES = `printf "220 ready\\r\\n"
+while read -r line; do
+  case $line in
+    QUIT*) printf "221 bye\\r\\n"; exit 0;;
+    *) printf "250 yes\\r\\n";;
+  esac
+done`;
+const SMTPD = ['sh', '-c', YES];
+const ENDED_WELL = { code: 0, signal: null };
+
+/** Starts a server that ends with the test. */
+async function start(
+  t: TestContext,
+  options: readonly string[],
+  smtpd: readonly string[] = SMTPD,
+  setup: ServerSetup = {},
+): Promise<RunningServer> {
+  const server = await startServer(options, smtpd, setup);
+  t.after(() => server.close());
+  return server;
+}
+
+/** Connects, and closes with the test. */
+async function connect(t: TestContext, port: number): Promise<SmtpClient> {
+  const client = await connectSmtp(port);
+  t.after(() => client.destroy());
+  return client;
+}
+
+/** Connects, and is greeted. */
+async function enter(t: TestContext, port: number): Promise<SmtpClient> {
+  const client = await connect(t, port);
+  assert.match(await client.reply(), /^220 /);
+  return client;
+}
+
+function descriptorsOf(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`);
+}
+
+/**
+ * Passes a handshake of TLS 1.3 on, and resets the connection behind the client's last word, so that the server
+ * comes upon both at once.
+ */
+function resetBehindHandshake(client: Socket, server: RunningServer): void {
+  const onward = connectTcp(server.port, '127.0.0.1');
+  onward.on('error', () => {});
+  let flights = 0;
+  onward.on('data', (bytes) => {
+    server.signal('SIGSTOP');
+    client.write(bytes);
+  });
+  client.on('data', (bytes) => {
+    flights += 1;
+    onward.write(bytes, () => {
+      if (flights < 2) return;
+      onward.resetAndDestroy();
+      client.destroy();
+      server.signal('SIGCONT');
+    });
+  });
+}
+
+describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
+  describe('the descriptor that is told of readiness', { concurrency: 3 }, () => {
+    for (const [descriptor, what] of [
+      ['1', 'stdout'],
+      ['2', 'stderr'],
+    ] as const) {
+      it(`is not left to a client when it is ${what}`, async (t) => {
+        const { port, pid } = await start(t, ['--notify-fd', descriptor, '--proxy-protocol', '192.0.2.1']);
+        // It is closed by nothing but the end of its descriptor.
+        assert.equal(await (await connect(t, port)).rest(), '');
+        assert.equal(targetOf(pid, Number(descriptor)), '/dev/null');
+      });
+    }
+
+    it('is none of those that Node has opened for itself', async (t) => {
+      const { pid } = await start(t, []);
+      const targets = descriptorsOf(pid).map((descriptor) => targetOf(pid, Number(descriptor)));
+      // Of pipes that it was started with, it does not have both ends.
+      const isOwn = (target: string): boolean =>
+        target.startsWith('pipe:') && targets.filter((other) => other === target).length === 2;
+      const pipes = descriptorsOf(pid).filter((_, index) => isOwn(targets[index] ?? ''));
+      assert.ok(pipes.length > 0);
+      for (const descriptor of pipes) {
+        const server = await start(t, ['--notify-fd', descriptor]);
+        assert.deepEqual(await server.ended, { code: 111, signal: null });
+        assert.match(
+          server.stderr(),
+          /^[^\n]*unable to tell on descriptor \d+ that the server is ready: E\w+\n$/,
+        );
+      }
+    });
+  });
+
+  describe('a worker that does nothing any more', { concurrency: 3 }, () => {
+    /** Starts two workers, of which one is stopped; gives that one and the other. */
+    async function startWithOneStopped(
+      t: TestContext,
+      options: readonly string[],
+    ): Promise<{ server: RunningServer; stopped: number }> {
+      const server = await start(t, ['--workers', '2', ...options]);
+      const [stopped = 0] = childrenOf(server.pid);
+      process.kill(stopped, 'SIGSTOP');
+      await until('it is stopped', () =>
+        /^State:\tT/m.test(readFileSync(`/proc/${stopped}/status`, 'latin1')),
+      );
+      return { server, stopped };
+    }
+
+    it('does not keep the server from ending', async (t) => {
+      const { server, stopped } = await startWithOneStopped(t, ['--grace', '0']);
+      server.signal('SIGTERM');
+      assert.deepEqual(await server.ended, ENDED_WELL);
+      await until('the worker is gone', () => isGone(stopped));
+      const line = `smtpd-starttls-server: warning: event=worker-killed worker=${stopped}`;
+      assert.equal(server.stderr(), `${line} text="it did not end in time"\n`);
+    });
+
+    it('does not keep it from ending when it is told again, whatever the time of grace', async (t) => {
+      const { server } = await startWithOneStopped(t, ['--grace', '3600', '-v2']);
+      server.signal('SIGTERM');
+      await server.says(/event=stopping/);
+      server.signal('SIGTERM');
+      assert.deepEqual(await server.ended, ENDED_WELL);
+    });
+
+    it('keeps neither clients nor counters waiting', async (t) => {
+      const { server } = await startWithOneStopped(t, []);
+      for (let count = 0; count < 4; count++) {
+        const client = await enter(t, server.port);
+        assert.equal(await client.ask('QUIT'), '221 bye');
+      }
+      server.signal('SIGUSR1');
+      await server.says(/event=counters .*\n/);
+    });
+  });
+
+  describe('a client', { concurrency: 3 }, () => {
+    it('that resets right behind the handshake gives its place back', async (t) => {
+      const server = await start(t, ['--implicit-tls', '-c', '1']);
+      const known = descriptorsOf(server.pid).length;
+      const port = await listenTcp(t, (socket) => resetBehindHandshake(socket, server));
+      const client = await connect(t, port);
+      await client.shakeHands().catch(() => {});
+      await until('the connection is closed', () => descriptorsOf(server.pid).length === known);
+      const next = await connect(t, server.port);
+      await next.shakeHands();
+      assert.equal(await next.reply(), '220 ready');
+    });
+
+    it('that renegotiates again and again is cut off, and others are served', async (t) => {
+      const server = await start(t, []);
+      const client = await enter(t, server.port);
+      await client.startTls({ maxVersion: 'TLSv1.2' });
+      let isOver = false;
+      const closed = client
+        .rest()
+        .catch(() => 'reset')
+        .then(() => {
+          isOver = true;
+        });
+      for (let count = 0; count < 20 && !isOver; count++) {
+        const done = new Promise((resolve) =>
+          client.tls().renegotiate({ rejectUnauthorized: false }, resolve),
+        );
+        await Promise.race([done, closed]);
+      }
+      await closed;
+      await enter(t, server.port);
+    });
+
+    it('that reads nothing does not keep the server, nor does an smtpd that floods it and minds no signal', async (t) => {
+      const flood = `trap "" TERM; printf "220 ready\\r\\n"
+      for i in 1 2; do read -r line; printf "250 yes\\r\\n"; done
+      while :; do echo 250-more; done`;
+      const server = await start(t, ['--grace', '0', '-v2'], ['sh', '-c', flood]);
+      const clear = await enter(t, server.port);
+      const inTls = await enter(t, server.port);
+      await inTls.startTls();
+      for (const client of [clear, inTls]) {
+        client.pause();
+        client.say('HELO a', 'NOOP');
+      }
+      const smtpds = childrenOf(server.pid);
+      assert.equal(smtpds.length, 2);
+      server.signal('SIGTERM');
+      assert.deepEqual(await server.ended, ENDED_WELL);
+      assert.ok(smtpds.every(isGone));
+    });
+  });
+
+  describe('a backend', () => {
+    it('that ends and reads no more has none of our descriptors', async (t) => {
+      const backends: Socket[] = [];
+      const port = await listenTcp(t, (socket) => {
+        backends.push(socket);
+        socket.pause();
+        socket.write('220 ready\r\n');
+      });
+      const server = await start(t, ['--to', `127.0.0.1:${port}`], []);
+      const known = descriptorsOf(server.pid).length;
+      const client = await enter(t, server.port);
+      client.say('HELO a');
+      // More than all buffers on the way hold, so that some of it waits in the server.
+      for (let count = 0; count < 512; count++) client.send(Buffer.alloc(65_536, 'x\r\n'));
+      const sent = (): number => client.tcp().bytesWritten - client.tcp().writableLength;
+      let before = -1;
+      await until('nothing moves any more', () => {
+        const isStill = sent() === before && before > 0;
+        before = sent();
+        return isStill;
+      });
+      backends[0]?.end('421 enough\r\n');
+      assert.match(await client.reply(), /^421 enough/);
+      client.destroy();
+      await until('all is closed', () => descriptorsOf(server.pid).length === known);
+      assert.equal(backends[0]?.destroyed, false, 'the backend has not closed its side');
+    });
+  });
+
+  describe('a ClientHello', () => {
+    const HELLO_IN_PARTS = Buffer.from('16030100010116030100020000', 'hex');
+
+    it('with an empty record in it is none', () => {
+      assert.equal(findServerName(HELLO_IN_PARTS), undefined, 'more may come');
+      assert.equal(findServerName(Buffer.concat([HELLO_IN_PARTS, Buffer.from('1603010000', 'hex')])), '');
+    });
+  });
+
+  describe('a command line', () => {
+    it('that names an smtpd without a name is refused', async (t) => {
+      await assert.rejects(start(t, [], ['']), /with 100: [^\n]*wrong usage: no smtpd named\n/);
+    });
+  });
+});

@@ -1,0 +1,664 @@
+/** How many are served at once, in all and from one address, who waits and who is sent away. */
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { describe, it, type TestContext } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { addressGroup } from '../../lib/net/address.ts';
+import {
+  type Admission,
+  createGate,
+  type GateLimits,
+  type LocalGate,
+  type Visit,
+} from '../../lib/server/connection/limiter.ts';
+import type { FromWorker, ToWorker } from '../../lib/server/processes/messages.ts';
+import { createRemoteGate, openGateDesk } from '../../lib/server/processes/remote-limiter.ts';
+import { createRandom } from '../fuzz/random.ts';
+import { until } from '../support/processes.ts';
+import { type RunningServer, startServer } from '../support/server.ts';
+import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+
+const NO_LIMIT = Number.POSITIVE_INFINITY;
+
+/** What has become of a visit so far. */
+async function outcome({ admission }: Visit): Promise<Admission | 'waits'> {
+  return Promise.race([admission, settled().then(() => 'waits' as const)]);
+}
+
+/** Settles after all that is settled by now has been heard. */
+function settled(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+setFlagsFromString('--expose-gc');
+const collect: () => void = runInNewContext('gc');
+
+/** What the heap holds, in octets. */
+async function heapUsed(): Promise<number> {
+  // node:test keeps a note of each promise until one is collected, and a turn longer.
+  for (let times = 0; times < 3; times++) {
+    collect();
+    await settled();
+  }
+  return process.memoryUsage().heapUsed;
+}
+
+describe('a gate', () => {
+  it('lets in as many as there is room for, has others wait in order, and sends the rest away', async () => {
+    const gate = createGate({ connections: 2, perAddress: NO_LIMIT, waiting: 2 });
+    const visits = ['a', 'b', 'c', 'd', 'e'].map((address) => gate.visit(address));
+    assert.deepEqual(await Promise.all(visits.map(outcome)), ['in', 'in', 'waits', 'waits', 'no-room']);
+    assert.deepEqual([gate.inside(), gate.waiting()], [2, 2]);
+    visits[1]?.leave();
+    assert.deepEqual(await Promise.all(visits.slice(2, 4).map(outcome)), ['in', 'waits']);
+    visits[0]?.leave();
+    assert.deepEqual(await Promise.all(visits.slice(2, 4).map(outcome)), ['in', 'in']);
+    assert.deepEqual([gate.inside(), gate.waiting()], [2, 0]);
+  });
+
+  it('gives the place of one who waits and leaves to nobody else', async () => {
+    const gate = createGate({ connections: 1, perAddress: NO_LIMIT, waiting: 2 });
+    const [first, second, third] = ['a', 'b', 'c'].map((address) => gate.visit(address));
+    second?.leave();
+    assert.deepEqual([gate.inside(), gate.waiting()], [1, 1]);
+    first?.leave();
+    assert.ok(second !== undefined && third !== undefined);
+    assert.deepEqual([await outcome(second), await outcome(third)], ['waits', 'in']);
+  });
+
+  it('counts those who wait for their address, too', async () => {
+    const gate = createGate({ connections: 1, perAddress: 2, waiting: 9 });
+    const visits = ['a', 'a', 'a', 'b'].map((address) => gate.visit(address));
+    assert.deepEqual(await Promise.all(visits.map(outcome)), ['in', 'waits', 'per-address', 'waits']);
+    visits[1]?.leave();
+    assert.equal(await outcome(gate.visit('a')), 'waits');
+  });
+
+  it('takes an address that is known later', async () => {
+    const gate = createGate({ connections: 9, perAddress: 1, waiting: 0 });
+    const [first, second] = [gate.visit(undefined), gate.visit(undefined)];
+    assert.deepEqual([await first.claim('a'), await second.claim('a')], [true, false]);
+    second.leave();
+    assert.equal(await outcome(gate.visit('a')), 'per-address');
+    first.leave();
+    assert.equal(await outcome(gate.visit('a')), 'in');
+    assert.equal(await first.claim('b'), false, 'whoever has left has no place to claim');
+    assert.equal(await outcome(gate.visit('b')), 'in');
+  });
+
+  it('keeps nothing of addresses that have gone', async () => {
+    const gate = createGate({ connections: 1, perAddress: 1, waiting: 0 });
+    const before = await heapUsed();
+    for (let index = 0; index < 200_000; index++) {
+      const visit = gate.visit(index % 2 === 0 ? `address ${index}` : undefined);
+      void visit.claim(`later ${index}`);
+      visit.leave();
+    }
+    const grown = (await heapUsed()) - before;
+    assert.ok(grown < 5_000_000, `${grown} octets more`);
+    assert.equal(gate.inside(), 0);
+  });
+
+  it('takes the last of the addresses that are claimed', async () => {
+    const gate = createGate({ connections: 9, perAddress: 1, waiting: 0 });
+    const first = gate.visit(undefined);
+    for (const address of ['a', 'b', 'c']) assert.equal(await first.claim(address), true);
+    assert.equal(await outcome(gate.visit('a')), 'in');
+    assert.equal(await outcome(gate.visit('c')), 'per-address');
+    first.leave();
+    assert.equal(await outcome(gate.visit('c')), 'in');
+  });
+
+  it('does not mind who leaves twice, or was not let in', async () => {
+    const gate = createGate({ connections: 1, perAddress: 1, waiting: 0 });
+    const [first, second] = [gate.visit('a'), gate.visit('a')];
+    for (const visit of [second, second, first, first, second]) visit.leave();
+    assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
+    assert.equal(await outcome(gate.visit('a')), 'in');
+    assert.equal(await outcome(gate.visit('b')), 'no-room');
+  });
+
+  it('that lets nobody wait or in does neither', async () => {
+    const gate = createGate({ connections: 0, perAddress: NO_LIMIT, waiting: 0 });
+    assert.equal(await outcome(gate.visit('a')), 'no-room');
+  });
+});
+
+describe('addresses that count as one', () => {
+  const gate = (): LocalGate => createGate({ connections: 9, perAddress: 1, waiting: 0 });
+  for (const [first, second, areOne] of [
+    ['192.0.2.1', '192.0.2.2', false],
+    ['192.0.2.1', '::ffff:192.0.2.1', true],
+    ['192.0.2.1', '::ffff:c000:201', true],
+    ['2001:db8:1:2::1', '2001:db8:1:2:ffff:ffff:ffff:ffff', true],
+    ['2001:db8:1:2::1', '2001:db8:1:3::1', false],
+    ['2001:db8:1:2::1', '2001:0DB8:0001:0002::9', true],
+    ['fe80::1%lo', 'fe80::2%eth0', true],
+    ['::1', '::ffff:0.0.0.1', false],
+  ] as const) {
+    it(`${first} and ${second} ${areOne ? 'do' : 'do not'}`, async () => {
+      const one = gate();
+      assert.equal(await outcome(one.visit(addressGroup(first))), 'in');
+      assert.equal(await outcome(one.visit(addressGroup(second))), areOne ? 'per-address' : 'in');
+    });
+  }
+});
+
+/** A visit as a simple model sees it. */
+interface Guest {
+  readonly visit: Visit;
+  address: string | undefined;
+  state: 'in' | 'waits' | 'gone';
+  /** What it was told; a guest who leaves early is told nothing. */
+  expected: Admission | undefined;
+  told: Admission | undefined;
+}
+
+/** The rules of the gate, with everything counted anew each time. */
+function createModel(limits: GateLimits) {
+  const guests: Guest[] = [];
+  const count = (state: Guest['state']): number => guests.filter((guest) => guest.state === state).length;
+  const isFull = (address: string): boolean => {
+    const there = guests.filter((guest) => guest.state !== 'gone' && guest.address === address);
+    return there.length >= limits.perAddress;
+  };
+  return {
+    guests,
+    count,
+    come: (visit: Visit, address: string | undefined): void => {
+      const guest: Guest = { visit, address, state: 'gone', expected: undefined, told: undefined };
+      if (address !== undefined && isFull(address)) guest.expected = 'per-address';
+      else if (count('in') < limits.connections) Object.assign(guest, { state: 'in', expected: 'in' });
+      else if (count('waits') < limits.waiting) guest.state = 'waits';
+      else guest.expected = 'no-room';
+      guests.push(guest);
+      void visit.admission.then((told) => {
+        guest.told = told;
+      });
+    },
+    leave: (guest: Guest): void => {
+      guest.state = 'gone';
+      const next = guests.find((one) => one.state === 'waits');
+      if (next === undefined || count('in') === limits.connections) return;
+      Object.assign(next, { state: 'in', expected: 'in' });
+    },
+    /** Returns whether the claim is to be granted. */
+    claim: (guest: Guest, address: string): boolean => {
+      if (guest.state === 'gone' || isFull(address)) return false;
+      guest.address = address;
+      return true;
+    },
+  };
+}
+
+describe('a gate and a model of it', () => {
+  for (let seed = 1; seed <= 40; seed++) {
+    it(`agree in whatever happens (seed ${seed})`, async () => {
+      const random = createRandom(seed, 0);
+      const limits = {
+        connections: 1 + random.below(4),
+        perAddress: seed % 4 === 0 ? NO_LIMIT : 1 + random.below(3),
+        waiting: random.below(4),
+      };
+      const model = createModel(limits);
+      const gate = createGate(limits);
+      for (let step = 0; step < 300; step++) {
+        const guest = model.guests[random.below(model.guests.length + 1)];
+        const address = `192.0.2.${random.below(4)}`;
+        if (guest === undefined || random.below(5) < 2) {
+          const known = random.below(3) > 0 ? address : undefined;
+          model.come(gate.visit(known), known);
+        } else if (guest.address === undefined && random.below(2) === 0) {
+          assert.equal(await guest.visit.claim(address), model.claim(guest, address));
+        } else {
+          guest.visit.leave();
+          model.leave(guest);
+        }
+        assert.deepEqual([gate.inside(), gate.waiting()], [model.count('in'), model.count('waits')]);
+        assert.ok(gate.inside() <= limits.connections);
+        assert.ok(gate.waiting() === 0 || gate.inside() === limits.connections);
+      }
+      await settled();
+      for (const { told, expected } of model.guests) assert.equal(told, expected);
+      for (const { visit } of model.guests) visit.leave();
+      assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
+      const again = [0, 1, 2, 3].map((last) => gate.visit(`192.0.2.${last}`));
+      for (const one of again) {
+        assert.notEqual(await outcome(one), 'per-address');
+        one.leave();
+      }
+    });
+  }
+});
+
+/** A worker at a gate, and the channel between, which delivers when it is told to. */
+function workerAt(gate: LocalGate) {
+  const up: FromWorker[] = [];
+  const down: ToWorker[] = [];
+  const remote = createRemoteGate((message) => up.push(structuredClone(message)));
+  const desk = openGateDesk(gate, (message) => down.push(structuredClone(message)));
+  async function upward(): Promise<void> {
+    for (const message of up.splice(0)) desk.hear(message);
+    await settled();
+  }
+  async function downward(): Promise<void> {
+    for (const message of down.splice(0)) remote.hear(message);
+    await settled();
+  }
+  return { remote, desk, upward, downward, down };
+}
+
+describe('a gate that is kept by another process', () => {
+  it('counts over all who ask', async () => {
+    const gate = createGate({ connections: 2, perAddress: 2, waiting: 1 });
+    const [one, other] = [workerAt(gate), workerAt(gate)];
+    const visits = [one.remote.visit('a'), other.remote.visit('a'), one.remote.visit('b')];
+    for (const worker of [one, other, one, other]) {
+      await worker.upward();
+      await worker.downward();
+    }
+    assert.deepEqual(await Promise.all(visits.map(outcome)), ['in', 'waits', 'in']);
+    const more = [other.remote.visit('a'), other.remote.visit('c')];
+    await other.upward();
+    await other.downward();
+    assert.deepEqual(await Promise.all(more.map(outcome)), ['per-address', 'no-room']);
+    visits[0]?.leave();
+    await one.upward();
+    await other.downward();
+    assert.equal(gate.waiting(), 0);
+    assert.deepEqual(await Promise.all(visits.slice(1).map(outcome)), ['in', 'in']);
+  });
+
+  it('grants one claim of two', async () => {
+    const gate = createGate({ connections: 9, perAddress: 1, waiting: 0 });
+    const workers = [workerAt(gate), workerAt(gate)];
+    const claims = workers.map(({ remote }) => remote.visit(undefined).claim('a'));
+    for (const worker of workers) {
+      await worker.upward();
+      await worker.downward();
+    }
+    assert.deepEqual(await Promise.all(claims), [true, false]);
+  });
+
+  it('has its place back from a worker that is gone, and tells it nothing more', async () => {
+    const gate = createGate({ connections: 2, perAddress: 2, waiting: 1 });
+    const [one, other] = [workerAt(gate), workerAt(gate)];
+    for (const address of ['a', 'a', 'b']) one.remote.visit(address);
+    await one.upward();
+    assert.deepEqual([gate.inside(), gate.waiting()], [2, 1]);
+    const told = one.down.length;
+    one.desk.close();
+    await settled();
+    assert.equal(one.down.length, told);
+    assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
+    const visits = [other.remote.visit('a'), other.remote.visit('a')];
+    await other.upward();
+    await other.downward();
+    assert.deepEqual(await Promise.all(visits.map(outcome)), ['in', 'in']);
+  });
+
+  it('keeps nothing of those that a worker was refused', async () => {
+    const gate = createGate({ connections: 1, perAddress: NO_LIMIT, waiting: 1 });
+    const desk = openGateDesk(gate, () => {});
+    const before = await heapUsed();
+    for (let visit = 1; visit <= 100_000; visit++) desk.hear({ type: 'visit', visit, address: 'a' });
+    const grown = (await heapUsed()) - before;
+    assert.ok(grown < 5_000_000, `${grown} octets more`);
+    assert.deepEqual([gate.inside(), gate.waiting()], [1, 1]);
+    desk.close();
+    assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
+  });
+
+  it('takes a leave that crosses its answer', async () => {
+    const gate = createGate({ connections: 1, perAddress: 1, waiting: 0 });
+    const { remote, upward, downward } = workerAt(gate);
+    const visit = remote.visit('a');
+    await upward();
+    visit.leave();
+    visit.leave();
+    await downward();
+    await upward();
+    assert.equal(await outcome(visit), 'waits', 'whoever has left hears nothing');
+    assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
+  });
+
+  for (let seed = 1; seed <= 20; seed++) {
+    it(`never has too many in, and none in the end (seed ${seed})`, async () => {
+      const random = createRandom(seed, 1);
+      const limits = { connections: 3, perAddress: 2, waiting: 2 };
+      const gate = createGate(limits);
+      const workers = [workerAt(gate), workerAt(gate), workerAt(gate)] as const;
+      const visits: Visit[] = [];
+      for (let step = 0; step < 300; step++) {
+        const worker = random.pick(workers);
+        if (random.chance(30)) {
+          const known = random.chance(70);
+          const address = `192.0.2.${random.below(3)}`;
+          const visit = worker.remote.visit(known ? address : undefined);
+          if (!known) void visit.claim(address);
+          visits.push(visit);
+        } else if (random.chance(40)) {
+          const [visit] = visits.splice(random.below(visits.length + 1), 1);
+          visit?.leave();
+        } else if (random.chance(50)) await worker.upward();
+        else await worker.downward();
+        assert.ok(gate.inside() <= limits.connections);
+        assert.ok(gate.waiting() <= limits.waiting);
+        assert.ok(gate.waiting() === 0 || gate.inside() === limits.connections);
+      }
+      for (const visit of visits) visit.leave();
+      for (const worker of workers) await worker.upward();
+      assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
+      for (const address of ['192.0.2.0', '192.0.2.1', '192.0.2.2']) {
+        const visit = gate.visit(address);
+        const other = gate.visit(address);
+        assert.deepEqual([await outcome(visit), await outcome(other)], ['in', 'in']);
+        visit.leave();
+        other.leave();
+      }
+    });
+  }
+});
+
+/** An smtpd that says yes to everything. */
+const YES = `printf "220 ready\\r\\n"
+while read -r line; do
+  case $line in
+    QUIT*) printf "221 bye\\r\\n"; exit 0;;
+    *) printf "250 yes\\r\\n";;
+  esac
+done`;
+const SMTPD = ['sh', '-c', YES];
+const BUSY = '421 4.3.2 The mail server is too busy just now, please try again later';
+const TOO_MANY = '421 4.7.0 Too many connections from your address, please try again later';
+const SLOW = '421 4.4.2 Nothing happened for too long, closing; please try again';
+
+/** Starts a server that ends with the test. */
+async function start(t: TestContext, ...options: string[]): Promise<RunningServer> {
+  const server = await startServer(options, SMTPD);
+  t.after(() => server.close());
+  return server;
+}
+
+/** Connects, and closes with the test. */
+async function connect(t: TestContext, port: number, localAddress = '127.0.0.1'): Promise<SmtpClient> {
+  const client = await connectSmtp(port, { localAddress });
+  t.after(() => client.destroy());
+  return client;
+}
+
+/** Asserts that a client is served. */
+async function assertGreeted(client: SmtpClient): Promise<void> {
+  assert.equal(await client.reply(), '220 ready');
+}
+
+/** Asserts that a client is told that and nothing else. */
+async function assertDismissed(client: SmtpClient, reply: string): Promise<void> {
+  assert.equal(await client.rest(), `${reply}\r\n`);
+}
+
+async function quit(client: SmtpClient): Promise<void> {
+  assert.equal(await client.ask('QUIT'), '221 bye');
+  client.destroy();
+}
+
+/** Has the kernel reset the connection. */
+function reset(client: SmtpClient): void {
+  client.tcp().resetAndDestroy();
+}
+
+/** Settles when the server has counted that. */
+async function counted(server: RunningServer, name: string, number: number): Promise<void> {
+  const counters = /event=counters [^\n]*\n/g;
+  for (let asked = 1; asked <= 200; asked++) {
+    const before = server.stderr().match(counters)?.length ?? 0;
+    server.signal('SIGUSR1');
+    await until('it counts', () => (server.stderr().match(counters)?.length ?? 0) > before);
+    if (server.stderr().match(counters)?.at(-1)?.includes(` ${name}=${number} `)) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error(`in vain: ${name}=${number}: ${server.stderr()}`);
+}
+
+describe('-c', { concurrency: 2 }, () => {
+  it('has those above it wait until others leave, in their order', async (t) => {
+    const server = await start(t, '-c', '1');
+    const first = await connect(t, server.port);
+    await assertGreeted(first);
+    const second = await connect(t, server.port);
+    await counted(server, 'waiting', 1);
+    const third = await connect(t, server.port);
+    await counted(server, 'waiting', 2);
+    await quit(first);
+    await assertGreeted(second);
+    await counted(server, 'waiting', 1);
+    assert.deepEqual(third.tcp().bytesRead, 0);
+    await quit(second);
+    await assertGreeted(third);
+  });
+
+  it('holds over several workers', async (t) => {
+    const server = await start(t, '-c', '3', '--workers', '2');
+    const clients = await Promise.all(Array.from({ length: 8 }, () => connect(t, server.port)));
+    const served: SmtpClient[] = [];
+    for (const client of clients) {
+      client.reply().then(
+        () => served.push(client),
+        () => {},
+      );
+    }
+    await counted(server, 'waiting', 5);
+    for (let left = clients.length; left > 0; left--) {
+      await until('the next is served', () => served.length > 0);
+      await counted(server, 'waiting', Math.max(0, left - 3));
+      const client = served.shift();
+      assert.ok(client !== undefined);
+      await quit(client);
+    }
+  });
+
+  it('has room again when a client has gone without a word', async (t) => {
+    const server = await start(t, '-c', '1');
+    const first = await connect(t, server.port);
+    await assertGreeted(first);
+    const second = await connect(t, server.port);
+    await counted(server, 'waiting', 1);
+    first.destroy();
+    await assertGreeted(second);
+  });
+});
+
+describe('-b', { concurrency: 2 }, () => {
+  for (const workers of ['1', '2']) {
+    it(`bounds who waits, with ${workers}`, async (t) => {
+      const server = await start(t, '-c', '1', '-b', '1', '--workers', workers);
+      const first = await connect(t, server.port);
+      await assertGreeted(first);
+      const second = await connect(t, server.port);
+      await counted(server, 'waiting', 1);
+      await assertDismissed(await connect(t, server.port), BUSY);
+      await server.says(/warning: event=refused id=\S+ remote=127\.0\.0\.1:\d+ why=no-room\n/);
+      await quit(first);
+      await assertGreeted(second);
+    });
+  }
+
+  for (const workers of ['1', '2']) {
+    for (const [what, go] of [
+      ['closes', (client: SmtpClient) => client.end()],
+      ['resets the connection', reset],
+      [
+        'sends a command and resets the connection',
+        (client: SmtpClient) => {
+          client.say('NOOP');
+          reset(client);
+        },
+      ],
+      [
+        'sends a command, half-closes and resets the connection',
+        async (client: SmtpClient) => {
+          client.say('NOOP');
+          client.end();
+          await once(client.tcp(), 'finish');
+          reset(client);
+        },
+      ],
+      [
+        'sends more than is read and resets the connection',
+        async (client: SmtpClient) => {
+          client.send('NOOP\r\n'.repeat(1_000_000));
+          let left = 0;
+          await until('no more is read', () => {
+            const before = left;
+            left = client.tcp().writableLength;
+            return left === before;
+          });
+          reset(client);
+        },
+      ],
+    ] as const) {
+      it(`leaves the place of one who waits and ${what} to another, with ${workers} worker(s)`, async (t) => {
+        const server = await start(t, '-c', '1', '-b', '1', '--workers', workers);
+        const first = await connect(t, server.port);
+        await assertGreeted(first);
+        const second = await connect(t, server.port);
+        await counted(server, 'waiting', 1);
+        await go(second);
+        await counted(server, 'waiting', 0);
+        const third = await connect(t, server.port);
+        await counted(server, 'waiting', 1);
+        await quit(first);
+        await assertGreeted(third);
+        await quit(third);
+        await counted(server, 'smtpd_exits', 2);
+      });
+    }
+  }
+
+  for (const workers of ['1', '2']) {
+    it(`serves one who has said all and half-closed while he waited, with ${workers} worker(s)`, async (t) => {
+      const server = await start(t, '-c', '1', '--workers', workers);
+      const first = await connect(t, server.port);
+      await assertGreeted(first);
+      const second = await connect(t, server.port);
+      second.say('NOOP', 'QUIT');
+      second.end();
+      await counted(server, 'waiting', 1);
+      await quit(first);
+      await assertGreeted(second);
+      assert.equal(await second.reply(), '250 yes');
+      assert.equal(await second.reply(), '221 bye');
+    });
+  }
+
+  it('has nobody lose what he said while he waited', async (t) => {
+    const server = await start(t, '-c', '1');
+    const first = await connect(t, server.port);
+    await assertGreeted(first);
+    const second = await connect(t, server.port);
+    second.say('NOOP');
+    await counted(server, 'waiting', 1);
+    second.say('QUIT');
+    await quit(first);
+    await assertGreeted(second);
+    assert.equal(await second.reply(), '250 yes');
+    assert.equal(await second.reply(), '221 bye');
+  });
+
+  it('has a handshake that began while it waited go on', async (t) => {
+    const server = await start(t, '-c', '1', '--implicit-tls');
+    const [first, second] = [await connect(t, server.port), await connect(t, server.port)];
+    const handshakes = [first.shakeHands(), second.shakeHands()];
+    await Promise.race(handshakes);
+    await counted(server, 'waiting', 1);
+    first.destroy();
+    second.destroy();
+    await Promise.allSettled(handshakes);
+    const third = await connect(t, server.port);
+    await third.shakeHands();
+    await assertGreeted(third);
+    const fourth = await connect(t, server.port);
+    const shaking = fourth.shakeHands();
+    await counted(server, 'waiting', 1);
+    await quit(third);
+    await shaking;
+    await assertGreeted(fourth);
+  });
+});
+
+describe('-C', { concurrency: 2 }, () => {
+  for (const workers of ['1', '2']) {
+    it(`sends those away who are too many from one address, with ${workers}`, async (t) => {
+      const server = await start(t, '-C', '2', '--workers', workers);
+      const clients = [await connect(t, server.port), await connect(t, server.port)] as const;
+      for (const client of clients) await assertGreeted(client);
+      await assertDismissed(await connect(t, server.port), TOO_MANY);
+      await server.says(/warning: event=refused id=\S+ remote=127\.0\.0\.1:\d+ why=per-address\n/);
+      await assertGreeted(await connect(t, server.port, '127.0.0.2'));
+      await quit(clients[0]);
+      await counted(server, 'open', 2);
+      await assertGreeted(await connect(t, server.port));
+      await counted(server, 'refused', 1);
+    });
+  }
+
+  it('closes without a word where TLS is what the client speaks', async (t) => {
+    const server = await start(t, '-C', '1', '--implicit-tls');
+    const first = await connect(t, server.port);
+    await first.shakeHands();
+    await assertGreeted(first);
+    const second = await connect(t, server.port);
+    assert.equal(await second.rest(), '');
+  });
+});
+
+describe('a timeout', { concurrency: 2 }, () => {
+  it('ends the wait for a turn', async (t) => {
+    const server = await start(t, '-c', '1', '-t', '1');
+    const first = await connect(t, server.port);
+    await assertGreeted(first);
+    assert.equal(await first.ask('MAIL FROM:<>'), '250 yes');
+    await assertDismissed(await connect(t, server.port), BUSY);
+    await server.says(/why=wait-timeout\n/);
+    await quit(first);
+  });
+
+  it('ends a dialogue that stands still (-t)', async (t) => {
+    const server = await start(t, '-t', '1');
+    const client = await connect(t, server.port);
+    await assertGreeted(client);
+    await assertDismissed(client, SLOW);
+  });
+
+  it('ends a handshake that does (-K)', async (t) => {
+    const server = await start(t, '-K', '300');
+    const client = await connect(t, server.port);
+    await assertGreeted(client);
+    assert.match(await client.ask('STARTTLS'), /^220 /);
+    assert.equal(await client.rest(), '');
+    await server.says(
+      /warning: event=session id=\S+ [^\n]*text="unable to start TLS: the handshake took too long"\n/,
+    );
+    await counted(server, 'handshake_failures', 1);
+  });
+
+  it('ends a handshake that does where there is nothing before it (-K)', async (t) => {
+    const server = await start(t, '-K', '300', '--implicit-tls');
+    const client = await connect(t, server.port);
+    assert.equal(await client.rest(), '');
+    await server.says(/warning: event=tls-failed id=\S+ [^\n]*text="the handshake took too long"\n/);
+    await counted(server, 'handshake_failures', 1);
+  });
+
+  it('ends a session in which nothing passes (-T)', async (t) => {
+    const server = await start(t, '-T', '1');
+    const client = await connect(t, server.port);
+    await assertGreeted(client);
+    await client.startTls();
+    assert.equal(await client.ask('EHLO me'), '250 yes');
+    await assertDismissed(client, SLOW);
+    await server.says(/text="nothing passed for too long, closing"\n/);
+  });
+});

@@ -1,0 +1,375 @@
+/** Where the server listens, and how it tells that it does. */
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { describe, it, type TestContext } from 'node:test';
+import { missing } from '../support/programs.ts';
+import { certificateForAll, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
+import { connectSmtp } from '../support/smtp-client.ts';
+
+const SMTPD = ['sh', '-c', 'printf "220 ready\\r\\n"; read -r line; printf "221 bye\\r\\n"'];
+const IS_ROOT = process.getuid?.() === 0;
+
+/** Starts a server that ends with the test. */
+async function start(
+  t: TestContext,
+  options: readonly string[],
+  setup: ServerSetup = {},
+): Promise<RunningServer> {
+  const server = await startServer(options, SMTPD, setup);
+  t.after(() => server.close());
+  return server;
+}
+
+/** Asserts that there is a server at work behind a port. */
+async function assertServes(port: number, host = '127.0.0.1'): Promise<void> {
+  const client = await connectSmtp(port, { host });
+  assert.equal(await client.reply(), '220 ready', `${host} port ${port}`);
+  assert.equal(await client.ask('QUIT'), '221 bye', `${host} port ${port}`);
+  client.destroy();
+}
+
+/** A listening socket for another process: this one will not accept from it. */
+async function bind(
+  t: TestContext,
+  host = '127.0.0.1',
+): Promise<{ port: number; descriptor: number; close(): void }> {
+  const server: Server = createServer(() => assert.fail('the test itself has taken the connection'));
+  await new Promise<void>((resolve) => server.listen(0, host, resolve));
+  t.after(() => server.close());
+  const address = server.address();
+  assert.ok(typeof address === 'object' && address !== null);
+  // Its number is nowhere in the types of Node.
+  const handle: unknown = Reflect.get(server, '_handle');
+  assert.ok(typeof handle === 'object' && handle !== null && 'fd' in handle && typeof handle.fd === 'number');
+  return { port: address.port, descriptor: handle.fd, close: () => server.close() };
+}
+
+/** Takes a free port, and leaves it. */
+async function freePort(t: TestContext): Promise<number> {
+  const { port, close } = await bind(t);
+  close();
+  return port;
+}
+
+describe('a host', { concurrency: 2 }, () => {
+  for (const [host, reached] of [
+    ['127.0.0.1', ['127.0.0.1']],
+    ['0', ['127.0.0.1', '127.0.0.2']],
+    ['::', ['127.0.0.1', '::1']],
+    ['::1', ['::1']],
+    ['localhost', ['localhost']],
+  ] as const) {
+    it(`may be ${host}`, async (t) => {
+      const { port } = await start(t, [], { listen: [host, '0'] });
+      assert.notEqual(port, 0);
+      for (const one of reached) await assertServes(port, one);
+    });
+  }
+
+  it('that is 0 is reached by IPv4 alone', async (t) => {
+    const { port } = await start(t, [], { listen: ['0', '0'] });
+    await assert.rejects(connectSmtp(port, { host: '::1' }), /ECONNREFUSED/);
+  });
+
+  it('that no resolver knows ends it', async () => {
+    await assert.rejects(
+      startServer([], SMTPD, { listen: ['no.such.host.invalid', '0'] }),
+      /ended with 111: smtpd-starttls-server: fatal: unable to listen on no\.such\.host\.invalid port 0: E\w+\n$/,
+    );
+  });
+
+  it('that is not ours ends it', async () => {
+    await assert.rejects(
+      startServer([], SMTPD, { listen: ['192.0.2.1', '0'] }),
+      /ended with 111: smtpd-starttls-server: fatal: unable to listen on 192\.0\.2\.1 port 0: EADDRNOTAVAIL\n$/,
+    );
+  });
+});
+
+describe('a port', { concurrency: 2 }, () => {
+  it('may be a number', async (t) => {
+    const free = await freePort(t);
+    const { port } = await start(t, [], { listen: ['127.0.0.1', String(free)] });
+    assert.equal(port, free);
+    await assertServes(free);
+  });
+
+  it('may be the name of a service', { skip: IS_ROOT ? false : 'needs root' }, async (t) => {
+    const { port } = await start(t, [], { listen: ['127.5.4.3', 'lmtp'] });
+    assert.equal(port, 24);
+    await assertServes(24, '127.5.4.3');
+  });
+
+  for (const workers of [1, 2]) {
+    it(`that is taken ends ${workers === 1 ? 'it' : 'it with all its workers'}`, async (t) => {
+      const { port } = await start(t, []);
+      await assert.rejects(
+        startServer(['--workers', String(workers)], SMTPD, { listen: ['127.0.0.1', String(port)] }),
+        // A worker may see that the primary has ended before it has tried itself.
+        new RegExp(
+          `ended with 111: smtpd-starttls-server: fatal: unable to listen on 127.0.0.1 port ${port}: EADDRINUSE\n` +
+            '(?:\\S+ (?:fatal: unable to listen on .*|warning: event=primary-gone)\n)?$',
+        ),
+      );
+      await assertServes(port);
+    });
+  }
+
+  it('can be listened on again as soon as the server has ended', async (t) => {
+    const first = await start(t, []);
+    const client = await connectSmtp(first.port);
+    await client.reply();
+    first.signal('SIGTERM');
+    await client.ask('QUIT');
+    client.destroy();
+    assert.deepEqual(await first.ended, { code: 0, signal: null });
+    await start(t, [], { listen: ['127.0.0.1', String(first.port)] });
+    await assertServes(first.port);
+  });
+});
+
+describe('several listeners', { concurrency: 2 }, () => {
+  for (const workers of ['1', '2']) {
+    it(`are served and printed in their order by ${workers}`, async (t) => {
+      const given = await freePort(t);
+      const { ports } = await start(t, [
+        ...['--workers', workers],
+        ...['--listen', '127.0.0.1:0', '--listen', `127.0.0.2:${given}`, '--listen=[::1]:0'],
+      ]);
+      assert.equal(ports.length, 4);
+      assert.equal(ports[2], given);
+      assert.equal(new Set(ports).size, 4);
+      const hosts = ['127.0.0.1', '127.0.0.1', '127.0.0.2', '::1'];
+      for (const [index, port] of ports.entries()) await assertServes(port, hosts[index]);
+    });
+  }
+
+  it('are none when one cannot listen', async (t) => {
+    const { port } = await start(t, []);
+    await assert.rejects(
+      startServer(['--listen', `127.0.0.1:${port}`], SMTPD),
+      /ended with 111: smtpd-starttls-server: fatal: unable to listen on 127\.0\.0\.1 port \d+: EADDRINUSE\n$/,
+    );
+  });
+});
+
+describe('a listening socket on descriptor 0', { concurrency: 2 }, () => {
+  for (const workers of ['1', '2']) {
+    it(`is served by ${workers}`, async (t) => {
+      const socket = await bind(t);
+      const server = await start(t, ['--workers', workers], { listen: ['-'], stdin: socket.descriptor });
+      socket.close();
+      assert.deepEqual(server.ports, [socket.port]);
+      for (let count = 0; count < 3; count++) await assertServes(socket.port);
+    });
+  }
+
+  it('is left by a server that ends: another takes its place', async (t) => {
+    const socket = await bind(t);
+    const setup = { listen: ['-'], stdin: socket.descriptor };
+    const first = await start(t, [], setup);
+    const second = await start(t, [], setup);
+    socket.close();
+    first.signal('SIGTERM');
+    assert.deepEqual(await first.ended, { code: 0, signal: null });
+    for (let count = 0; count < 3; count++) await assertServes(socket.port);
+    assert.equal(second.stderr(), '');
+  });
+
+  it('is served under s6-applyuidgid', {
+    skip: missing('s6-applyuidgid') || (IS_ROOT ? false : 'needs root'),
+  }, async (t) => {
+    const socket = await bind(t);
+    await start(t, [], {
+      listen: ['-'],
+      stdin: socket.descriptor,
+      under: ['s6-applyuidgid', '-Uz'],
+      environment: {
+        ...{ UID: '65534', GID: '65534', GIDLIST: '65534' },
+        // The one of the other tests is for root alone.
+        ...certificateForAll(t),
+      },
+    });
+    socket.close();
+    await assertServes(socket.port);
+  });
+
+  for (const [what, stdin] of [
+    ['nothing', 'ignore'],
+    ['a pipe of Node, which is a socket that does not listen', 'pipe'],
+  ] as const) {
+    it(`that is ${what} ends it`, async () => {
+      await assert.rejects(
+        startServer([], SMTPD, { listen: ['-'], stdin }),
+        /ended with 1(?:00|11): smtpd-starttls-server: fatal: [^\n]*descriptor 0[^\n]*\n$/,
+      );
+    });
+  }
+});
+
+describe('sockets from systemd', { concurrency: 2 }, () => {
+  /** Says to whom the sockets are given, as only the process itself can. */
+  const addressed = ['sh', '-c', 'LISTEN_PID=$$ exec "$@"', 'sh'];
+
+  for (const workers of ['1', '2']) {
+    it(`are served by ${workers}, the one on descriptor 0 is not`, async (t) => {
+      const [unused, first, second] = [await bind(t), await bind(t), await bind(t, '::1')];
+      const server = await start(t, ['--workers', workers, '-v2'], {
+        listen: ['-'],
+        stdin: unused.descriptor,
+        descriptors: [first.descriptor, second.descriptor],
+        under: addressed,
+        environment: { LISTEN_FDS: '2', LISTEN_FDNAMES: 'smtp:smtp6' },
+      });
+      for (const socket of [unused, first, second]) socket.close();
+      assert.deepEqual(server.ports, [first.port, second.port]);
+      await assertServes(first.port);
+      await assertServes(second.port, '::1');
+    });
+  }
+
+  it('that are for another process are left alone', async (t) => {
+    const [mine, others] = [await bind(t), await bind(t)];
+    const server = await start(t, [], {
+      listen: ['-'],
+      stdin: mine.descriptor,
+      descriptors: [others.descriptor],
+      environment: { LISTEN_FDS: '1', LISTEN_PID: '1' },
+    });
+    mine.close();
+    assert.deepEqual(server.ports, [mine.port]);
+  });
+
+  for (const [count, why] of [
+    ['0', 'LISTEN_FDS is to be a number from 1 to 64, not 0'],
+    ['65', 'LISTEN_FDS is to be a number from 1 to 64, not 65'],
+    ['two', 'LISTEN_FDS is to be a number from 1 to 64, not two'],
+    ['2', 'descriptor 4 is no listening socket'],
+  ] as const) {
+    it(`of which there are ${count} when there is one are refused`, async (t) => {
+      const socket = await bind(t);
+      await assert.rejects(
+        startServer([], SMTPD, {
+          listen: ['-'],
+          descriptors: [socket.descriptor],
+          under: addressed,
+          environment: { LISTEN_FDS: count },
+        }),
+        new RegExp(`ended with 100: smtpd-starttls-server: fatal: wrong usage: ${why}\n$`),
+      );
+    });
+  }
+
+  it('are served under systemd-socket-activate', { skip: missing('systemd-socket-activate') }, async (t) => {
+    const port = await freePort(t);
+    // It starts the server when the first connection comes.
+    const under = ['systemd-socket-activate', '-l', `127.0.0.1:${port}`, '--fdname=smtp'];
+    const starting = startServer([], SMTPD, {
+      listen: ['-'],
+      under: [...under, '-ECERTFILE', '-EKEYFILE', '-EPATH'],
+    });
+    starting.catch(() => {});
+    t.after(async () => (await starting).close());
+    const client = await connectPatiently(port);
+    assert.equal(await client.reply(), '220 ready');
+    client.destroy();
+    assert.deepEqual((await starting).ports, [port]);
+    await assertServes(port);
+  });
+});
+
+/** Connects to who may not listen yet. */
+async function connectPatiently(port: number): ReturnType<typeof connectSmtp> {
+  for (let tries = 0; tries < 500; tries++) {
+    try {
+      return await connectSmtp(port);
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+  throw new Error(`nobody listens on ${port}`);
+}
+
+describe('readiness', { concurrency: 2 }, () => {
+  for (const workers of ['1', '2']) {
+    it(`of ${workers} is a newline on a descriptor, which is closed then`, async (t) => {
+      const child = spawn('cat', [], { stdio: ['pipe', 'pipe', 'inherit'] });
+      t.after(() => child.kill('SIGKILL'));
+      await start(t, ['--workers', workers, '--notify-fd', '3'], { descriptors: [child.stdin] });
+      child.stdin.destroy();
+      assert.equal(await textOf(child.stdout), '\n');
+    });
+  }
+
+  it('can be the descriptor of stdout', async (t) => {
+    const { port } = await start(t, ['--notify-fd', '1']).catch(() => assert.fail('not ready'));
+    await assertServes(port);
+  });
+
+  it('that cannot be told ends it', async (t) => {
+    const server = await start(t, ['--notify-fd', '97']);
+    assert.deepEqual(await server.ended, { code: 111, signal: null });
+    const why = 'unable to tell on descriptor 97 that the server is ready: EBADF';
+    assert.equal(server.stderr(), `smtpd-starttls-server: fatal: ${why}\n`);
+  });
+
+  it('is told to systemd', { skip: missing('systemd-notify', 'python3') }, async (t) => {
+    const { path, datagrams } = await listenForDatagrams(t);
+    const server = await start(t, [], { environment: { NOTIFY_SOCKET: path } });
+    const words = (await datagrams).split('\n');
+    assert.ok(words.includes('READY=1'), words.join());
+    assert.ok(words.includes(`MAINPID=${server.pid}`), words.join());
+  });
+
+  it('is told to systemd by a server with workers', {
+    skip: missing('systemd-notify', 'python3'),
+  }, async (t) => {
+    const { path, datagrams } = await listenForDatagrams(t);
+    const server = await start(t, ['--workers', '2'], { environment: { NOTIFY_SOCKET: path } });
+    assert.ok((await datagrams).split('\n').includes(`MAINPID=${server.pid}`));
+  });
+
+  it('that systemd cannot be told is a warning', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'path-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    symlinkSync(process.execPath, join(folder, 'node'));
+    symlinkSync('/bin/sh', join(folder, 'sh'));
+    const server = await start(t, [], { environment: { NOTIFY_SOCKET: '/nowhere', PATH: folder } });
+    await server.says(/warning: event=notify text="unable to run systemd-notify: ENOENT"\n/);
+    await assertServes(server.port);
+  });
+});
+
+/** Listens on a datagram socket, which Node cannot. Settles with the first that comes. */
+async function listenForDatagrams(t: TestContext): Promise<{ path: string; datagrams: Promise<string> }> {
+  const folder = mkdtempSync(join(tmpdir(), 'notify-'));
+  const path = join(folder, 'socket');
+  const program = [
+    'import socket, sys',
+    's = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)',
+    's.bind(sys.argv[1])',
+    'print("bound", flush=True)',
+    's.settimeout(30)',
+    'sys.stdout.write(s.recv(4096).decode())',
+  ].join('\n');
+  const child = spawn('python3', ['-c', program, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.after(() => {
+    child.kill('SIGKILL');
+    rmSync(folder, { recursive: true });
+  });
+  await once(child.stdout, 'data');
+  return { path, datagrams: textOf(child.stdout) };
+}
+
+async function textOf(stream: Readable): Promise<string> {
+  let text = '';
+  for await (const bytes of stream) text += bytes;
+  return text;
+}

@@ -1,0 +1,707 @@
+/** What a resident server counts, and how it is told: lib/server/metrics/. */
+
+import assert from 'node:assert/strict';
+import { subscribe } from 'node:diagnostics_channel';
+import { once } from 'node:events';
+import { request } from 'node:http';
+import { connect, Socket } from 'node:net';
+import { describe, it } from 'node:test';
+import { formatLine, formatPrometheus } from '../../lib/server/metrics/format.ts';
+import { type MetricsServer, serveMetrics } from '../../lib/server/metrics/http.ts';
+import { createMetrics } from '../../lib/server/metrics/metrics.ts';
+import {
+  isSnapshot,
+  lastingPart,
+  type MetricsSnapshot,
+  mergeSnapshots,
+} from '../../lib/server/metrics/snapshot.ts';
+
+/** The samples of a family: the lines of the text that begin with its name, without the prefix. */
+function samples(snapshot: MetricsSnapshot, name: string): string[] {
+  const lines = formatPrometheus(snapshot).split('\n');
+  return lines.filter((line) => line.startsWith(`smtpd_starttls_${name}`)).map((line) => line.slice(15));
+}
+
+/** What comes out at the other end of a channel between processes. */
+function sent(snapshot: MetricsSnapshot): unknown {
+  return JSON.parse(JSON.stringify(snapshot));
+}
+
+describe('formatPrometheus', () => {
+  it('gives the text of a small snapshot', () => {
+    const metrics = createMetrics(1_700_000_000.25);
+    metrics.connectionAccepted();
+    metrics.connectionAccepted();
+    metrics.connectionRefused('per-address');
+    metrics.setOpen(2);
+    metrics.setOpen(1);
+    metrics.verdictReached('tls');
+    metrics.errorLimitReached();
+    metrics.handshakeDone({
+      protocol: 'TLSv1.3',
+      cipher: 'TLS_AES_128_GCM_SHA256',
+      resumed: false,
+      seconds: 0.004,
+    });
+    metrics.handshakeFailed('ECONNRESET');
+    metrics.smtpdEnded(0);
+    metrics.smtpdEnded(111);
+    metrics.received(1000);
+    metrics.received(23);
+    metrics.sent(4096);
+    metrics.greeted(0.25);
+    metrics.sessionEnded(7.5);
+    assert.equal(
+      formatPrometheus(metrics.snapshot()),
+      `# HELP smtpd_starttls_start_time_seconds When the server was started, in seconds since 1970.
+# TYPE smtpd_starttls_start_time_seconds gauge
+smtpd_starttls_start_time_seconds 1700000000.25
+# HELP smtpd_starttls_connections_accepted_total Connections that were accepted.
+# TYPE smtpd_starttls_connections_accepted_total counter
+smtpd_starttls_connections_accepted_total 2
+# HELP smtpd_starttls_connections_refused_total Connections closed before there was a session, by reason.
+# TYPE smtpd_starttls_connections_refused_total counter
+smtpd_starttls_connections_refused_total{reason="per-address"} 1
+smtpd_starttls_connections_refused_total{reason="no-room"} 0
+smtpd_starttls_connections_refused_total{reason="wait-timeout"} 0
+smtpd_starttls_connections_refused_total{reason="proxy-header"} 0
+smtpd_starttls_connections_refused_total{reason="untrusted"} 0
+smtpd_starttls_connections_refused_total{reason="stopping"} 0
+# HELP smtpd_starttls_connections_open Connections that are open now, waiting ones too.
+# TYPE smtpd_starttls_connections_open gauge
+smtpd_starttls_connections_open 1
+# HELP smtpd_starttls_connections_waiting Connections that wait for their turn now.
+# TYPE smtpd_starttls_connections_waiting gauge
+smtpd_starttls_connections_waiting 0
+# HELP smtpd_starttls_sessions_total Sessions by what their dialogue ended in.
+# TYPE smtpd_starttls_sessions_total counter
+smtpd_starttls_sessions_total{verdict="plaintext"} 0
+smtpd_starttls_sessions_total{verdict="tls"} 1
+smtpd_starttls_sessions_total{verdict="close"} 0
+# HELP smtpd_starttls_error_limit_reached_total Sessions closed because too many commands were refused before MAIL.
+# TYPE smtpd_starttls_error_limit_reached_total counter
+smtpd_starttls_error_limit_reached_total 1
+# HELP smtpd_starttls_tls_handshakes_total TLS handshakes that went well.
+# TYPE smtpd_starttls_tls_handshakes_total counter
+smtpd_starttls_tls_handshakes_total{protocol="TLSv1.3",cipher="TLS_AES_128_GCM_SHA256",resumed="no"} 1
+# HELP smtpd_starttls_tls_handshake_failures_total TLS handshakes that failed, by reason.
+# TYPE smtpd_starttls_tls_handshake_failures_total counter
+smtpd_starttls_tls_handshake_failures_total{reason="ECONNRESET"} 1
+# HELP smtpd_starttls_smtpd_exits_total smtpd processes that ended, by exit status.
+# TYPE smtpd_starttls_smtpd_exits_total counter
+smtpd_starttls_smtpd_exits_total{status="0"} 1
+smtpd_starttls_smtpd_exits_total{status="111"} 1
+# HELP smtpd_starttls_received_bytes_total Bytes received from clients, on the wire.
+# TYPE smtpd_starttls_received_bytes_total counter
+smtpd_starttls_received_bytes_total 1023
+# HELP smtpd_starttls_sent_bytes_total Bytes sent to clients, on the wire.
+# TYPE smtpd_starttls_sent_bytes_total counter
+smtpd_starttls_sent_bytes_total 4096
+# HELP smtpd_starttls_session_duration_seconds Time from a connection to its end.
+# TYPE smtpd_starttls_session_duration_seconds histogram
+smtpd_starttls_session_duration_seconds_bucket{le="0.05"} 0
+smtpd_starttls_session_duration_seconds_bucket{le="0.1"} 0
+smtpd_starttls_session_duration_seconds_bucket{le="0.25"} 0
+smtpd_starttls_session_duration_seconds_bucket{le="0.5"} 0
+smtpd_starttls_session_duration_seconds_bucket{le="1"} 0
+smtpd_starttls_session_duration_seconds_bucket{le="2.5"} 0
+smtpd_starttls_session_duration_seconds_bucket{le="5"} 0
+smtpd_starttls_session_duration_seconds_bucket{le="10"} 1
+smtpd_starttls_session_duration_seconds_bucket{le="30"} 1
+smtpd_starttls_session_duration_seconds_bucket{le="60"} 1
+smtpd_starttls_session_duration_seconds_bucket{le="300"} 1
+smtpd_starttls_session_duration_seconds_bucket{le="1800"} 1
+smtpd_starttls_session_duration_seconds_bucket{le="+Inf"} 1
+smtpd_starttls_session_duration_seconds_sum 7.5
+smtpd_starttls_session_duration_seconds_count 1
+# HELP smtpd_starttls_tls_handshake_duration_seconds Time that a TLS handshake took.
+# TYPE smtpd_starttls_tls_handshake_duration_seconds histogram
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.001"} 0
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.0025"} 0
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.005"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.01"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.025"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.05"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.1"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.25"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.5"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="1"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="2.5"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="5"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="10"} 1
+smtpd_starttls_tls_handshake_duration_seconds_bucket{le="+Inf"} 1
+smtpd_starttls_tls_handshake_duration_seconds_sum 0.004
+smtpd_starttls_tls_handshake_duration_seconds_count 1
+# HELP smtpd_starttls_greeting_delay_seconds Time from a connection to its greeting.
+# TYPE smtpd_starttls_greeting_delay_seconds histogram
+smtpd_starttls_greeting_delay_seconds_bucket{le="0.005"} 0
+smtpd_starttls_greeting_delay_seconds_bucket{le="0.01"} 0
+smtpd_starttls_greeting_delay_seconds_bucket{le="0.025"} 0
+smtpd_starttls_greeting_delay_seconds_bucket{le="0.05"} 0
+smtpd_starttls_greeting_delay_seconds_bucket{le="0.1"} 0
+smtpd_starttls_greeting_delay_seconds_bucket{le="0.25"} 1
+smtpd_starttls_greeting_delay_seconds_bucket{le="0.5"} 1
+smtpd_starttls_greeting_delay_seconds_bucket{le="1"} 1
+smtpd_starttls_greeting_delay_seconds_bucket{le="2.5"} 1
+smtpd_starttls_greeting_delay_seconds_bucket{le="5"} 1
+smtpd_starttls_greeting_delay_seconds_bucket{le="10"} 1
+smtpd_starttls_greeting_delay_seconds_bucket{le="30"} 1
+smtpd_starttls_greeting_delay_seconds_bucket{le="60"} 1
+smtpd_starttls_greeting_delay_seconds_bucket{le="300"} 1
+smtpd_starttls_greeting_delay_seconds_bucket{le="+Inf"} 1
+smtpd_starttls_greeting_delay_seconds_sum 0.25
+smtpd_starttls_greeting_delay_seconds_count 1
+`,
+    );
+  });
+
+  it('escapes label values', () => {
+    const metrics = createMetrics();
+    metrics.handshakeFailed('a "b" \\n c\\\nd');
+    assert.deepEqual(samples(metrics.snapshot(), 'tls_handshake_failures_total'), [
+      String.raw`tls_handshake_failures_total{reason="a \"b\" \\n c\\\nd"} 1`,
+    ]);
+  });
+
+  it('has no series of a family of which nothing is known', () => {
+    assert.deepEqual(samples({}, ''), []);
+    assert.match(formatPrometheus({}), /^# TYPE smtpd_starttls_connections_open gauge$/m);
+  });
+});
+
+describe('a histogram', () => {
+  it('has cumulative buckets, whose bounds belong to them', () => {
+    const metrics = createMetrics();
+    for (const seconds of [0, 0.001, 0.002, 0.25, 0.75, 10, 10.5, 99]) {
+      metrics.handshakeDone({ protocol: 'TLSv1.3', cipher: 'c', resumed: false, seconds });
+    }
+    const buckets = samples(metrics.snapshot(), 'tls_handshake_duration_seconds');
+    assert.deepEqual(
+      buckets.map((line) => line.replace(/.*_(bucket\{le="(.*)"\}|sum|count)/, '$2')),
+      [
+        ['0.001 2', '0.0025 3', '0.005 3', '0.01 3', '0.025 3', '0.05 3', '0.1 3', '0.25 4', '0.5 4', '1 5'],
+        ['2.5 5', '5 5', '10 6', '+Inf 8', ' 120.503', ' 8'],
+      ].flat(),
+    );
+  });
+});
+
+describe('counting', () => {
+  it('begins with the start of the process', () => {
+    const start = Number(samples(createMetrics().snapshot(), 'start_time_seconds')[0]?.split(' ')[1]);
+    assert.equal(start, performance.timeOrigin / 1000);
+  });
+
+  it('does not change a snapshot that was taken', () => {
+    const metrics = createMetrics();
+    metrics.handshakeFailed('one');
+    const before = metrics.snapshot();
+    const text = formatPrometheus(before);
+    metrics.handshakeFailed('one');
+    metrics.handshakeFailed('two');
+    metrics.connectionAccepted();
+    assert.equal(formatPrometheus(before), text);
+    assert.notEqual(formatPrometheus(metrics.snapshot()), text);
+  });
+
+  it('tells handshakes apart by all that is known of them', () => {
+    const metrics = createMetrics();
+    const one = { protocol: 'TLSv1.3', cipher: 'A', resumed: false, seconds: 1 };
+    for (const other of [{}, {}, { resumed: true }, { cipher: 'B' }, { protocol: 'TLSv1.2' }]) {
+      metrics.handshakeDone({ ...one, ...other });
+    }
+    metrics.handshakeDone({ ...one, protocol: undefined, cipher: undefined });
+    assert.deepEqual(samples(metrics.snapshot(), 'tls_handshakes_total'), [
+      'tls_handshakes_total{protocol="TLSv1.3",cipher="A",resumed="no"} 2',
+      'tls_handshakes_total{protocol="TLSv1.3",cipher="A",resumed="yes"} 1',
+      'tls_handshakes_total{protocol="TLSv1.3",cipher="B",resumed="no"} 1',
+      'tls_handshakes_total{protocol="TLSv1.2",cipher="A",resumed="no"} 1',
+      'tls_handshakes_total{protocol="unknown",cipher="unknown",resumed="no"} 1',
+    ]);
+  });
+
+  it('lets nothing in that would spoil a counter', () => {
+    const metrics = createMetrics();
+    for (const amount of [Number.NaN, Number.POSITIVE_INFINITY, -5, 7]) {
+      metrics.received(amount);
+      metrics.sessionEnded(amount);
+    }
+    assert.deepEqual(samples(metrics.snapshot(), 'received_bytes_total'), ['received_bytes_total 7']);
+    assert.deepEqual(samples(metrics.snapshot(), 'session_duration_seconds_sum'), [
+      'session_duration_seconds_sum 7',
+    ]);
+  });
+});
+
+describe('the bounds of a family', () => {
+  function failWith(reasons: readonly string[]): MetricsSnapshot {
+    const metrics = createMetrics();
+    for (const reason of reasons) metrics.handshakeFailed(reason);
+    return metrics.snapshot();
+  }
+
+  function failures(snapshot: MetricsSnapshot): Map<string, number> {
+    const series = snapshot.tls_handshake_failures_total ?? [];
+    return new Map(series.map(({ labels, numbers }) => [labels[0] ?? '', numbers[0] ?? 0]));
+  }
+
+  const names = (from: number, to: number): string[] =>
+    Array.from({ length: to - from }, (_, index) => `reason ${from + index}`);
+
+  it('are 32 reasons, then "other"', () => {
+    const found = failures(failWith([...names(0, 32), ...names(30, 1000), 'reason 5']));
+    assert.deepEqual([...found.keys()], [...names(0, 32), 'other']);
+    assert.equal(found.get('reason 4'), 1);
+    assert.equal(found.get('reason 5'), 2);
+    assert.equal(found.get('reason 31'), 2);
+    assert.equal(found.get('other'), 968);
+  });
+
+  it('count a reason "other" apart', () => {
+    assert.deepEqual([...failures(failWith(['other', ...names(0, 32)])).keys()], ['other', ...names(0, 32)]);
+  });
+
+  it('hold for the length of a reason', () => {
+    const found = failures(failWith(['x'.repeat(65), 'x'.repeat(100_000), 'x'.repeat(64)]));
+    assert.deepEqual([...found], [['x'.repeat(64), 3]]);
+  });
+
+  it('hold for ciphers and for exit statuses', () => {
+    const metrics = createMetrics();
+    for (let number = 0; number < 1000; number++) {
+      metrics.handshakeDone({ protocol: 'p', cipher: `c${number}`, resumed: true, seconds: 0 });
+      metrics.smtpdEnded(number);
+    }
+    const handshakes = samples(metrics.snapshot(), 'tls_handshakes_total');
+    assert.equal(handshakes.length, 33);
+    assert.equal(handshakes[32], 'tls_handshakes_total{protocol="other",cipher="other",resumed="other"} 968');
+    const exits = samples(metrics.snapshot(), 'smtpd_exits_total');
+    assert.equal(exits.length, 33);
+    assert.equal(exits[32], 'smtpd_exits_total{status="other"} 968');
+  });
+
+  it('hold when snapshots are merged, and nothing is lost', () => {
+    const found = failures(mergeSnapshots([failWith(names(0, 40)), failWith(names(20, 60))]));
+    assert.deepEqual([...found.keys()], [...names(0, 32), 'other']);
+    assert.equal(found.get('reason 25'), 2);
+    assert.equal(
+      [...found.values()].reduce((sum, count) => sum + count),
+      80,
+    );
+  });
+});
+
+describe('mergeSnapshots', () => {
+  function worker(startTime: number, accepted: number): MetricsSnapshot {
+    const metrics = createMetrics(startTime);
+    for (let count = 0; count < accepted; count++) metrics.connectionAccepted();
+    metrics.setOpen(accepted);
+    metrics.verdictReached('plaintext');
+    metrics.greeted(accepted);
+    metrics.handshakeFailed(`reason of ${accepted}`);
+    metrics.handshakeFailed('reason of all');
+    return metrics.snapshot();
+  }
+
+  it('adds counters, gauges and buckets, and takes the earliest start', () => {
+    const merged = mergeSnapshots([worker(300, 1), worker(100, 2), worker(200, 4)]);
+    assert.deepEqual(samples(merged, 'start'), ['start_time_seconds 100']);
+    assert.deepEqual(samples(merged, 'connections_accepted'), ['connections_accepted_total 7']);
+    assert.deepEqual(samples(merged, 'connections_open'), ['connections_open 7']);
+    assert.equal(samples(merged, 'sessions')[0], 'sessions_total{verdict="plaintext"} 3');
+    assert.deepEqual(samples(merged, 'greeting').slice(7), [
+      'greeting_delay_seconds_bucket{le="1"} 1',
+      'greeting_delay_seconds_bucket{le="2.5"} 2',
+      'greeting_delay_seconds_bucket{le="5"} 3',
+      'greeting_delay_seconds_bucket{le="10"} 3',
+      'greeting_delay_seconds_bucket{le="30"} 3',
+      'greeting_delay_seconds_bucket{le="60"} 3',
+      'greeting_delay_seconds_bucket{le="300"} 3',
+      'greeting_delay_seconds_bucket{le="+Inf"} 3',
+      'greeting_delay_seconds_sum 7',
+      'greeting_delay_seconds_count 3',
+    ]);
+    assert.deepEqual(samples(merged, 'tls_handshake_failures'), [
+      'tls_handshake_failures_total{reason="reason of 1"} 1',
+      'tls_handshake_failures_total{reason="reason of all"} 3',
+      'tls_handshake_failures_total{reason="reason of 2"} 1',
+      'tls_handshake_failures_total{reason="reason of 4"} 1',
+    ]);
+  });
+
+  it('leaves one snapshot as it is, through a channel between processes too', () => {
+    const one = worker(100, 3);
+    const other = sent(one);
+    assert.ok(isSnapshot(other));
+    assert.deepEqual(mergeSnapshots([other]), one);
+  });
+
+  it('keeps the counters of a process that has ended, and not its gauges', () => {
+    const merged = mergeSnapshots([worker(200, 1), lastingPart(worker(100, 4))]);
+    assert.deepEqual(samples(merged, 'start'), ['start_time_seconds 200']);
+    assert.deepEqual(samples(merged, 'connections_accepted'), ['connections_accepted_total 5']);
+    assert.deepEqual(samples(merged, 'connections_open'), ['connections_open 1']);
+    assert.deepEqual(samples(merged, 'greeting').slice(-2), [
+      'greeting_delay_seconds_sum 5',
+      'greeting_delay_seconds_count 2',
+    ]);
+  });
+
+  it('gives zeros for none, and passes over families that it does not know', () => {
+    const merged = mergeSnapshots([{ strange: [{ labels: [], numbers: [1] }] }]);
+    assert.deepEqual(merged, mergeSnapshots([]));
+    assert.deepEqual(samples(merged, 'connections_accepted'), ['connections_accepted_total 0']);
+  });
+});
+
+describe('isSnapshot', () => {
+  it('knows one', () => {
+    assert.equal(isSnapshot(createMetrics().snapshot()), true);
+    assert.equal(isSnapshot({}), true);
+    assert.equal(isSnapshot({ of_a_later_version: 1 }), true);
+  });
+
+  const [plain, labelled] = ['connections_accepted_total', 'connections_refused_total'] as const;
+  for (const value of [
+    null,
+    undefined,
+    1,
+    'text',
+    [],
+    { [plain]: 1 },
+    { [plain]: [1] },
+    { [plain]: [null] },
+    { [plain]: [{ labels: [] }] },
+    { [plain]: [{ numbers: [] }] },
+    { [plain]: [{ labels: 'x', numbers: [1] }] },
+    { [plain]: [{ labels: ['too many'], numbers: [1] }] },
+    { [plain]: [{ labels: [], numbers: 1 }] },
+    { [plain]: [{ labels: [], numbers: ['1'] }] },
+    { [plain]: [{ labels: [], numbers: [null] }] },
+    { [plain]: [{ labels: [], numbers: [Number.NaN] }] },
+    { [plain]: [{ labels: [], numbers: [-1] }] },
+    { [plain]: [{ labels: [], numbers: [1e300] }] },
+    { [labelled]: [{ labels: [], numbers: [1] }] },
+    { [labelled]: [{ labels: [1], numbers: [1] }] },
+    { [plain]: [{ labels: [], numbers: [1] }], [labelled]: {} },
+  ]) {
+    it(`knows that ${JSON.stringify(value)} is none`, () => assert.equal(isSnapshot(value), false));
+  }
+});
+
+describe('formatLine', () => {
+  it('gives the counters in short', () => {
+    const metrics = createMetrics();
+    for (const reason of ['no-room', 'no-room', 'untrusted'] as const) metrics.connectionRefused(reason);
+    for (const verdict of ['tls', 'tls', 'plaintext', 'close'] as const) metrics.verdictReached(verdict);
+    for (const resumed of [true, false, true]) {
+      metrics.handshakeDone({ protocol: 'p', cipher: resumed ? 'a' : 'yes', resumed, seconds: 1 });
+    }
+    for (const status of [0, 0, 1, 111]) metrics.smtpdEnded(status);
+    metrics.handshakeFailed('a');
+    metrics.handshakeFailed('b');
+    metrics.errorLimitReached();
+    metrics.connectionAccepted();
+    metrics.setOpen(6);
+    metrics.setWaiting(5);
+    metrics.received(10);
+    metrics.sent(20);
+    assert.deepEqual(formatLine(metrics.snapshot()), {
+      accepted: 1,
+      refused: 3,
+      open: 6,
+      waiting: 5,
+      plaintext: 1,
+      tls: 2,
+      close: 1,
+      error_limit_reached: 1,
+      handshakes: 3,
+      resumed: 2,
+      handshake_failures: 2,
+      smtpd_exits: 4,
+      smtpd_failures: 2,
+      received_bytes: 10,
+      sent_bytes: 20,
+    });
+  });
+
+  it('gives zeros where nothing is known', () => {
+    assert.deepEqual(
+      Object.values(formatLine({})).filter((value) => value !== 0),
+      [],
+    );
+  });
+});
+
+interface Answer {
+  readonly status: number | undefined;
+  readonly type: string | undefined;
+  readonly length: string | undefined;
+  readonly allow: string | undefined;
+  readonly connection: string | undefined;
+  readonly text: string;
+}
+
+function ask(port: number, method: string, path: string): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const asking = request({ host: '127.0.0.1', port, method, path, agent: false }, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (part: string) => {
+        text += part;
+      });
+      response.on('error', reject);
+      response.on('end', () => {
+        const { headers, statusCode: status } = response;
+        const { 'content-type': type, 'content-length': length, allow, connection } = headers;
+        resolve({ status, type, length, allow, connection, text });
+      });
+    });
+    asking.on('error', reject);
+    asking.end();
+  });
+}
+
+/** Sends octets as they are and gives what comes until the server closes, in order or with a reset. */
+function converse(port: number, text: string): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(text));
+    let got = '';
+    socket.on('data', (bytes) => {
+      got += bytes;
+    });
+    socket.on('error', () => {});
+    socket.on('close', () => resolve(got));
+  });
+}
+
+/** A server while something is done with it, and the warnings that it gave. */
+async function withServer(
+  collect: () => Promise<string>,
+  act: (server: MetricsServer, warnings: readonly string[]) => Promise<void>,
+): Promise<void> {
+  const warnings: string[] = [];
+  const server = await serveMetrics('127.0.0.1', 0, collect, { warning: (text) => warnings.push(text) });
+  try {
+    await act(server, warnings);
+  } finally {
+    server.close();
+  }
+}
+
+/** The servers' ends of all connections, in their order. */
+const accepted: Socket[] = [];
+subscribe('net.server.socket', (message) => {
+  if (typeof message !== 'object' || message === null || !('socket' in message)) return;
+  if (message.socket instanceof Socket) accepted.push(message.socket);
+});
+
+/** Connects, and gives the server's end too. */
+async function enter(port: number): Promise<{ readonly client: Socket; readonly server: Socket }> {
+  const client = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+  client.on('error', () => {});
+  await once(client, 'connect');
+  const isIt = (socket: Socket): boolean =>
+    socket.localPort === port && socket.remotePort === client.localPort;
+  for (;;) {
+    const server = accepted.find(isIt);
+    if (server !== undefined) return { client, server };
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** Settles when a socket is closed, in order or not. */
+function closed(socket: Socket): Promise<unknown> {
+  return new Promise((resolve) => socket.once('close', resolve));
+}
+
+describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
+  const good = async (): Promise<string> => 'metric{a="ü"} 1\n';
+
+  it('answers GET with the text', () =>
+    withServer(good, async ({ port }, warnings) => {
+      assert.notEqual(port, 0);
+      for (const path of ['/metrics', '/metrics?', '/metrics?name=x']) {
+        assert.deepEqual(await ask(port, 'GET', path), {
+          status: 200,
+          type: 'text/plain; version=0.0.4; charset=utf-8',
+          length: '17',
+          allow: undefined,
+          connection: 'close',
+          text: 'metric{a="ü"} 1\n',
+        });
+      }
+      assert.deepEqual(warnings, []);
+    }));
+
+  it('answers HEAD with the head alone', () =>
+    withServer(good, async ({ port }) => {
+      const { status, length, text } = await ask(port, 'HEAD', '/metrics');
+      assert.deepEqual({ status, length, text }, { status: 200, length: '17', text: '' });
+    }));
+
+  it('knows no other paths', () =>
+    withServer(good, async ({ port }) => {
+      for (const path of ['/', '/metrics/', '/metricsx', '//metrics', '/x?/metrics', '/%6detrics']) {
+        assert.equal((await ask(port, 'GET', path)).status, 404, path);
+      }
+    }));
+
+  it('knows no other methods', () =>
+    withServer(good, async ({ port }) => {
+      for (const method of ['POST', 'PUT', 'DELETE', 'OPTIONS']) {
+        const { status, allow } = await ask(port, method, '/metrics');
+        assert.deepEqual({ status, allow }, { status: 405, allow: 'GET, HEAD' }, method);
+      }
+    }));
+
+  it('answers 500 when nothing can be collected, says why, and goes on', () => {
+    const failures = [
+      () => Promise.reject(new Error('no\nworker')),
+      () => {
+        throw new Error('at once');
+      },
+      good,
+    ];
+    return withServer(
+      () => (failures.shift() ?? good)(),
+      async ({ port }, warnings) => {
+        const first = await ask(port, 'GET', '/metrics');
+        assert.equal(first.status, 500);
+        assert.doesNotMatch(first.text, /worker/);
+        assert.equal((await ask(port, 'GET', '/metrics')).status, 500);
+        assert.deepEqual(warnings, ['unable to give metrics: no\nworker', 'unable to give metrics: at once']);
+        assert.equal((await ask(port, 'GET', '/metrics')).status, 200);
+      },
+    );
+  });
+
+  it('answers 500 when collecting takes for ever', () =>
+    withServer(
+      () => new Promise(() => {}),
+      async ({ port }, warnings) => {
+        assert.equal((await ask(port, 'GET', '/metrics')).status, 500);
+        assert.deepEqual(warnings, ['unable to give metrics: collecting took too long']);
+      },
+    ));
+
+  it('collects once a connection, however many requests are sent at once', () => {
+    let collected = 0;
+    const count = async (): Promise<string> => {
+      collected += 1;
+      return 'metric 1\n';
+    };
+    return withServer(count, async ({ port }) => {
+      const got = await converse(port, 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(50));
+      assert.match(got, /^HTTP\/1\.1 200 OK\r\n/);
+      assert.equal(collected, 1);
+    });
+  });
+
+  it('closes connections that say too much, or no HTTP', () =>
+    withServer(good, async ({ port }) => {
+      assert.match(
+        await converse(port, `GET /metrics HTTP/1.1\r\nX: ${'x'.repeat(9_000)}`),
+        /^HTTP\/1\.1 431 /,
+      );
+      assert.match(await converse(port, 'EHLO me\r\n'), /^HTTP\/1\.1 400 /);
+    }));
+
+  it('closes connections that say nothing, or too little', () =>
+    withServer(good, async ({ port }) => {
+      await Promise.all([
+        converse(port, ''),
+        converse(port, 'GET /metrics HTTP/1.1\r\n'),
+        converse(port, 'POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx'),
+      ]);
+    }));
+
+  it('has eight connections at most', () =>
+    withServer(good, async ({ port }) => {
+      const sockets: Socket[] = [];
+      try {
+        for (let count = 0; count < 8; count++) {
+          const socket = connect(port, '127.0.0.1');
+          sockets.push(socket);
+          await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject));
+        }
+        assert.equal(await converse(port, 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'), '');
+        // The eight are served still, and make room.
+        const [first] = sockets;
+        const answered = new Promise((resolve) => first?.once('data', resolve));
+        first?.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
+        assert.match(String(await answered), /^HTTP\/1\.1 200 OK\r\n/);
+      } finally {
+        for (const socket of sockets) socket.destroy();
+      }
+    }));
+
+  it('closes a connection as soon as its answer is out, whatever the client does', () =>
+    withServer(good, async ({ port }) => {
+      const silent = await enter(port);
+      const order: string[] = [];
+      const silentEnd = closed(silent.server).then(() => order.push('silent'));
+      for (const path of ['/metrics', '/metrics', '/none']) {
+        const { client, server } = await enter(port);
+        const end = closed(server).then(() => order.push(path));
+        client.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n`);
+        client.resume();
+        // A client that says nothing is closed after five seconds, as one that is kept alive would be.
+        await Promise.race([end, silentEnd]);
+        client.destroy();
+      }
+      await silentEnd;
+      silent.client.destroy();
+      assert.deepEqual(order, ['/metrics', '/metrics', '/none', 'silent']);
+    }));
+
+  it('makes room when nobody takes the answers', () =>
+    withServer(
+      async () => 'x'.repeat(20_000_000),
+      async ({ port }) => {
+        const eight: Awaited<ReturnType<typeof enter>>[] = [];
+        try {
+          for (let count = 0; count < 8; count++) {
+            const both = await enter(port);
+            eight.push(both);
+            both.client.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
+            // The answer has begun, and is not read any further.
+            await once(both.client, 'data');
+            both.client.pause();
+          }
+          await assert.rejects(ask(port, 'GET', '/'));
+          await Promise.all(eight.map(({ server }) => closed(server)));
+          assert.equal((await ask(port, 'GET', '/')).status, 404);
+        } finally {
+          for (const { client } of eight) client.destroy();
+        }
+      },
+    ));
+
+  it('ends with all its connections', async () => {
+    const server = await serveMetrics('127.0.0.1', 0, good);
+    const socket = connect(server.port, '127.0.0.1');
+    await new Promise((resolve) => socket.once('connect', resolve));
+    // Accepted for certain: it was answered.
+    assert.equal((await ask(server.port, 'GET', '/metrics')).status, 200);
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    socket.resume();
+    server.close();
+    await closed;
+    await assert.rejects(ask(server.port, 'GET', '/metrics'), { code: 'ECONNREFUSED' });
+  });
+
+  it('says where it cannot listen, and why', () =>
+    withServer(good, async ({ port }) => {
+      await assert.rejects(serveMetrics('127.0.0.1', port, good), {
+        status: 111,
+        message: `unable to listen on 127.0.0.1:${port} for metrics: EADDRINUSE`,
+      });
+      await assert.rejects(serveMetrics('2001:db8::1', 9, good), {
+        message: /^unable to listen on \[2001:db8::1\]:9 for metrics: E[A-Z]+$/,
+      });
+      await assert.rejects(serveMetrics('127.0.0.1', 65_536, good), {
+        message: 'unable to listen on 127.0.0.1:65536 for metrics: ERR_SOCKET_BAD_PORT',
+      });
+    }));
+});

@@ -1,0 +1,287 @@
+/** What signals do to the server and to the sessions under way. */
+
+import assert from 'node:assert/strict';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { makeCertificates } from '../support/certificate.ts';
+import { childrenOf, isGone, until } from '../support/processes.ts';
+import { type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
+import { certificate } from '../support/shim.ts';
+import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+
+/** An smtpd that says yes to everything. */
+const YES = `printf "220 ready\\r\\n"
+while read -r line; do
+  case $line in
+    QUIT*) printf "221 bye\\r\\n"; exit 0;;
+    *) printf "250 yes\\r\\n";;
+  esac
+done`;
+const SMTPD = ['sh', '-c', YES];
+const SHUTDOWN = '421 4.3.2 The mail server is being shut down, please try again later';
+const ENDED_WELL = { code: 0, signal: null };
+
+/** Starts a server that ends with the test. */
+async function start(
+  t: TestContext,
+  options: readonly string[],
+  setup: ServerSetup = {},
+): Promise<RunningServer> {
+  const server = await startServer(options, SMTPD, setup);
+  t.after(() => server.close());
+  return server;
+}
+
+/** Connects, and closes with the test. */
+async function connect(t: TestContext, port: number): Promise<SmtpClient> {
+  const client = await connectSmtp(port);
+  t.after(() => client.destroy());
+  return client;
+}
+
+/** Connects and is greeted. */
+async function enter(t: TestContext, port: number): Promise<SmtpClient> {
+  const client = await connect(t, port);
+  assert.equal(await client.reply(), '220 ready');
+  return client;
+}
+
+/** Settles when nobody listens any more. */
+async function refuses(port: number): Promise<void> {
+  for (let tries = 0; tries < 500; tries++) {
+    try {
+      (await connectSmtp(port)).destroy();
+    } catch {
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error(`there is still somebody on port ${port}`);
+}
+
+for (const workers of ['1', '2']) {
+  describe(`SIGTERM with ${workers}`, { concurrency: 2 }, () => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      it(`(${signal}) ends a server that has nothing to do`, async (t) => {
+        const server = await start(t, ['--workers', workers, '-v2']);
+        server.signal(signal);
+        assert.deepEqual(await server.ended, ENDED_WELL);
+        assert.match(server.stderr(), new RegExp(`info: event=stopping signal=${signal}\n$`));
+      });
+    }
+
+    it('lets sessions go on and takes no new ones', async (t) => {
+      const server = await start(t, ['--workers', workers]);
+      const [plain, secure, early] = [
+        await enter(t, server.port),
+        await enter(t, server.port),
+        await enter(t, server.port),
+      ];
+      assert.equal(await plain.ask('MAIL FROM:<>'), '250 yes');
+      await secure.startTls();
+      server.signal('SIGTERM');
+      await refuses(server.port);
+      assert.equal(await plain.ask('RCPT TO:<me>'), '250 yes');
+      assert.equal(await secure.ask('MAIL FROM:<>'), '250 yes');
+      await early.startTls();
+      for (const client of [plain, secure, early]) {
+        assert.equal(await client.ask('QUIT'), '221 bye');
+        assert.equal(await client.rest(), '');
+        client.destroy();
+      }
+      assert.deepEqual(await server.ended, ENDED_WELL);
+      // Those with which this test has looked whether somebody listens.
+      const others = server.stderr().replaceAll(/.*event=refused .*why=stopping\n/g, '');
+      assert.equal(others, '');
+    });
+
+    it('ends them when the time of grace is over', async (t) => {
+      const server = await start(t, ['--workers', workers, '--grace', '1']);
+      const [dialogue, plain, secure] = [
+        await enter(t, server.port),
+        await enter(t, server.port),
+        await enter(t, server.port),
+      ];
+      assert.equal(await plain.ask('MAIL FROM:<>'), '250 yes');
+      await secure.startTls();
+      assert.equal(await secure.ask('EHLO me'), '250 yes');
+      server.signal('SIGTERM');
+      for (const client of [dialogue, plain, secure]) {
+        assert.equal(await client.rest(), `${SHUTDOWN}\r\n`);
+        client.destroy();
+      }
+      assert.deepEqual(await server.ended, ENDED_WELL);
+    });
+
+    for (const grace of ['0', '600']) {
+      it(`ends them at once ${grace === '0' ? 'without grace' : 'when it comes again'}`, async (t) => {
+        const server = await start(t, ['--workers', workers, '--grace', grace]);
+        const client = await enter(t, server.port);
+        assert.equal(await client.ask('MAIL FROM:<>'), '250 yes');
+        server.signal('SIGTERM');
+        await refuses(server.port);
+        if (grace !== '0') server.signal('SIGTERM');
+        assert.equal(await client.rest(), `${SHUTDOWN}\r\n`);
+        client.destroy();
+        assert.deepEqual(await server.ended, ENDED_WELL);
+      });
+    }
+
+    it('sends those away who wait', async (t) => {
+      const server = await start(t, ['--workers', workers, '-c', '1']);
+      const first = await enter(t, server.port);
+      const second = await connect(t, server.port);
+      server.signal('SIGUSR1');
+      await until('one waits', () => {
+        server.signal('SIGUSR1');
+        return / waiting=1 /.test(server.stderr());
+      });
+      server.signal('SIGTERM');
+      assert.equal(await second.rest(), `${SHUTDOWN}\r\n`);
+      second.destroy();
+      assert.equal(await first.ask('QUIT'), '221 bye');
+      first.destroy();
+      assert.deepEqual(await server.ended, ENDED_WELL);
+    });
+
+    it('ends a handshake that stands still, after the time of grace', async (t) => {
+      const server = await start(t, ['--workers', workers, '--grace', '0']);
+      const client = await enter(t, server.port);
+      assert.match(await client.ask('STARTTLS'), /^220 /);
+      server.signal('SIGTERM');
+      assert.equal(await client.rest(), '');
+      client.destroy();
+      assert.deepEqual(await server.ended, ENDED_WELL);
+    });
+
+    it('to the whole group is as good', async (t) => {
+      const server = await start(t, ['--workers', workers], { detached: true });
+      const client = await enter(t, server.port);
+      assert.equal(await client.ask('MAIL FROM:<>'), '250 yes');
+      // As a terminal does for Ctrl-C. sh does not mind while it waits for a line.
+      const smtpd = childrenOf(server.pid);
+      process.kill(-server.pid, 'SIGINT');
+      await refuses(server.port);
+      client.destroy();
+      assert.deepEqual(await server.ended, ENDED_WELL);
+      await until('nothing is left', () => smtpd.every(isGone));
+    });
+
+    it('ends an smtpd that does not mind', async (t) => {
+      const server = await startServer(
+        ['--workers', workers, '--grace', '0'],
+        ['sh', '-c', `trap "" TERM; ${YES}; sleep 60`],
+      );
+      t.after(() => server.close());
+      const client = await enter(t, server.port);
+      assert.equal(await client.ask('MAIL FROM:<>'), '250 yes');
+      server.signal('SIGTERM');
+      assert.match(await client.rest(), /^421 4\.3\.[02] /);
+      client.destroy();
+      assert.deepEqual(await server.ended, ENDED_WELL);
+    });
+  });
+
+  describe(`SIGHUP with ${workers}`, { concurrency: 2 }, () => {
+    it('has new certificates used, and those that are bad refused', async (t) => {
+      const folder = mkdtempSync(join(tmpdir(), 'renewal-'));
+      const maker = makeCertificates();
+      t.after(() => {
+        rmSync(folder, { recursive: true });
+        maker.remove();
+      });
+      const files = { CERTFILE: join(folder, 'cert.pem'), KEYFILE: join(folder, 'key.pem') };
+      const put = (pair: { certFile: string; keyFile: string }): void => {
+        copyFileSync(pair.certFile, files.CERTFILE);
+        copyFileSync(pair.keyFile, files.KEYFILE);
+      };
+      put(certificate());
+      const server = await start(t, ['--workers', workers, '-v2'], { environment: files });
+      const shown = async (): Promise<unknown> => {
+        const client = await enter(t, server.port);
+        await client.startTls();
+        const { subject } = client.tls().getPeerCertificate();
+        assert.equal(await client.ask('QUIT'), '221 bye');
+        client.destroy();
+        return subject.CN;
+      };
+      const old = await enter(t, server.port);
+      await old.startTls();
+      assert.equal(await shown(), 'mail.example.org');
+
+      writeFileSync(files.CERTFILE, 'no certificate');
+      server.signal('SIGHUP');
+      await server.says(
+        /warning: event=secrets text="[^"]*; the keys and certificates read before stay in use"/,
+      );
+      assert.equal(await shown(), 'mail.example.org');
+
+      put(maker.selfSigned('new.example.org'));
+      server.signal('SIGHUP');
+      await server.says(/info: event=secrets text="keys and certificates have changed and are in use"/);
+      let name: unknown;
+      // Every worker hears of it by a message of its own.
+      for (let tries = 0; tries < 100 && name !== 'new.example.org'; tries++) name = await shown();
+      assert.equal(name, 'new.example.org');
+      assert.equal(await old.ask('QUIT'), '221 bye');
+      old.destroy();
+      server.signal('SIGTERM');
+      assert.deepEqual(await server.ended, ENDED_WELL);
+    });
+  });
+
+  describe(`SIGUSR1 with ${workers}`, () => {
+    for (const options of [['-q'], [], ['-v3']]) {
+      it(`has one line said, and no debugger started (${options.join('') || 'usual'})`, async (t) => {
+        const server = await start(t, ['--workers', workers, ...options]);
+        const client = await enter(t, server.port);
+        await client.startTls();
+        // A client is done with the handshake before the server is.
+        assert.equal(await client.ask('NOOP'), '250 yes');
+        server.signal('SIGUSR1');
+        await server.says(/event=counters/);
+        for (const pid of workersOf(server)) process.kill(pid, 'SIGUSR1');
+        assert.equal(await client.ask('QUIT'), '221 bye');
+        client.destroy();
+        await until('the end of the session is counted', () => {
+          server.signal('SIGUSR1');
+          return / smtpd_exits=1 /.test(server.stderr());
+        });
+        server.signal('SIGTERM');
+        assert.deepEqual(await server.ended, ENDED_WELL);
+        const said = server.stderr();
+        assert.doesNotMatch(said, /debugger/i);
+        const [first = ''] = said.split('\n').filter((line) => line.includes('event=counters'));
+        assert.match(
+          first,
+          /^smtpd-starttls-server: info: event=counters accepted=1 refused=0 open=1 waiting=0 plaintext=0 tls=1 close=0 error_limit_reached=0 handshakes=1 /,
+        );
+      });
+    }
+  });
+}
+
+/** The processes of the server but the first; none when it is alone. Some may be smtpds. */
+function workersOf(server: RunningServer): number[] {
+  return childrenOf(server.pid).filter((pid) =>
+    readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('smtpd-starttls-server'),
+  );
+}
+
+describe('signals in a hurry', { concurrency: 2 }, () => {
+  for (const workers of ['1', '2']) {
+    for (const signal of ['SIGTERM', 'SIGHUP', 'SIGUSR1'] as const) {
+      it(`${signal} as soon as it listens, with ${workers}`, async (t) => {
+        const server = await start(t, ['--workers', workers]);
+        server.signal(signal);
+        if (signal !== 'SIGTERM') {
+          (await enter(t, server.port)).destroy();
+          server.signal('SIGTERM');
+        }
+        assert.deepEqual(await server.ended, ENDED_WELL);
+      });
+    }
+  }
+});

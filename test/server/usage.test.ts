@@ -1,0 +1,221 @@
+/** What the server says to a command line or an environment that it cannot use: one line and 100. */
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { describe, it } from 'node:test';
+import { ours } from '../support/programs.ts';
+import { run as runAny } from '../support/real.ts';
+import { serverEnvironment } from '../support/server.ts';
+
+interface Outcome {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs the server with all of its command line. */
+async function run(words: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Outcome> {
+  const child = spawn(ours('smtpd-starttls-server'), words, {
+    env: serverEnvironment(environment),
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // A server that takes the command line would stay.
+    timeout: 20_000,
+  });
+  let [stdout, stderr] = ['', ''];
+  child.stdout.on('data', (bytes) => {
+    stdout += bytes;
+  });
+  child.stderr.on('data', (bytes) => {
+    stderr += bytes;
+  });
+  const status = await new Promise<number | null>((resolve) => child.on('close', resolve));
+  return { status, stdout, stderr };
+}
+
+async function assertRefused(words: readonly string[], why: string, environment?: NodeJS.ProcessEnv) {
+  const { status, stdout, stderr } = await run(words, environment);
+  assert.equal(stderr, `smtpd-starttls-server: fatal: wrong usage: ${why}\n`);
+  assert.equal(status, 100);
+  assert.equal(stdout, '');
+}
+
+const AT = ['127.0.0.1', '0'];
+
+describe('the value of an option', { concurrency: 2 }, () => {
+  for (const [option, least, most] of [
+    ['--backlog', 1, 65_535],
+    ['--connections', 1, 1_000_000],
+    ['--per-address', 1, 1_000_000],
+    ['--timeout', 1, 2_000_000],
+    ['--relay-timeout', 1, 2_000_000],
+    ['--error-limit', 1, 1_000_000],
+    ['-K', 0, 2_147_483_647],
+    ['--grace', 0, 2_000_000],
+    ['-k', 0, 2],
+    ['--workers', 0, 1024],
+    ['--uid', 0, 4_294_967_294],
+    ['--gid', 0, 4_294_967_294],
+    ['--verbosity', 0, 9],
+    ['--notify-fd', 1, 1_000_000],
+  ] as const) {
+    const values = ['', 'x', '1.5', '1e3', ' 1', '0x1', String(most + 1), ...(least > 0 ? ['0'] : [])];
+    it(`${option} is a whole number from ${least} to ${most}`, async () => {
+      for (const value of values) {
+        const words = [option, value, '--', ...AT, 'true'];
+        await assertRefused(words, `${option} takes a whole number from ${least} to ${most}, not ${value}`);
+      }
+    });
+  }
+
+  for (const [words, why] of [
+    [['--send-proxy', 'v3', '--to', '127.0.0.1:25', ...AT], '--send-proxy takes v1 or v2, not v3'],
+    [['--send-proxy', 'v1', ...AT, 'true'], '--send-proxy is for --to'],
+    [['--to', '127.0.0.1:25', ...AT, 'true'], '--to takes the place of an smtpd, but there is true'],
+    [
+      ['--to', '127.0.0.1', ...AT],
+      'expected HOST:PORT, an IPv6 address in brackets as [::1]:25, not "127.0.0.1"',
+    ],
+    [['--to', '::1:25', ...AT], 'expected HOST:PORT, an IPv6 address in brackets as [::1]:25, not "::1:25"'],
+    [
+      ['--listen', '25', ...AT, 'true'],
+      'expected HOST:PORT, an IPv6 address in brackets as [::1]:25, not "25"',
+    ],
+    [['--listen', '0:65536', ...AT, 'true'], 'expected a port from 0 to 65535, not "65536"'],
+    [
+      ['--metrics', '9100', ...AT, 'true'],
+      'expected HOST:PORT, an IPv6 address in brackets as [::1]:25, not "9100"',
+    ],
+    [
+      ['--proxy-protocol', '', ...AT, 'true'],
+      'expected an address or a network such as 192.0.2.0/24, not ""',
+    ],
+    [['--proxy-protocol', '10.0.0.0/33', ...AT, 'true'], 'expected a prefix from 0 to 32, not "10.0.0.0/33"'],
+  ] as const) {
+    it(`${words.join(' ')} is refused`, () => assertRefused(words, why));
+  }
+});
+
+describe('a command line', { concurrency: 2 }, () => {
+  for (const [words, why] of [
+    [[], 'no host and port to listen on'],
+    [['127.0.0.1'], 'no port to listen on at 127.0.0.1'],
+    [AT, 'no smtpd named'],
+    [['-'], 'no smtpd named'],
+    [
+      ['127.0.0.1', 'no-such-service', 'true'],
+      'expected a port from 0 to 65535 or a service of /etc/services, not "no-such-service"',
+    ],
+    [['127.0.0.1', '-1', 'true'], 'expected a port from 0 to 65535 or a service of /etc/services, not "-1"'],
+    [
+      ['127.0.0.256', '0', 'true'],
+      'expected an address or a host name to listen on, 0 or :: for all, not "127.0.0.256"',
+    ],
+    [['a b', '0', 'true'], 'expected an address or a host name to listen on, 0 or :: for all, not "a b"'],
+    [['--listen', '127.0.0.1:0', '-', 'true'], '--listen and - contradict each other'],
+    [['-r', '-a', ...AT, 'true'], '--require-tls and --plaintext-auth contradict each other'],
+    [['-Y', '-y', ...AT, 'true'], '-Y and -y contradict each other'],
+    [['-q', '-v2', ...AT, 'true'], '-q and -v contradict each other'],
+    [['-v', ...AT, 'true'], '--verbosity takes a whole number from 0 to 9, not 127.0.0.1'],
+    [['-vv', ...AT, 'true'], '--verbosity takes a whole number from 0 to 9, not v'],
+    [
+      ['-U', '-u', '1', ...AT, 'true'],
+      '-U takes user and group from the environment: -u and -g contradict it',
+    ],
+    [
+      ['-U', '-g', '1', ...AT, 'true'],
+      '-U takes user and group from the environment: -u and -g contradict it',
+    ],
+  ] as const) {
+    it(`${words.join(' ') || 'without a word'} is refused`, () => assertRefused(words, why));
+  }
+
+  for (const words of [['--nonsense'], ['-Z'], ['--require-tls=yes'], ['--timeout'], ['-c']]) {
+    it(`${words.join(' ')} is refused, and named`, async () => {
+      const { status, stderr } = await run(words);
+      const [, name = ''] = /^(-+[\w-]+)/.exec(words[0] ?? '') ?? [];
+      assert.match(stderr, /^smtpd-starttls-server: fatal: wrong usage: [^\n]*\n$/);
+      assert.ok(stderr.includes(name), stderr);
+      assert.equal(status, 100);
+    });
+  }
+});
+
+describe('an smtpd', { concurrency: 2 }, () => {
+  for (const workers of ['1', '2']) {
+    for (const [name, status, code] of [
+      ['/nowhere/smtpd', 127, 'ENOENT'],
+      ['no-such-smtpd', 127, 'ENOENT'],
+      ['/etc/passwd', 126, 'EACCES'],
+      ['/etc', 126, 'EACCES'],
+    ] as const) {
+      it(`that is ${name} is refused at the start with ${status}, with --workers ${workers}`, async () => {
+        const outcome = await run(['-1', '--workers', workers, ...AT, name]);
+        assert.deepEqual(outcome, {
+          status,
+          stdout: '',
+          stderr: `smtpd-starttls-server: fatal: cannot run ${name}: ${code}\n`,
+        });
+      });
+    }
+  }
+
+  it('is looked for along PATH', async () => {
+    const words = [process.execPath, ours('smtpd-starttls-server'), '-1', ...AT, 'sh'];
+    const { status, stderr } = await runAny(words, { environment: serverEnvironment({ PATH: '/nowhere' }) });
+    assert.equal(stderr, 'smtpd-starttls-server: fatal: cannot run sh: ENOENT\n');
+    assert.equal(status, 127);
+  });
+});
+
+describe('an environment', { concurrency: 2 }, () => {
+  for (const [environment, why] of [
+    [{ UID: undefined, GID: '1' }, 'UID is not set'],
+    [{ UID: '1', GID: undefined }, 'GID is not set'],
+    [{ UID: 'root', GID: '1' }, 'UID is no number: root'],
+    [{ UID: '1', GID: '-1' }, 'GID is no number: -1'],
+    [{ UID: '4294967295', GID: '1' }, 'UID is no number: 4294967295'],
+    [{ UID: '1', GID: '1', GIDLIST: '1,wheel' }, 'GIDLIST is no number: wheel'],
+    [{ UID: '1', GID: '1', GIDLIST: '1,' }, 'GIDLIST is no number: '],
+  ] as const) {
+    it(`with ${JSON.stringify(environment)} is no good for -U`, () =>
+      assertRefused(['-U', ...AT, 'true'], why, environment));
+  }
+
+  for (const workers of ['1', '2']) {
+    for (const [what, environment] of [
+      ['no CERTFILE', { CERTFILE: undefined }],
+      ['no KEYFILE', { KEYFILE: undefined }],
+      ['a CERTFILE that is no certificate', { CERTFILE: '/etc/passwd' }],
+    ] as const) {
+      it(`with ${what} is said to be so, once, with --workers ${workers}`, async () => {
+        const { status, stdout, stderr } = await run(
+          ['-1', '--workers', workers, ...AT, 'true'],
+          environment,
+        );
+        assert.match(stderr, /^smtpd-starttls-server: fatal: unable to set up TLS: [^\n]*\n$/);
+        assert.equal(status, 100);
+        assert.equal(stdout, '');
+      });
+    }
+  }
+
+  it('whose CERTFILE is missing is the fault of the system', async () => {
+    const { status, stderr } = await run([...AT, 'true'], { CERTFILE: '/nowhere/cert.pem' });
+    assert.match(stderr, /^smtpd-starttls-server: fatal: [^\n]*ENOENT[^\n]*\n$/);
+    assert.equal(status, 111);
+  });
+});
+
+describe('help', () => {
+  it('goes to stdout, and needs no certificate', async () => {
+    const { status, stdout, stderr } = await run(['--help'], { CERTFILE: undefined });
+    assert.match(stdout, /^Usage: smtpd-starttls-server /);
+    assert.deepEqual([status, stderr], [0, '']);
+  });
+
+  it('tells the version', async () => {
+    const { status, stdout } = await run(['--version']);
+    assert.match(stdout, /^smtpd-starttls-server \d+\.\d+\.\d+\n$/);
+    assert.equal(status, 0);
+  });
+});

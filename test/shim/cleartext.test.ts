@@ -1,0 +1,149 @@
+/** Sessions that never ask for TLS, and how the shim and smtpd end. */
+
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { describe, it } from 'node:test';
+import { isGone, targetOf, until } from '../support/processes.ts';
+import { assertOneLine, runShim, SERVER_NAMES } from '../support/shim.ts';
+
+for (const server of SERVER_NAMES) {
+  describe(`under ${server}, in cleartext`, { concurrency: 4 }, () => {
+    it('a client that says HELO has a session', async (t) => {
+      const { client, ...run } = await runShim(t, { server });
+      await client.reply();
+      assert.equal(await client.ask('HELO client'), '250 smtpd-script');
+      assert.equal(await client.ask('XDO say 250 anything at all'), '250 anything at all');
+      assert.equal(await client.ask('QUIT'), '221 2.0.0 Bye');
+      client.end();
+      assert.equal(await run.status(), 0);
+      await run.allGone();
+      assert.equal(run.served.stderr(), '');
+    });
+
+    it('a client that says EHLO and pipelines a mail has a session', async (t) => {
+      const { client, ...run } = await runShim(t, { server });
+      await client.reply();
+      client.say('EHLO client', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'DATA');
+      for (const code of ['250', '250', '250', '354']) assert.ok((await client.reply()).startsWith(code));
+      client.say('hello', '.', 'QUIT');
+      assert.match(await client.rest(), /^250 2\.0\.0 Queued 7\r\n221 2\.0\.0 Bye\r\n$/);
+      client.end();
+      assert.equal(await run.status(), 0);
+      await run.allGone();
+    });
+
+    it('the client hears the end of smtpd as the end of the connection, though it does not hang up itself', async (t) => {
+      const { client, ...run } = await runShim(t, { server });
+      await client.reply();
+      await client.ask('HELO client');
+      client.say('QUIT');
+      assert.equal(await client.rest(), '221 2.0.0 Bye\r\n');
+      assert.equal(await run.status(), 0);
+      await run.allGone();
+    });
+  });
+}
+
+describe('smtpd', { concurrency: 4 }, () => {
+  it('gives the shim its exit status', async (t) => {
+    const { client, ...run } = await runShim(t);
+    await client.reply();
+    await client.ask('HELO client');
+    client.say('XDO exit 37');
+    await client.rest();
+    client.end();
+    assert.equal(await run.status(), 37);
+  });
+
+  it('that dies of a signal gives it 128 and the signal, and the client a 421', async (t) => {
+    const { client, ...run } = await runShim(t);
+    await client.reply();
+    await client.ask('HELO client');
+    client.say('XDO die SIGKILL');
+    assert.match(await client.rest(), /^421 4\.3\.0 /);
+    client.end();
+    assert.equal(await run.status(), 137);
+    assertOneLine(run.served.stderr(), /warning: smtpd ended in mid-session: killed by SIGKILL$/m);
+  });
+
+  it('that dies in the middle of a line is not given a line that was never its own', async (t) => {
+    const { client, ...run } = await runShim(t);
+    await client.reply();
+    await client.ask('HELO client');
+    client.say('XDO write 250-half a li; die SIGKILL');
+    assert.equal(await client.rest(), '250-half a li');
+    client.end();
+    assert.equal(await run.status(), 137);
+  });
+
+  it('that dies in the dialogue ends the session with a 421 and its status', async (t) => {
+    const { client, ...run } = await runShim(t);
+    await client.reply();
+    assert.match(await client.ask('XDO die SIGABRT'), /^421 4\.3\.0 /);
+    client.end();
+    assert.equal(await run.status(), 134);
+    assertOneLine(run.served.stderr(), /warning: smtpd ended in mid-dialogue: killed by SIGABRT$/m);
+  });
+
+  for (const [what, command, status, why] of [
+    ['there is no', ['/no/such/smtpd'], 127, 'ENOENT'],
+    ['there is no, along PATH,', ['no-such-smtpd'], 127, 'ENOENT'],
+    ['is a folder', ['/tmp'], 126, 'EACCES'],
+    ['may not be run', ['/etc/passwd'], 126, 'EACCES'],
+    ['goes through a file', ['/etc/passwd/smtpd'], 126, 'ENOTDIR'],
+  ] as const) {
+    it(`that ${what}: 421 to the client, one line on stderr, exit status ${status}`, async (t) => {
+      const { client, ...run } = await runShim(t, { command });
+      assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\n$/);
+      client.end();
+      assert.equal(await run.status(), status);
+      assert.equal(run.served.stderr(), `smtpd-starttls-proxy-io: fatal: cannot run ${command[0]}: ${why}\n`);
+    });
+  }
+
+  it('that ends without a word: 421, one line, its own exit status', async (t) => {
+    const { client, ...run } = await runShim(t, { smtpd: ['--start=exit 3'] });
+    assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\n$/);
+    client.end();
+    assert.equal(await run.status(), 3);
+    assertOneLine(run.served.stderr(), /warning: smtpd ended before its greeting: exit status 3$/m);
+  });
+
+  it('may greet in several lines', async (t) => {
+    const { client } = await runShim(t, { smtpd: ['--start=say 220-one; say 220-two; say 220 three'] });
+    assert.equal(await client.reply(), '220-one\n220-two\n220 three');
+    assert.equal(await client.ask('HELP'), '214-Line one\n214 Line two');
+  });
+
+  it('has none of the shim’s descriptors in a cleartext session, and the shim none of UCSPI-TLS', async (t) => {
+    const { client, ...run } = await runShim(t);
+    await client.reply();
+    const before = openSockets(await run.shim());
+    await client.ask('HELO client');
+    const after = openSockets(await run.shim());
+    // The control socket is closed: that tells s6-ucspitlsd to leave.
+    assert.equal(before.length - after.length, 1);
+  });
+
+  it('that is gone before the client reads: its last words arrive, and no process is left', async (t) => {
+    const { client, ...run } = await runShim(t);
+    await client.reply();
+    await client.ask('HELO client');
+    client.pause();
+    client.say('XDO flood 100000; say 421 bye; exit 4');
+    const smtpd = await run.smtpd();
+    await until('smtpd is gone', () => isGone(smtpd));
+    client.resume();
+    assert.match(await client.rest(), /\r\n421 bye\r\n$/);
+    client.end();
+    assert.equal(await run.status(), 4);
+  });
+});
+
+/** The sockets that a process has, without those that are its standard descriptors. */
+function openSockets(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`)
+    .filter((fd) => Number(fd) > 2)
+    .map((fd) => targetOf(pid, Number(fd)))
+    .filter((target) => target.startsWith('socket:'));
+}

@@ -1,0 +1,281 @@
+/** Handshakes that fail, TLS servers that do wrong, and the time that each of them has. */
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { Duplex } from 'node:stream';
+import { describe, it } from 'node:test';
+import { connect } from 'node:tls';
+import { unreadOctets } from '../support/kernel.ts';
+import { statusOf, until } from '../support/processes.ts';
+import { assertOneLine, runShim, SERVER_NAMES, type ShimRun } from '../support/shim.ts';
+
+/** So little that a test can wait for it, and enough for two processes to start on a busy machine. */
+const SECONDS = '3';
+
+/** What the shim alone has said. */
+function ours(run: Pick<ShimRun, 'served'>): string {
+  return run.served.stderr().replaceAll(/^ucspi-tlsd: .*\n/gm, '');
+}
+
+for (const server of SERVER_NAMES) {
+  describe(`a handshake under ${server}`, { concurrency: 4 }, () => {
+    for (const [what, bytes] of [
+      ['a command', 'NOOP\r\n'],
+      ['a record that is none', '\x16\x03\x01\x00\x05hello'],
+      ['a TLS alert', '\x15\x03\x01\x00\x02\x02\x28'],
+    ] as const) {
+      it(`that the client answers with ${what} ends the session, and no process is left`, async (t) => {
+        const { client, ...run } = await runShim(t, { server });
+        await client.reply();
+        await Promise.all([run.shim(), run.smtpd()]);
+        assert.match(await client.ask('STARTTLS'), /^220 /);
+        client.send(bytes);
+        assert.doesNotMatch(await client.rest(), /^[1-5]\d\d[ -]/m);
+        client.end();
+        assert.ok([0, 143].includes(await run.status()));
+        await run.allGone();
+        assertOneLine(ours(run), /warning: unable to start TLS: /);
+        assert.equal(run.record(), 'RSET\r\n');
+      });
+    }
+
+    for (const [what, hangUp] of [
+      ['half-closes', 'end'],
+      ['is gone', 'destroy'],
+    ] as const) {
+      it(`in which the client ${what} ends the session, and no process is left`, async (t) => {
+        const { client, ...run } = await runShim(t, { server });
+        await client.reply();
+        await Promise.all([run.shim(), run.smtpd()]);
+        assert.match(await client.ask('STARTTLS'), /^220 /);
+        client[hangUp]();
+        assert.ok([0, 143].includes(await run.status()));
+        await run.allGone();
+        assertOneLine(ours(run), /warning: unable to start TLS: /);
+      });
+    }
+  });
+}
+
+describe('the answer of the TLS server', { concurrency: 4 }, () => {
+  for (const server of ['empty', 'byte-by-byte', 'nameless']) {
+    it(`is taken though it is unusual: ${server}`, async (t) => {
+      const { client, ...run } = await runShim(t, { server });
+      await client.reply();
+      await client.startTls();
+      assert.equal(await client.ask('NOOP'), '250 2.0.0 Ok');
+      client.say('QUIT');
+      client.end();
+      assert.equal(await run.status(), 0);
+    });
+  }
+
+  it('may have the first words of the client behind it, where one descriptor carries both', async (t) => {
+    const { client, ...run } = await runShim(t, { server: 'eager' });
+    await client.reply();
+    await client.startTls();
+    assert.equal(await client.ask('NOOP'), '250 2.0.0 Ok');
+    assert.equal(run.record(), 'RSET\r\nNOOP\r\n');
+  });
+
+  for (const [server, why] of [
+    ['never-answers', 'the TLS server did not answer in time'],
+    ['half-answers', 'the TLS server did not answer in time'],
+    ['closes-in-answer', 'the handshake failed, says the TLS server'],
+    ['garbage', 'the handshake failed, says the TLS server'],
+    ['too-much', 'the answer of the TLS server is too long'],
+  ] as const) {
+    it(`ends the session when it is none: ${server}`, async (t) => {
+      const { client, ...run } = await runShim(t, { server, options: ['-t', SECONDS] });
+      await client.reply();
+      await Promise.all([run.shim(), run.smtpd()]);
+      await client.startTls();
+      assert.equal(await client.rest(), '');
+      client.destroy();
+      assert.equal(await run.status(), 0);
+      await run.allGone();
+      assertOneLine(run.served.stderr(), new RegExp(`warning: unable to start TLS: ${why}$`, 'm'));
+      assert.equal(run.record(), 'RSET\r\n');
+    });
+  }
+
+  it('never comes when the TLS server dies: the session ends', async (t) => {
+    const { client, ...run } = await runShim(t, { server: 'dies' });
+    await client.reply();
+    await Promise.all([run.shim(), run.smtpd()]);
+    await client.startTls().catch(() => {});
+    client.destroy();
+    await run.status();
+    await run.allGone();
+    assertOneLine(run.served.stderr(), /warning: unable to start TLS: the handshake failed/);
+  });
+});
+
+describe('the connection', { concurrency: 4 }, () => {
+  it('is left alone by the shim from STARTTLS on: a late TLS server finds the whole handshake', async (t) => {
+    const { client, ...run } = await runShim(t, { server: 'late' });
+    await client.reply();
+    const shim = await run.shim();
+    assert.match(await client.ask('STARTTLS'), /^220 /);
+    const handshake = client.shakeHands();
+    const unread = (): number => unreadOctets(run.port, run.clientPort);
+    await until('the ClientHello has come', () => unread() > 100);
+    const first = unread();
+    // Whoever waits for it is awake from the moment at which it has come.
+    await until('the shim sleeps', () => statusOf(shim, 'State').startsWith('S'));
+    assert.equal(unread(), first);
+    process.kill(run.served.pid, 'SIGUSR1');
+    await handshake;
+    assert.equal(await client.ask('NOOP'), '250 2.0.0 Ok');
+  });
+
+  it('is not read for a ClientHello that comes before the 220', async (t) => {
+    const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:await-signal; say 250 ok'] });
+    await client.reply();
+    client.say('STARTTLS');
+    await run.hasRead('RSET\r\n');
+    const tcp = client.socket();
+    tcp.removeAllListeners('data');
+    const wire = new Duplex({
+      read() {},
+      write: (bytes, _encoding, done) => tcp.write(bytes, done),
+    });
+    tcp.once('data', (reply: Buffer) => {
+      assert.equal(reply.toString('latin1'), '220 2.0.0 Ready to start TLS\r\n');
+      tcp.on('data', (bytes: Buffer) => wire.push(bytes));
+    });
+    const secure = connect({ socket: wire, rejectUnauthorized: false });
+    await until('the ClientHello has come', () => unreadOctets(run.port, run.clientPort) > 100);
+    await run.release();
+    await once(secure, 'secureConnect');
+    secure.write('NOOP\r\n');
+    assert.equal(String(...(await once(secure, 'data'))), '250 2.0.0 Ok\r\n');
+    secure.destroy();
+  });
+});
+
+describe('in the dialogue, -t', { concurrency: 4 }, () => {
+  it('ends a session in which the client says nothing', async (t) => {
+    const { client, ...run } = await runShim(t, { options: ['-t', SECONDS] });
+    await client.reply();
+    await Promise.all([run.shim(), run.smtpd()]);
+    assert.match(await client.rest(), /^421 4\.4\.2 [^\n]*\n$/);
+    client.end();
+    assert.equal(await run.status(), 0);
+    await run.allGone();
+  });
+
+  it('ends one in which smtpd never greets, and smtpd with it', async (t) => {
+    const smtpd = ['--start=await-nothing'];
+    const { client, ...run } = await runShim(t, { options: ['-t', SECONDS], smtpd });
+    await Promise.all([run.shim(), run.smtpd()]);
+    assert.match(await client.rest(), /^421 4\.4\.2 [^\n]*\n$/);
+    client.end();
+    assert.equal(await run.status(), 143);
+    await run.allGone();
+  });
+
+  it('ends one in which smtpd greets in half a line', async (t) => {
+    const { client } = await runShim(t, {
+      options: ['-t', SECONDS],
+      smtpd: ['--start=write 220 hal; await-end; exit 0'],
+    });
+    assert.match(await client.rest(), /^421 4\.4\.2 [^\n]*\n$/);
+  });
+
+  it('ends one in which smtpd never answers RSET, and there is no TLS', async (t) => {
+    const { client, ...run } = await runShim(t, {
+      options: ['-t', SECONDS],
+      smtpd: ['--on=RSET:await-end; exit 0'],
+    });
+    await client.reply();
+    assert.match(await client.ask('STARTTLS'), /^421 4\.4\.2 /);
+    client.end();
+    assert.equal(await run.status(), 0);
+  });
+
+  it('does not count in the relay', async (t) => {
+    const { client, ...run } = await runShim(t, {
+      options: ['-t', SECONDS, '-T', '4'],
+      smtpd: ['--on=NOOP:await-signal; say 250 late'],
+    });
+    await client.reply();
+    await client.ask('HELO client');
+    // Nothing but -T ends this: what comes is its 421, in the relay, where smtpd has been at fault.
+    assert.match(await client.ask('NOOP'), /^421 4\.4\.2 /);
+    assertOneLine(run.served.stderr(), /warning: nothing passed for too long, closing$/m);
+  });
+});
+
+describe('in the relay, -T', { concurrency: 4 }, () => {
+  for (const [what, how] of [
+    ['in cleartext', 'HELO'],
+    ['in TLS', 'STARTTLS'],
+  ] as const) {
+    it(`tells a client that says nothing, ${what}`, async (t) => {
+      const { client, ...run } = await runShim(t, { options: ['-T', SECONDS] });
+      await client.reply();
+      await Promise.all([run.shim(), run.smtpd()]);
+      if (how === 'HELO') await client.ask('HELO client');
+      else await client.startTls();
+      assert.match(await client.rest(), /^421 4\.4\.2 [^\n]*\n$/);
+      client.end();
+      assert.equal(await run.status(), 0);
+      await run.allGone();
+      assertOneLine(run.served.stderr(), /warning: nothing passed for too long, closing$/m);
+    });
+  }
+
+  it('says nothing in the middle of a line of smtpd', async (t) => {
+    const { client } = await runShim(t, { options: ['-T', SECONDS] });
+    await client.reply();
+    await client.ask('HELO client');
+    client.say('XDO write 250-half; await-end; exit 0');
+    assert.equal(await client.rest(), '250-half');
+  });
+});
+
+describe('on stderr', { concurrency: 4 }, () => {
+  it('-v 2 describes the TLS session in one line', async (t) => {
+    const { client, ...run } = await runShim(t, { options: ['-v', '2'] });
+    await client.reply();
+    await client.startTls({ servername: 'mail.example.org' });
+    await client.ask('NOOP');
+    assertOneLine(
+      run.served.stderr(),
+      /^smtpd-starttls-proxy-io: info: TLS with 127\.0\.0\.1: TLSv1\.3, TLS_\w+, SNI "mail\.example\.org", no client certificate$/m,
+    );
+  });
+
+  it('a certificate cannot forge a line, whatever its subject', async (t) => {
+    const { client, ...run } = await runShim(t, { server: 'forger', options: ['-v', '2'] });
+    await client.reply();
+    await client.startTls();
+    await client.ask('NOOP');
+    assertOneLine(run.served.stderr(), /CN=eve\\x0asmtpd-starttls-proxy-io: .*\\x1b\[2J\\x7f\\x9b\\u2028"$/m);
+    assert.match(run.served.stderr(), /^[ -~]*\n$/);
+  });
+
+  it('there is nothing about a session in which all went well', async (t) => {
+    const { client, ...run } = await runShim(t);
+    await client.reply();
+    await client.startTls();
+    client.say('QUIT');
+    await client.rest();
+    client.end();
+    assert.equal(await run.status(), 0);
+    assert.equal(run.served.stderr(), '');
+  });
+
+  it('-v 0 leaves warnings out', async (t) => {
+    const { client, ...run } = await runShim(t, { options: ['-v', '0'] });
+    await client.reply();
+    client.say('STARTTLS', 'XDO die SIGKILL');
+    assert.match(await client.reply(), /^503 /);
+    client.say('XDO die SIGKILL');
+    await client.rest();
+    client.end();
+    assert.equal(await run.status(), 137);
+    assert.equal(run.served.stderr(), '');
+  });
+});

@@ -1,0 +1,138 @@
+/** Client certificates: -Y asks for one, -y insists. */
+
+import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import type { ConnectionOptions } from 'node:tls';
+import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
+import { openScene } from '../support/puppet.ts';
+import { hear, startTls } from '../support/tls-client.ts';
+
+describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
+  let certificates: CertificateMaker;
+  let server: Pair;
+  let good: Pair;
+  let bad: Pair;
+  let authorities: Readonly<Record<string, NodeJS.ProcessEnv>>;
+  before(() => {
+    certificates = makeCertificates();
+    server = certificates.selfSigned('mail.example.org');
+    const authority = certificates.selfSigned('authority');
+    const other = certificates.selfSigned('other authority');
+    good = certificates.signedBy(authority, 'client.example.org');
+    bad = certificates.signedBy(certificates.selfSigned('authority'), 'client.example.org');
+    const [pem, otherPem] = [authority, other].map(({ certFile }) => readFileSync(certFile));
+    const file = join(certificates.folder, 'authorities.pem');
+    writeFileSync(file, Buffer.concat([otherPem ?? pem, Buffer.from('a comment\n'), pem] as Buffer[]));
+    const folder = join(certificates.folder, 'authorities');
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'a.pem'), otherPem ?? '');
+    writeFileSync(join(folder, 'b.der'), new X509Certificate(pem ?? '').raw);
+    authorities = { CAFILE: { CAFILE: file }, CADIR: { CADIR: folder } };
+  });
+  after(() => certificates.remove());
+
+  function environment(from: string): NodeJS.ProcessEnv {
+    return { CERTFILE: server.certFile, KEYFILE: server.keyFile, ...authorities[from] };
+  }
+
+  function shown({ certFile, keyFile }: Pair): ConnectionOptions {
+    return { cert: readFileSync(certFile), key: readFileSync(keyFile) };
+  }
+
+  for (const from of ['CAFILE', 'CADIR']) {
+    for (const option of ['-Y', '-y']) {
+      for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+        it(`${option} takes a good one by ${from} in ${maxVersion}, and tells the program of it`, async (t) => {
+          const scene = { options: [option], environment: environment(from) };
+          const { client, puppet } = await openScene(t, scene);
+          await puppet.write('control', 'Y');
+          const tls = await startTls(client, { ...shown(good), maxVersion });
+          const answer = (await puppet.readAll('control')).toString('latin1').split('\0');
+          const hash = new X509Certificate(readFileSync(good.certFile)).fingerprint256;
+          assert.deepEqual(answer.slice(3), [
+            `SSL_PEER_CERT_HASH=SHA256:${hash.replaceAll(':', '').toLowerCase()}`,
+            'SSL_PEER_CERT_SUBJECT=CN=client.example.org',
+            '',
+            '',
+          ]);
+          await puppet.write('write', 'hello');
+          assert.equal(await hear(tls).octets(5), 'hello');
+        });
+      }
+    }
+  }
+
+  it('-Y takes a client that shows none', async (t) => {
+    const { client, puppet } = await openScene(t, { options: ['-Y'], environment: environment('CAFILE') });
+    await puppet.write('control', 'Y');
+    await startTls(client);
+    const answer = (await puppet.readAll('control')).toString('latin1');
+    assert.match(answer, /\0SSL_PEER_CERT_HASH\0SSL_PEER_CERT_SUBJECT\0\0$/);
+  });
+
+  it('-y refuses a client that shows none, with an alert', async (t) => {
+    const scene = { options: ['-y'], environment: environment('CAFILE') };
+    const { client, tlsd, puppet } = await openScene(t, scene);
+    const refused = assert.rejects(startTls(client, { maxVersion: 'TLSv1.2' }), /alert handshake failure/);
+    await puppet.write('control', 'Y');
+    await refused;
+    assert.equal((await puppet.readAll('control')).length, 0);
+    await tlsd.says(/unable to start TLS with 127\.0\.0\.1: ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE\n$/);
+  });
+
+  for (const option of ['-Y', '-y']) {
+    for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+      it(`${option} refuses a bad one in ${maxVersion}, says what is wrong with it, and there is no TLS`, async (t) => {
+        const scene = { options: [option], environment: environment('CAFILE') };
+        const { client, tlsd, puppet } = await openScene(t, scene);
+        // In TLS 1.3 the client is done before the server has seen its certificate.
+        const shaken = startTls(client, { ...shown(bad), maxVersion }).catch(() => {});
+        await puppet.write('control', 'Y');
+        assert.equal((await puppet.readAll('control')).length, 0);
+        assert.equal((await puppet.readAll('read')).length, 0);
+        await tlsd.says(
+          /unable to start TLS with 127\.0\.0\.1: the certificate of the client is no good: UNABLE_TO_VERIFY_LEAF_SIGNATURE\n$/,
+        );
+        puppet.exit(0);
+        await shaken;
+      });
+    }
+  }
+
+  it('are not asked for without an option, and the authorities not read', async (t) => {
+    const scene = { environment: { ...environment('CAFILE'), CAFILE: '/nonexistent' } };
+    const { client, puppet } = await openScene(t, scene);
+    await puppet.write('control', 'Y');
+    await startTls(client, shown(bad));
+    const answer = (await puppet.readAll('control')).toString('latin1');
+    assert.match(answer, /\0SSL_PEER_CERT_HASH\0SSL_PEER_CERT_SUBJECT\0\0$/);
+  });
+
+  it('are asked for and judged with a certificate by name too', async (t) => {
+    const { certFile, keyFile } = certificates.selfSigned('named');
+    const names = { 'CERTFILE:a.example': certFile, 'KEYFILE:a.example': keyFile };
+    const scene = { options: ['-y', '-k2'], environment: { ...environment('CAFILE'), ...names } };
+    const { client, puppet } = await openScene(t, scene);
+    await puppet.write('control', 'Y');
+    const tls = await startTls(client, { ...shown(good), servername: 'a.example' });
+    assert.equal(tls.getPeerCertificate().subject.CN, 'named');
+    const answer = (await puppet.readAll('control')).toString('latin1');
+    assert.match(answer, /\0SSL_PEER_CERT_SUBJECT=CN=client\.example\.org\0\0$/);
+  });
+
+  it('are refused with a certificate by name as without', async (t) => {
+    const { certFile, keyFile } = certificates.selfSigned('named');
+    const names = { 'CERTFILE:a.example': certFile, 'KEYFILE:a.example': keyFile };
+    const scene = { options: ['-y', '-k1'], environment: { ...environment('CAFILE'), ...names } };
+    const { client, tlsd, puppet } = await openScene(t, scene);
+    const shaken = startTls(client, { ...shown(bad), servername: 'a.example' }).catch(() => {});
+    await puppet.write('control', 'Y');
+    assert.equal((await puppet.readAll('control')).length, 0);
+    await tlsd.says(/unable to start TLS/);
+    puppet.exit(0);
+    await shaken;
+  });
+});

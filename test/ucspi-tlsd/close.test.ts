@@ -1,0 +1,263 @@
+/** How a TLS session ends, from either side: close_notify, half-close, and the lack of them. */
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { type CertificateMaker, makeCertificates } from '../support/certificate.ts';
+import { serve } from '../support/chain.ts';
+import { targetOf, until } from '../support/processes.ts';
+import { ours } from '../support/programs.ts';
+import { openScene, type SceneOptions } from '../support/puppet.ts';
+import { run } from '../support/real.ts';
+import { hear, RECORD, startTls, tap } from '../support/tls-client.ts';
+
+describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
+  let certificates: CertificateMaker;
+  let environment: NodeJS.ProcessEnv;
+  before(() => {
+    certificates = makeCertificates();
+    const { certFile, keyFile } = certificates.selfSigned('mail.example.org');
+    environment = { CERTFILE: certFile, KEYFILE: keyFile };
+  });
+  after(() => certificates.remove());
+
+  const scene = (...options: string[]): SceneOptions => ({ options, environment });
+
+  describe('that the program ends', { concurrency: 4 }, () => {
+    for (const options of [[], ['-S']]) {
+      it(`is said to the client by close_notify, with ${options[0] ?? 'no option'}`, async (t) => {
+        const { client, tlsd, puppet } = await openScene(t, scene(...options));
+        await puppet.write('control', 'y');
+        const { wire, records, ended } = tap(client);
+        const heard = hear(await startTls(wire, { maxVersion: 'TLSv1.2' }));
+        await puppet.write('write', 'bye');
+        await puppet.close('write');
+        await ended;
+        assert.equal(await heard.all, 'bye');
+        assert.deepEqual(records().slice(-2), [RECORD.applicationData, RECORD.alert]);
+        puppet.exit(0);
+        client.end();
+        assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+      });
+    }
+
+    it('is said to the client by a half-close without close_notify, with -s', async (t) => {
+      const { client, tlsd, puppet } = await openScene(t, scene('-s'));
+      await puppet.write('control', 'y');
+      const { wire, records, ended } = tap(client);
+      const heard = hear(await startTls(wire, { maxVersion: 'TLSv1.2' }));
+      await puppet.write('write', 'bye');
+      await puppet.close('write');
+      await ended;
+      assert.equal(await heard.all, 'bye');
+      assert.equal(records().at(-1), RECORD.applicationData);
+      assert.ok(!records().includes(RECORD.alert));
+      puppet.exit(0);
+      client.end();
+      assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+    });
+
+    for (const option of ['-S', '-s']) {
+      it(`leaves the other direction open, with ${option}: the program hears on`, async (t) => {
+        const { client, tlsd, puppet } = await openScene(t, scene(option));
+        await puppet.write('control', 'y');
+        const { wire, ended } = tap(client);
+        const tls = await startTls(wire, { maxVersion: 'TLSv1.2' });
+        tls.resume();
+        await puppet.close('write');
+        await ended;
+        tls.write('one more thing');
+        assert.equal((await puppet.read('read')).toString(), 'one more thing');
+        tls.end();
+        assert.equal((await puppet.readAll('read')).length, 0);
+        puppet.exit(0);
+        assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+      });
+    }
+
+    for (const how of ['before the handshake', 'after it'] as const) {
+      it(`leaves what the client sends when it half-closes what it reads from, ${how}`, async (t) => {
+        const { client, tlsd, puppet } = await openScene(t, scene());
+        if (how === 'before the handshake') await puppet.halfClose('read');
+        await puppet.write('control', 'y');
+        const tls = await startTls(client);
+        if (how === 'after it') await puppet.halfClose('read');
+        for (const text of ['NOOP', 'QUIT']) {
+          tls.write(text);
+          assert.equal((await puppet.read('read')).toString(), text);
+        }
+        const heard = hear(tls);
+        await puppet.write('write', '221 bye');
+        await puppet.halfClose('write');
+        assert.equal(await heard.all, '221 bye');
+        tls.end('and more');
+        assert.equal((await puppet.readAll('read')).toString(), 'and more');
+        puppet.exit(0);
+        assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+      });
+    }
+
+    it('comes with its last words when it exits, with close_notify behind them', async (t) => {
+      const { client, tlsd, puppet } = await openScene(t, scene());
+      await puppet.write('control', 'y');
+      const { wire, records, ended } = tap(client);
+      const heard = hear(await startTls(wire, { maxVersion: 'TLSv1.2' }));
+      await puppet.write('write', '221 bye\r\n');
+      puppet.exit(3);
+      await ended;
+      assert.equal(await heard.all, '221 bye\r\n');
+      assert.equal(records().at(-1), RECORD.alert);
+      client.end();
+      assert.deepEqual(await tlsd.ended, { code: 3, signal: null });
+    });
+
+    // A client that has nothing of Node's, and fails at an end without close_notify.
+    for (const [option, status] of [
+      ['-S', 0],
+      ['-s', 1],
+    ] as const) {
+      it(`makes openssl exit with status ${status} in TLS 1.3, with ${option}`, async (t) => {
+        const program = 'printf y >&3; cat <&3; echo hello >&5';
+        const chain = await serve([ours('ucspi-tlsd'), option, 'sh', '-c', program], environment);
+        t.after(chain.close);
+        const address = `127.0.0.1:${chain.port}`;
+        const client = await run(['openssl', 's_client', '-connect', address, '-quiet', '-tls1_3']);
+        assert.equal(client.stdout, 'hello\n');
+        assert.equal(client.status, status, client.stderr);
+      });
+    }
+  });
+
+  describe('that the client ends', { concurrency: 4 }, () => {
+    for (const option of ['-j', '-J']) {
+      it(`by close_notify is the end of what the program reads, and it may still answer, with ${option}`, async (t) => {
+        const { client, tlsd, puppet } = await openScene(t, scene(option));
+        await puppet.write('control', 'y');
+        const tls = await startTls(client);
+        const heard = hear(tls);
+        tls.end('QUIT');
+        assert.equal((await puppet.readAll('read')).toString(), 'QUIT');
+        await puppet.write('write', '221 bye');
+        puppet.exit(0);
+        assert.equal(await heard.all, '221 bye');
+        assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+        assert.equal(tlsd.stderr(), '');
+      });
+
+      it(`by close_notify is a good end however late the program reads, with ${option}`, async (t) => {
+        const { client, tlsd, puppet } = await openScene(t, scene(option));
+        await puppet.write('control', 'y');
+        const tls = await startTls(client);
+        const heard = hear(tls);
+        // More than the way to the program holds, so that the end is there before it has read all.
+        const message = 'x'.repeat(600_000);
+        await new Promise<void>((resolve) => tls.end(message, resolve));
+        await puppet.write('write', 'I have not read a word');
+        assert.equal(await heard.octets(22), 'I have not read a word');
+        assert.equal((await puppet.hash('read')).size, message.length);
+        await puppet.write('write', '!');
+        puppet.exit(0);
+        assert.equal(await heard.all, 'I have not read a word!');
+        assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+        assert.equal(tlsd.stderr(), '');
+      });
+    }
+
+    // Whole records, and one that is not full. How many fit on the way to the program, the kernel decides: in
+    // one of these cases it is all but the last.
+    for (let records = 8; records <= 24; records++) {
+      const size = records * 16384 + 9000;
+      it(`is behind ${size} octets when all is said from both sides and the program has yet to read, with -J`, async (t) => {
+        const { client, tlsd, puppet } = await openScene(t, scene('-J'));
+        await puppet.write('control', 'y');
+        const tls = await startTls(client);
+        const heard = hear(tls);
+        await puppet.close('write');
+        assert.equal(await heard.all, '');
+        await new Promise<void>((resolve) => tls.end('x'.repeat(size), resolve));
+        // Where it has come to the end, ucspi-tlsd lets go of the connection. It need not.
+        await until('', () => targetOf(tlsd.pid, 0) === '/dev/null', 500).catch(() => {});
+        assert.equal((await puppet.hash('read')).size, size);
+        puppet.exit(0);
+        assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+        assert.equal(tlsd.stderr(), '');
+      });
+    }
+
+    it('without close_notify is the end of what the program reads, and no more, with -j', async (t) => {
+      const { client, tlsd, puppet } = await openScene(t, scene('-j'));
+      await puppet.write('control', 'y');
+      const { wire } = tap(client);
+      const tls = await startTls(wire);
+      const heard = hear(tls);
+      await new Promise((resolve) => tls.write('cut', resolve));
+      client.end();
+      assert.equal((await puppet.readAll('read')).toString(), 'cut');
+      await puppet.write('write', 'bye');
+      puppet.exit(0);
+      assert.equal(await heard.all, 'bye');
+      assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+      assert.equal(tlsd.stderr(), '');
+    });
+
+    for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+      it(`without close_notify is an error with -J in ${maxVersion}: the program is cut off, both ways`, async (t) => {
+        const { client, tlsd, puppet } = await openScene(t, scene('-J'));
+        await puppet.write('control', 'y');
+        const { wire } = tap(client);
+        const tls = await startTls(wire, { maxVersion });
+        const heard = hear(tls);
+        await new Promise((resolve) => tls.write('cut', resolve));
+        assert.equal((await puppet.read('read')).toString(), 'cut');
+        client.end();
+        assert.equal((await puppet.readAll('read')).length, 0);
+        await tlsd.says(/^ucspi-tlsd: warning: 127\.0\.0\.1 ended the connection without close_notify\n$/);
+        // The two descriptors are not closed in the same moment.
+        await assert.rejects(async () => {
+          for (;;) await puppet.write('write', 'is anybody there?');
+        }, /EPIPE/);
+        puppet.exit(0);
+        assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+        await heard.all.catch(() => {});
+      });
+    }
+
+    it('in the midst of the handshake is said in one line, with -J too, and the program decides what then', async (t) => {
+      const { client, tlsd, puppet } = await openScene(t, scene('-J'));
+      await puppet.write('control', 'Y');
+      client.end(Buffer.from([22, 3, 1, 2, 0, 1]));
+      assert.equal((await puppet.readAll('control')).length, 0);
+      assert.equal((await puppet.readAll('read')).length, 0);
+      await tlsd.says(
+        /^ucspi-tlsd: warning: unable to start TLS with 127\.0\.0\.1: the connection has ended before the ClientHello\n$/,
+      );
+      puppet.exit(9);
+      assert.deepEqual(await tlsd.ended, { code: 9, signal: null });
+    });
+
+    it('by a reset ends what the program reads, with -J too', async (t) => {
+      const { client, tlsd, puppet } = await openScene(t, scene('-J'));
+      await puppet.write('control', 'y');
+      await startTls(client);
+      client.resetAndDestroy();
+      assert.equal((await puppet.readAll('read')).length, 0);
+      puppet.exit(6);
+      assert.deepEqual(await tlsd.ended, { code: 6, signal: null });
+    });
+  });
+
+  it('is the same with -J and a certificate by name, for which the connection was looked at before', async (t) => {
+    const { CERTFILE, KEYFILE } = environment;
+    const names = { 'CERTFILE:a.example': CERTFILE, 'KEYFILE:a.example': KEYFILE };
+    const { client, tlsd, puppet } = await openScene(t, { options: ['-J', '-k2'], environment: names });
+    await puppet.write('control', 'y');
+    const tls = await startTls(client, { servername: 'a.example' });
+    const heard = hear(tls);
+    tls.end('QUIT');
+    assert.equal((await puppet.readAll('read')).toString(), 'QUIT');
+    await puppet.write('write', '221 bye');
+    puppet.exit(0);
+    assert.equal(await heard.all, '221 bye');
+    assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+    assert.equal(tlsd.stderr(), '');
+  });
+});

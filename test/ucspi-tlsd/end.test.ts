@@ -1,0 +1,239 @@
+/** How ucspi-tlsd ends: with its program's status, by signals, and when one of the three is gone. */
+
+import assert from 'node:assert/strict';
+import { constants } from 'node:os';
+import type { Duplex } from 'node:stream';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { type CertificateMaker, makeCertificates } from '../support/certificate.ts';
+import { type Served, serve } from '../support/chain.ts';
+import { childrenOf, isGone, isNonBlocking, until } from '../support/processes.ts';
+import { ours } from '../support/programs.ts';
+import { connectTcp, openScene, type Scene } from '../support/puppet.ts';
+import { run } from '../support/real.ts';
+import { hear, startTls } from '../support/tls-client.ts';
+
+let certificates: CertificateMaker;
+let environment: NodeJS.ProcessEnv;
+before(() => {
+  certificates = makeCertificates();
+  const { certFile, keyFile } = certificates.selfSigned('mail.example.org');
+  environment = { CERTFILE: certFile, KEYFILE: keyFile };
+});
+after(() => certificates.remove());
+
+/** How far a connection has come, and what the client then has to listen to. */
+const STAGES: Readonly<Record<string, (scene: Scene) => Promise<Duplex>>> = {
+  'before the command': async ({ client }) => client,
+  'in cleartext': async ({ client, puppet }) => {
+    await puppet.close('control');
+    assert.equal((await puppet.readAll('read')).length, 0);
+    return client;
+  },
+  'before the handshake': async ({ client, puppet }) => {
+    await puppet.write('control', 'y');
+    return client;
+  },
+  'in the middle of the handshake': async ({ client, puppet }) => {
+    await puppet.write('control', 'y');
+    // A record of 512 octets is announced, of which one comes.
+    await new Promise((resolve) => client.write(Buffer.from([22, 3, 1, 2, 0, 1]), resolve));
+    return client;
+  },
+  'in the middle of TLS data': async ({ client, puppet }) => {
+    await puppet.write('control', 'y');
+    const tls = await startTls(client);
+    tls.write('a line without an e');
+    assert.equal((await puppet.read('read')).toString(), 'a line without an e');
+    await puppet.write('write', '250 half a rep');
+    // Heard, so that nothing is under way when the client goes: where Node's TLS engine loses the tickets that
+    // it sends after the handshake, it never tells of it, and the client counts as slow for five minutes.
+    assert.equal(await hear(tls).octets(14), '250 half a rep');
+    return tls;
+  },
+};
+
+function assertGone({ tlsd, puppet }: Scene): Promise<void> {
+  return until('both processes are gone', () => isGone(tlsd.pid) && isGone(puppet.pid));
+}
+
+describe('the exit status of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
+  for (const [stage, reach] of Object.entries(STAGES)) {
+    it(`is that of a program that exits ${stage}, and the client sees the end`, async (t) => {
+      const scene = await openScene(t, { environment });
+      const heard = hear(await reach(scene)).all;
+      scene.puppet.exit(7);
+      // Where a handshake is cut off, a reset is an end too.
+      assert.match(await heard.catch(String), /^$|ECONNRESET/);
+      scene.client.end();
+      assert.deepEqual(await scene.tlsd.ended, { code: 7, signal: null });
+      await assertGone(scene);
+    });
+
+    it(`tells of the signal of a program that dies ${stage}`, async (t) => {
+      const scene = await openScene(t, { environment });
+      await reach(scene);
+      scene.puppet.die('SIGKILL');
+      scene.client.end();
+      assert.deepEqual(await scene.tlsd.ended, { code: 128 + constants.signals.SIGKILL, signal: null });
+      await assertGone(scene);
+    });
+
+    for (const [how, hangUp] of [
+      ['hangs up', (scene: Scene) => scene.client.destroy()],
+      ['resets the connection', (scene: Scene) => scene.client.resetAndDestroy()],
+    ] as const) {
+      it(`is that of the program when the client ${how} ${stage}`, async (t) => {
+        const scene = await openScene(t, { environment });
+        await reach(scene);
+        hangUp(scene);
+        const side = stage === 'before the command' || stage === 'in cleartext' ? 'stdin' : 'read';
+        // A reset is an error to whoever reads the connection itself.
+        await scene.puppet.readAll(side).catch((error: Error) => assert.match(error.message, /ECONNRESET/));
+        scene.puppet.exit(8);
+        assert.deepEqual(await scene.tlsd.ended, { code: 8, signal: null });
+        await assertGone(scene);
+      });
+    }
+  }
+
+  for (const [status, command, pattern] of [
+    [127, ['/nonexistent/program'], /^ucspi-tlsd: fatal: cannot run \/nonexistent\/program: ENOENT\n$/],
+    [126, ['/etc/passwd'], /^ucspi-tlsd: fatal: cannot run \/etc\/passwd: EACCES\n$/],
+  ] as const) {
+    it(`is ${status} for a program that cannot be started, with one line on stderr`, async (t) => {
+      const served = await start(t, command);
+      assert.deepEqual(await served.ended, { code: status, signal: null });
+      await served.says(pattern);
+    });
+  }
+
+  it('does not wait for a process that the program has left behind', async (t) => {
+    const served = await start(t, [
+      'sh',
+      '-c',
+      'printf y >&3; cat <&3 >&2; sleep 1000 & echo $! >&5; exit 5',
+    ]);
+    const client = await served.connection;
+    const tls = await startTls(client);
+    const pid = Number(await hear(tls).all);
+    t.after(() => process.kill(pid));
+    tls.end();
+    assert.deepEqual(await served.ended, { code: 5, signal: null });
+    assert.equal(isGone(pid), false);
+  });
+});
+
+describe('a signal to ucspi-tlsd', { concurrency: 8, timeout: 60_000 }, () => {
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
+    for (const [stage, reach] of Object.entries(STAGES)) {
+      it(`is passed on to the program, ${signal} ${stage}`, async (t) => {
+        const scene = await openScene(t, { environment });
+        await reach(scene);
+        await scene.puppet.catch(signal);
+        scene.tlsd.kill(signal);
+        assert.equal(await scene.puppet.caught(), signal);
+        scene.puppet.exit(9);
+        scene.client.end();
+        assert.deepEqual(await scene.tlsd.ended, { code: 9, signal: null });
+        await assertGone(scene);
+      });
+    }
+  }
+
+  for (const [stage, reach] of Object.entries(STAGES)) {
+    it(`ends in the end a program that ignores it, ${stage}`, async (t) => {
+      const scene = await openScene(t, { environment });
+      await reach(scene);
+      await scene.puppet.catch('SIGTERM');
+      scene.tlsd.kill('SIGTERM');
+      assert.equal(await scene.puppet.caught(), 'SIGTERM');
+      assert.deepEqual(await scene.tlsd.ended, { code: 128 + constants.signals.SIGKILL, signal: null });
+      await assertGone(scene);
+    });
+  }
+});
+
+describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
+  it('a program that closes its output first hears on', async (t) => {
+    const { client, puppet, tlsd } = await openScene(t, { environment });
+    await puppet.write('control', 'y');
+    const tls = await startTls(client);
+    const heard = hear(tls);
+    await puppet.close('write');
+    assert.equal(await heard.all, '');
+    tls.write('still here');
+    assert.equal((await puppet.read('read')).toString(), 'still here');
+    tls.end();
+    assert.equal((await puppet.readAll('read')).length, 0);
+    puppet.exit(0);
+    assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+  });
+
+  it('a program that has closed its output before the handshake hears on, and the client sees the end', async (t) => {
+    const { client, puppet } = await openScene(t, { environment });
+    await puppet.write('control', 'y');
+    await puppet.close('write');
+    await until('ucspi-tlsd opens the connection', () => isNonBlocking(puppet.parent, 0));
+    const tls = await startTls(client);
+    const heard = hear(tls);
+    assert.equal(await heard.all, '');
+    tls.write('still here');
+    assert.equal((await puppet.read('read')).toString(), 'still here');
+  });
+
+  it('a program that closes its input first is heard on, and what the client says is thrown away', async (t) => {
+    const { client, puppet, tlsd } = await openScene(t, { environment });
+    await puppet.write('control', 'y');
+    const tls = await startTls(client);
+    const heard = hear(tls);
+    await puppet.close('read');
+    tls.write('x'.repeat(300_000));
+    await puppet.write('write', 'still here');
+    assert.equal(await heard.octets(10), 'still here');
+    await puppet.write('write', ', and bye');
+    puppet.exit(0);
+    assert.equal(await heard.all, 'still here, and bye');
+    tls.end();
+    assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+  });
+
+  it('a program that has ended leaves no zombie, though the client is still there', async (t) => {
+    const { client, puppet, tlsd } = await openScene(t, { environment });
+    await puppet.write('control', 'y');
+    const tls = await startTls(client);
+    const heard = hear(tls);
+    puppet.exit(0);
+    assert.equal(await heard.all, '');
+    assert.equal(isGone(tlsd.pid), false);
+    await until('the program is gone', () => isGone(puppet.pid));
+    assert.deepEqual(childrenOf(tlsd.pid), []);
+    // It goes without the client in a while.
+    assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+  });
+
+  it('descriptors 0 and 1 that lead to no network are said, and the program decides what then', async () => {
+    const program = 'printf y >&3; cat <&3; cat <&4; exit 4';
+    const folder = certificates.folder;
+    const line = `exec ${ours('ucspi-tlsd')} sh -c '${program}' < /dev/null > ${folder}/out`;
+    const { status, stderr } = await run(['sh', '-c', line], { environment });
+    assert.equal(
+      stderr,
+      'ucspi-tlsd: warning: unable to start TLS with an unknown address: ' +
+        'unable to talk on descriptors 0 and 1: they lead to no connection\n',
+    );
+    assert.equal(status, 4);
+  });
+});
+
+/** Starts ucspi-tlsd with a program that is no puppet, and connects to it. */
+async function start(
+  t: TestContext,
+  command: readonly string[],
+): Promise<Served & { connection: ReturnType<typeof connectTcp> }> {
+  const chain = await serve([ours('ucspi-tlsd'), ...command], environment);
+  t.after(chain.close);
+  const connection = connectTcp(chain.port);
+  const client = await connection;
+  t.after(() => client.destroy());
+  return { ...(await chain.served(0)), connection };
+}

@@ -1,0 +1,154 @@
+/** What ucspi-tlsd agrees to in a handshake, and what it refuses. */
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import type { ConnectionOptions, TLSSocket } from 'node:tls';
+import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
+import { openScene, type Scene } from '../support/puppet.ts';
+import { hear, startTls } from '../support/tls-client.ts';
+
+let certificates: CertificateMaker;
+let p256: Pair;
+let rsa: Pair;
+before(() => {
+  certificates = makeCertificates();
+  p256 = certificates.selfSigned('p256');
+  rsa = certificates.selfSigned('rsa', ['rsa:2048']);
+});
+after(() => certificates.remove());
+
+function variables({ certFile, keyFile }: Pair): NodeJS.ProcessEnv {
+  return { CERTFILE: certFile, KEYFILE: keyFile };
+}
+
+/** Has a client and ucspi-tlsd shake hands. */
+async function shakeHands({ client, puppet }: Scene, options: ConnectionOptions): Promise<TLSSocket> {
+  const tls = startTls(client, options);
+  // The program may be gone by the time that it is looked at.
+  tls.catch(() => {});
+  await puppet.write('control', 'Y');
+  return tls;
+}
+
+describe('the versions and ciphers of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
+  // Node itself refuses these to its clients unless it is told otherwise.
+  const old = { minVersion: 'TLSv1', ciphers: 'ALL:@SECLEVEL=0' } as const;
+
+  for (const [what, pair, options] of [
+    ['TLS 1.0', () => p256, { ...old, maxVersion: 'TLSv1' }],
+    ['TLS 1.1', () => p256, { ...old, maxVersion: 'TLSv1.1' }],
+    ['a cipher in CBC mode', () => p256, { maxVersion: 'TLSv1.2', ciphers: 'ECDHE-ECDSA-AES256-SHA384' }],
+    ['a cipher without forward secrecy', () => rsa, { maxVersion: 'TLSv1.2', ciphers: 'AES256-GCM-SHA384' }],
+    [
+      'a cipher without authentication',
+      () => rsa,
+      { ...old, maxVersion: 'TLSv1.2', ciphers: 'aNULL:@SECLEVEL=0' },
+    ],
+    [
+      'a cipher without encryption',
+      () => rsa,
+      { ...old, maxVersion: 'TLSv1.2', ciphers: 'eNULL:@SECLEVEL=0' },
+    ],
+  ] as const) {
+    it(`refuse ${what}, with an alert to the client and a line on stderr`, async (t) => {
+      const scene = await openScene(t, { environment: variables(pair()) });
+      await assert.rejects(shakeHands(scene, options), /alert (?:protocol version|handshake failure)/);
+      assert.equal((await scene.puppet.readAll('control')).length, 0);
+      await scene.tlsd.says(
+        /^ucspi-tlsd: warning: unable to start TLS with 127\.0\.0\.1: ERR_SSL_(?:UNSUPPORTED_PROTOCOL|NO_SHARED_CIPHER)\n$/,
+      );
+    });
+  }
+
+  for (const [key, pair] of [
+    ['ECDSA', () => p256],
+    ['RSA', () => rsa],
+  ] as const) {
+    for (const suite of ['AES128-GCM-SHA256', 'AES256-GCM-SHA384', 'CHACHA20-POLY1305']) {
+      const ciphers = `ECDHE-${key}-${suite}`;
+      it(`agree to ${ciphers} in TLS 1.2`, async (t) => {
+        const scene = await openScene(t, { environment: variables(pair()) });
+        const tls = await shakeHands(scene, { maxVersion: 'TLSv1.2', ciphers });
+        assert.equal(tls.getCipher().name, ciphers);
+      });
+    }
+  }
+
+  it('go by the order of the server, not of the client', async (t) => {
+    const scene = await openScene(t, { environment: variables(p256) });
+    const ciphers =
+      'ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256';
+    const tls = await shakeHands(scene, { maxVersion: 'TLSv1.2', ciphers });
+    assert.equal(tls.getCipher().name, 'ECDHE-ECDSA-AES128-GCM-SHA256');
+  });
+
+  it('are those of TLS 1.3 too when the environment asks Node for older ones', async (t) => {
+    const environment = { ...variables(p256), NODE_OPTIONS: '--tls-min-v1.0 --tls-max-v1.3' };
+    const scene = await openScene(t, { environment });
+    await assert.rejects(shakeHands(scene, { ...old, maxVersion: 'TLSv1.1' }), /alert protocol version/);
+  });
+});
+
+describe('the ALPN check of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
+  for (const [what, option, offered, agreed] of [
+    ['takes a client that offers smtp, and agrees to it', ['--alpn', 'smtp'], ['smtp'], 'smtp'],
+    ['finds smtp among others', ['--alpn', 'smtp'], ['h2', 'smtp'], 'smtp'],
+    ['takes a client that offers nothing', ['--alpn', 'smtp'], undefined, false],
+    ['is not done unless asked for', [], ['h2', 'http/1.1'], false],
+  ] as const) {
+    it(what, async (t) => {
+      const scene = await openScene(t, { options: option, environment: variables(p256) });
+      const tls = await shakeHands(scene, offered === undefined ? {} : { ALPNProtocols: [...offered] });
+      assert.equal(tls.alpnProtocol, agreed);
+      await scene.puppet.write('write', 'hello');
+      assert.equal(await hear(tls).octets(5), 'hello');
+    });
+  }
+
+  it('refuses a client that offers other protocols alone, with no_application_protocol', async (t) => {
+    const scene = await openScene(t, { options: ['--alpn', 'smtp'], environment: variables(p256) });
+    await assert.rejects(shakeHands(scene, { ALPNProtocols: ['h2', 'http/1.1'] }), {
+      code: 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL',
+    });
+    assert.equal((await scene.puppet.readAll('control')).length, 0);
+  });
+});
+
+describe('the handshake timeout of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
+  it('ends a handshake in which the client says nothing', async (t) => {
+    const { tlsd, puppet } = await openScene(t, { options: ['-K', '100'], environment: variables(p256) });
+    await puppet.write('control', 'Y');
+    assert.equal((await puppet.readAll('control')).length, 0);
+    assert.equal((await puppet.readAll('read')).length, 0);
+    await tlsd.says(/unable to start TLS with 127\.0\.0\.1: the handshake took too long\n$/);
+    puppet.exit(4);
+    assert.deepEqual(await tlsd.ended, { code: 4, signal: null });
+  });
+
+  it('ends a handshake that the client has begun and leaves there', async (t) => {
+    const { client, tlsd, puppet } = await openScene(t, { options: ['-K100'], environment: variables(p256) });
+    await puppet.write('control', 'y');
+    // A record of 512 octets is announced, of which one comes.
+    client.write(Buffer.from([22, 3, 1, 2, 0, 1]));
+    assert.equal((await puppet.readAll('control')).length, 0);
+    await tlsd.says(/the handshake took too long\n$/);
+  });
+
+  it('does not begin before the program asks for TLS, and does not end a session that has begun', async (t) => {
+    const setup = { options: ['-K', '3000'], environment: variables(p256) };
+    /** Waits until the timeout of a handshake that begins now has passed: one that has begun earlier has, too. */
+    const timeoutPasses = async (): Promise<void> => {
+      const { puppet } = await openScene(t, setup);
+      await puppet.write('control', 'Y');
+      assert.equal((await puppet.readAll('control')).length, 0);
+    };
+    const { client, tlsd, puppet } = await openScene(t, setup);
+    await timeoutPasses();
+    await puppet.write('control', 'y');
+    const tls = await startTls(client);
+    await timeoutPasses();
+    await puppet.write('write', 'hello');
+    assert.equal(await hear(tls).octets(5), 'hello');
+    assert.equal(tlsd.stderr(), '');
+  });
+});

@@ -1,0 +1,246 @@
+/** What keeps ucspi-tlsd from starting its program, and how it says so. */
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
+import { ours } from '../support/programs.ts';
+import { run } from '../support/real.ts';
+
+let certificates: CertificateMaker;
+let pair: Pair;
+let environment: NodeJS.ProcessEnv;
+before(() => {
+  certificates = makeCertificates();
+  pair = certificates.selfSigned('mail.example.org');
+  environment = { CERTFILE: pair.certFile, KEYFILE: pair.keyFile };
+});
+after(() => certificates.remove());
+
+/** Makes a file of certificates and keys. */
+function file(name: string, content: string | Uint8Array): string {
+  const path = join(certificates.folder, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+function fifo(): string {
+  const path = join(certificates.folder, 'fifo');
+  execFileSync('mkfifo', [path]);
+  return path;
+}
+
+function openssl(...args: string[]): Buffer {
+  return execFileSync('openssl', args, { stdio: 'pipe' });
+}
+
+describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () => {
+  interface Refusal {
+    readonly what: string;
+    readonly options?: readonly string[];
+    readonly variables: () => NodeJS.ProcessEnv;
+    readonly status?: number;
+    /** The line on stderr, behind "fatal: "; what stands in braces is a variable and its file. */
+    readonly says: string;
+  }
+
+  const encrypted = (form: string): string => {
+    const args = ['pkcs8', '-topk8', '-in', pair.keyFile, '-passout', 'pass:secret', '-outform', form];
+    return file(`encrypted.${form}`, openssl(...args));
+  };
+  const refusals: readonly Refusal[] = [
+    {
+      what: 'without KEYFILE',
+      variables: () => ({ CERTFILE: pair.certFile }),
+      says: 'unable to set up TLS: KEYFILE is not set',
+    },
+    {
+      what: 'without CERTFILE',
+      variables: () => ({ KEYFILE: pair.keyFile }),
+      says: 'unable to set up TLS: CERTFILE is not set',
+    },
+    {
+      what: 'with KEYFILE empty',
+      variables: () => ({ ...environment, KEYFILE: '' }),
+      says: 'unable to set up TLS: KEYFILE is not set',
+    },
+    {
+      what: 'with a key file that is not there',
+      variables: () => ({ ...environment, KEYFILE: '/nonexistent/key' }),
+      status: 111,
+      says: 'unable to read {KEYFILE}: ENOENT',
+    },
+    {
+      what: 'with a certificate file that is not there',
+      variables: () => ({ ...environment, CERTFILE: '/nonexistent/certificate' }),
+      status: 111,
+      says: 'unable to read {CERTFILE}: ENOENT',
+    },
+    {
+      what: 'with a folder for a certificate',
+      variables: () => ({ ...environment, CERTFILE: '/' }),
+      says: 'unable to read {CERTFILE}: not a regular file',
+    },
+    {
+      what: 'with a FIFO for a key, which nobody writes to',
+      variables: () => ({ ...environment, KEYFILE: fifo() }),
+      says: 'unable to read {KEYFILE}: not a regular file',
+    },
+    {
+      what: 'with a certificate file that holds none',
+      variables: () => ({ ...environment, CERTFILE: file('text', 'no certificate\n') }),
+      says: 'unable to set up TLS: {CERTFILE} holds no certificate that can be read: *',
+    },
+    {
+      what: 'with an empty certificate file',
+      variables: () => ({ ...environment, CERTFILE: file('empty', '') }),
+      says: 'unable to set up TLS: {CERTFILE} holds no certificate that can be read: *',
+    },
+    {
+      what: 'with a certificate that is cut off',
+      variables: () => ({
+        ...environment,
+        CERTFILE: file('cut', readFileSync(pair.certFile).subarray(0, 300)),
+      }),
+      says: 'unable to set up TLS: {CERTFILE} holds no certificate that can be read: *',
+    },
+    {
+      what: 'with a certificate for a key',
+      variables: () => ({ ...environment, KEYFILE: pair.certFile }),
+      says: 'unable to set up TLS: {KEYFILE} holds no private key that can be read: *',
+    },
+    {
+      what: 'with a key file that holds none',
+      variables: () => ({ ...environment, KEYFILE: file('no-key', 'no key\n') }),
+      says: 'unable to set up TLS: {KEYFILE} holds no private key that can be read: *',
+    },
+    {
+      what: 'with an encrypted key',
+      variables: () => ({ ...environment, KEYFILE: encrypted('PEM') }),
+      says: 'unable to set up TLS: {KEYFILE} holds no private key that can be read: it is encrypted',
+    },
+    {
+      what: 'with an encrypted key in DER',
+      variables: () => ({ ...environment, KEYFILE: encrypted('DER') }),
+      says: 'unable to set up TLS: {KEYFILE} holds no private key that can be read: *',
+    },
+    {
+      what: "with a key that is another certificate's",
+      variables: () => ({ ...environment, KEYFILE: certificates.selfSigned('other').keyFile }),
+      says: 'unable to set up TLS: {KEYFILE} is not the key of {CERTFILE}',
+    },
+    {
+      what: 'with a key that is too small to be safe',
+      variables: () => {
+        const { certFile, keyFile } = certificates.selfSigned('small', ['rsa:512']);
+        return { CERTFILE: certFile, KEYFILE: keyFile };
+      },
+      says: 'unable to set up TLS: {CERTFILE} cannot be used: ERR_SSL_EE_KEY_TOO_SMALL',
+    },
+    {
+      what: 'with a certificate by name that is missing',
+      options: ['-k1'],
+      variables: () => ({ ...environment, 'KEYFILE:a.example': pair.keyFile }),
+      says: 'unable to set up TLS: CERTFILE:a.example is not set',
+    },
+    {
+      what: "with a key by name that is another certificate's",
+      options: ['-k1'],
+      variables: () => ({
+        ...environment,
+        'KEYFILE:a.example': certificates.selfSigned('other').keyFile,
+        'CERTFILE:a.example': pair.certFile,
+      }),
+      says: 'unable to set up TLS: {KEYFILE:a.example} is not the key of {CERTFILE:a.example}',
+    },
+    {
+      what: 'at level 2 with no certificate by name',
+      options: ['-k2'],
+      variables: () => environment,
+      says: 'unable to set up TLS: no variable KEYFILE:name is set',
+    },
+    ...['-Y', '-y'].flatMap((option): Refusal[] => [
+      {
+        what: `with ${option} and neither CAFILE nor CADIR`,
+        options: [option],
+        variables: () => environment,
+        says: 'unable to set up TLS: CADIR is not set',
+      },
+    ]),
+    {
+      what: 'with a CAFILE that is not there',
+      options: ['-y'],
+      variables: () => ({ ...environment, CAFILE: '/nonexistent/ca' }),
+      status: 111,
+      says: 'unable to read {CAFILE}: ENOENT',
+    },
+    {
+      what: 'with a CAFILE that holds no certificate',
+      options: ['-y'],
+      variables: () => ({ ...environment, CAFILE: file('no-ca', 'nobody\n') }),
+      says: 'unable to set up TLS: {CAFILE} holds no certificate that can be read: *',
+    },
+    {
+      what: 'with a CADIR that is not there',
+      options: ['-y'],
+      variables: () => ({ ...environment, CADIR: '/nonexistent' }),
+      status: 111,
+      says: 'unable to read {CADIR}: ENOENT',
+    },
+    {
+      what: 'with a TLS_UID that is no number',
+      variables: () => ({ ...environment, TLS_UID: 'nobody' }),
+      says: 'wrong usage: TLS_UID is no number: nobody',
+    },
+    {
+      what: 'with a TLS_GID that is no number',
+      variables: () => ({ ...environment, TLS_GID: '-1' }),
+      says: 'wrong usage: TLS_GID is no number: -1',
+    },
+    {
+      what: 'with an option that it does not know',
+      options: ['-q'],
+      variables: () => environment,
+      says: 'wrong usage: *-q*',
+    },
+    {
+      what: 'with a level that is no number',
+      options: ['-k', 'one'],
+      variables: () => environment,
+      says: 'wrong usage: -k takes a whole number from 0 to 2, not one',
+    },
+    {
+      what: 'with a handshake timeout below nothing',
+      options: ['-K', '-5'],
+      variables: () => environment,
+      says: 'wrong usage: *-K*',
+    },
+  ];
+
+  for (const { what, options = [], variables, status = 100, says } of refusals) {
+    it(`${what}, says why, and does not start the program`, async () => {
+      const given = variables();
+      const command = [ours('ucspi-tlsd'), ...options, 'sh', '-c', 'echo started'];
+      const outcome = await run(command, { environment: given });
+      assert.match(outcome.stderr, lineOf(says, given));
+      assert.equal(outcome.status, status);
+      assert.equal(outcome.stdout, '');
+    });
+  }
+
+  it('without a program to run', async () => {
+    const { status, stderr } = await run([ours('ucspi-tlsd'), '-S'], { environment });
+    assert.equal(stderr, 'ucspi-tlsd: fatal: wrong usage: no program named\n');
+    assert.equal(status, 100);
+  });
+
+  function lineOf(says: string, given: NodeJS.ProcessEnv): RegExp {
+    const text = says
+      .replaceAll(/\{(.*?)\}/g, (_, name: string) => `${name} ${given[name]}`)
+      .replaceAll(/[.\\/]/g, '\\$&')
+      .replaceAll('*', '[ -~]+');
+    return new RegExp(`^ucspi-tlsd: fatal: ${text}\n$`);
+  }
+});

@@ -1,0 +1,141 @@
+/** The files that ucspi-tlsd takes, what it gives to its program, and what it gives up itself. */
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
+import { statusOf } from '../support/processes.ts';
+import { openScene } from '../support/puppet.ts';
+import { hear, startTls } from '../support/tls-client.ts';
+
+let certificates: CertificateMaker;
+let pair: Pair;
+let environment: NodeJS.ProcessEnv;
+before(() => {
+  certificates = makeCertificates();
+  pair = certificates.selfSigned('mail.example.org');
+  environment = { CERTFILE: pair.certFile, KEYFILE: pair.keyFile };
+});
+after(() => certificates.remove());
+
+/** Makes a file of certificates and keys. */
+function file(name: string, content: string | Uint8Array): string {
+  const path = join(certificates.folder, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+function openssl(...args: string[]): Buffer {
+  return execFileSync('openssl', args, { stdio: 'pipe' });
+}
+
+describe('ucspi-tlsd takes', { concurrency: 4, timeout: 60_000 }, () => {
+  const der = (command: string, ...args: string[]): Buffer => openssl(command, ...args, '-outform', 'DER');
+  for (const [what, variables] of [
+    ['a certificate in DER', () => ({ CERTFILE: file('c.der', der('x509', '-in', pair.certFile)) })],
+    [
+      'a key in DER, PKCS #8',
+      () => ({ KEYFILE: file('8.der', der('pkcs8', '-topk8', '-nocrypt', '-in', pair.keyFile)) }),
+    ],
+    ['a key in DER, SEC 1', () => ({ KEYFILE: file('1.der', der('ec', '-in', pair.keyFile)) })],
+    ['a key in PEM, SEC 1', () => ({ KEYFILE: file('1.pem', openssl('ec', '-in', pair.keyFile)) })],
+    [
+      'an RSA key in DER, PKCS #1',
+      () => {
+        const { certFile, keyFile } = certificates.selfSigned('mail.example.org', ['rsa:2048']);
+        return { CERTFILE: certFile, KEYFILE: file('rsa.der', der('rsa', '-traditional', '-in', keyFile)) };
+      },
+    ],
+    [
+      'an Ed25519 key',
+      () => {
+        const { certFile, keyFile } = certificates.selfSigned('mail.example.org', ['ed25519']);
+        return { CERTFILE: certFile, KEYFILE: keyFile };
+      },
+    ],
+    [
+      'key and certificate in one file',
+      () => {
+        const both = file('both', Buffer.concat([readFileSync(pair.keyFile), readFileSync(pair.certFile)]));
+        return { CERTFILE: both, KEYFILE: both };
+      },
+    ],
+  ] as const) {
+    it(what, async (t) => {
+      const { client, puppet } = await openScene(t, { environment: { ...environment, ...variables() } });
+      await puppet.write('control', 'y');
+      const tls = await startTls(client);
+      assert.equal(tls.getPeerCertificate().subject.CN, 'mail.example.org');
+    });
+  }
+
+  it('the chain that stands behind the certificate, and shows it', async (t) => {
+    const authority = certificates.selfSigned('authority');
+    const leaf = certificates.signedBy(authority, 'leaf.example.org');
+    const chain = [leaf, authority].map(({ certFile }) => readFileSync(certFile));
+    const variables = { CERTFILE: file('chain', Buffer.concat(chain)), KEYFILE: leaf.keyFile };
+    const { client, puppet } = await openScene(t, { environment: variables });
+    await puppet.write('control', 'y');
+    const tls = await startTls(client);
+    const shown = tls.getPeerCertificate(true);
+    assert.equal(shown.subject.CN, 'leaf.example.org');
+    assert.equal(shown.issuerCertificate.subject.CN, 'authority');
+  });
+});
+
+describe('the environment of the program under ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
+  const NAMES = /^(?:(?:KEY|CERT)FILE|CA(?:FILE|DIR)|TLS_[UG]ID)/;
+  const more = (): NodeJS.ProcessEnv => ({
+    ...environment,
+    'KEYFILE:a.example': pair.keyFile,
+    'CERTFILE:a.example': pair.certFile,
+    CAFILE: pair.certFile,
+    CADIR: '/etc/ssl/certs',
+    KEYFILES: 'not ours',
+  });
+
+  for (const options of [[], ['-z']]) {
+    it(`is without the variables that are for TLS, with ${options[0] ?? 'no option'}`, async (t) => {
+      const { puppet } = await openScene(t, { options, environment: more() });
+      const left = Object.keys(puppet.environment).filter((name) => NAMES.test(name));
+      assert.deepEqual(left, ['KEYFILES']);
+      assert.equal(puppet.environment.TCPREMOTEIP, '127.0.0.1');
+      assert.equal(puppet.environment.PATH, process.env.PATH);
+    });
+  }
+
+  it('is with them with -Z', async (t) => {
+    const { puppet } = await openScene(t, { options: ['-Z'], environment: more() });
+    for (const [name, value] of Object.entries(more())) assert.equal(puppet.environment[name], value);
+  });
+
+  it('names no descriptors but ours when there is a UCSPI-TLS server above already', async (t) => {
+    const above = { SSLCTLFD: '77', SSLREADFD: '78', SSLWRITEFD: '79' };
+    const { client, puppet } = await openScene(t, { environment: { ...environment, ...above } });
+    await puppet.write('control', 'y');
+    const tls = await startTls(client);
+    await puppet.write('write', 'hello');
+    assert.equal(await hear(tls).octets(5), 'hello');
+  });
+});
+
+describe('TLS_UID and TLS_GID', { skip: process.getuid?.() === 0 ? false : 'not root' }, () => {
+  it("name who ucspi-tlsd becomes once it has read a key that is root's; the program stays who it is", async (t) => {
+    chmodSync(pair.keyFile, 0o600);
+    const variables = { ...environment, TLS_UID: '54321', TLS_GID: '54322' };
+    const { client, puppet } = await openScene(t, { environment: variables });
+    assert.equal(statusOf(puppet.parent, 'Uid'), '54321 54321 54321 54321');
+    assert.equal(statusOf(puppet.parent, 'Gid'), '54322 54322 54322 54322');
+    assert.equal(statusOf(puppet.parent, 'Groups'), '54322');
+    assert.equal(statusOf(puppet.parent, 'CapEff'), '0000000000000000');
+    for (const name of ['Uid', 'Gid', 'Groups']) {
+      assert.equal(statusOf(puppet.pid, name), statusOf(process.pid, name));
+    }
+    await puppet.write('control', 'y');
+    const tls = await startTls(client);
+    await puppet.write('write', 'hello');
+    assert.equal(await hear(tls).octets(5), 'hello');
+  });
+});

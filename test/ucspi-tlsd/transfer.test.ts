@@ -1,0 +1,111 @@
+/** Large transfers through ucspi-tlsd: every byte arrives, in order, whoever is slow. */
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { after, before, describe, it } from 'node:test';
+import type { TLSSocket } from 'node:tls';
+import { type CertificateMaker, makeCertificates } from '../support/certificate.ts';
+import { unreadOctets } from '../support/kernel.ts';
+import { statusOf, until } from '../support/processes.ts';
+import { type Digest, openScene, poured } from '../support/puppet.ts';
+import { startTls } from '../support/tls-client.ts';
+
+const PIECE = 'abcdefghijklmnopqrstuvwxyz'.repeat(1000);
+const COUNT = 1200;
+
+describe('a large transfer through ucspi-tlsd', { concurrency: 2, timeout: 120_000 }, () => {
+  let certificates: CertificateMaker;
+  let environment: NodeJS.ProcessEnv;
+  before(() => {
+    certificates = makeCertificates();
+    const { certFile, keyFile } = certificates.selfSigned('mail.example.org');
+    environment = { CERTFILE: certFile, KEYFILE: keyFile };
+  });
+  after(() => certificates.remove());
+
+  for (const options of [['-S'], ['-s'], ['-J'], ['-J', '-s']]) {
+    it(`arrives whole both ways at once, with ${options.join(' ')}`, async (t) => {
+      const { client, tlsd, puppet } = await openScene(t, { options, environment });
+      await puppet.write('control', 'y');
+      const tls = await startTls(client);
+      const up = puppet.hash('read');
+      const down = puppet.pour('write', PIECE, COUNT).then(() => puppet.close('write'));
+      const [heard] = await Promise.all([hash(tls), pour(tls), down]);
+      const expected = hashOf(poured(PIECE, COUNT));
+      assert.deepEqual(heard, expected);
+      assert.deepEqual(await up, expected);
+      puppet.exit(0);
+      assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
+      assert.equal(tlsd.stderr(), '');
+    });
+  }
+
+  it('waits for a program that does not read, in bounded memory, and then arrives whole', async (t) => {
+    const { client, puppet } = await openScene(t, { environment });
+    await puppet.write('control', 'y');
+    const tls = await startTls(client);
+    tls.resume();
+    const sent = pour(tls);
+    const port = client.remotePort ?? 0;
+    await until('the client waits', () => tls.writableNeedDrain);
+    await until('ucspi-tlsd has stopped reading', () =>
+      isHeldUp(puppet.parent, unreadOctets(port, client.localPort ?? 0)),
+    );
+    assert.ok(client.bytesWritten < (PIECE.length * COUNT) / 2, `${client.bytesWritten} octets were taken`);
+    assert.ok(residentKiB(puppet.parent) < 120_000, `${residentKiB(puppet.parent)} KiB`);
+    const heard = puppet.hash('read');
+    await sent;
+    assert.deepEqual(await heard, hashOf(poured(PIECE, COUNT)));
+  });
+
+  it('waits for a client that does not read, and then arrives whole, though the program has ended', async (t) => {
+    const { client, tlsd, puppet } = await openScene(t, { environment });
+    await puppet.write('control', 'y');
+    const tls = await startTls(client);
+    tls.pause();
+    // As much as fits on the way, so that the program can end before the client reads.
+    await puppet.pour('write', PIECE, 12);
+    puppet.exit(2);
+    assert.deepEqual(await hash(tls), hashOf(poured(PIECE, 12)));
+    tls.end();
+    assert.deepEqual(await tlsd.ended, { code: 2, signal: null });
+  });
+});
+
+function hashOf(pieces: Iterable<Buffer>): Digest {
+  const digest = createHash('sha256');
+  let size = 0;
+  for (const piece of pieces) {
+    digest.update(piece);
+    size += piece.length;
+  }
+  return { size, sha256: digest.digest('hex') };
+}
+
+async function hash(tls: TLSSocket): Promise<Digest> {
+  const digest = createHash('sha256');
+  let size = 0;
+  tls.on('data', (bytes: Buffer) => {
+    digest.update(bytes);
+    size += bytes.length;
+  });
+  tls.resume();
+  await once(tls, 'end');
+  return { size, sha256: digest.digest('hex') };
+}
+
+/** Writes what a puppet would pour, and half-closes. */
+async function pour(tls: TLSSocket): Promise<void> {
+  for (const piece of poured(PIECE, COUNT)) if (!tls.write(piece)) await once(tls, 'drain');
+  await new Promise<void>((resolve) => tls.end(resolve));
+}
+
+/** Whether a process sleeps though there are octets for it: if it read them it would be awake. */
+function isHeldUp(pid: number, octets: number): boolean {
+  return octets > 0 && statusOf(pid, 'State').startsWith('S');
+}
+
+function residentKiB(pid: number): number {
+  return Number.parseInt(statusOf(pid, 'VmRSS'), 10);
+}

@@ -1,0 +1,68 @@
+/** What is said of that which strangers can make happen as often as they like. */
+
+import assert from 'node:assert/strict';
+import { describe, it, type TestContext } from 'node:test';
+import { isFromWorker } from '../../../lib/server/processes/messages.ts';
+import { createThrottle } from '../../../lib/server/rate-limit.ts';
+
+/** Sets the clock by which seconds are told. */
+function clock(t: TestContext): (seconds: number) => void {
+  let now = 100;
+  t.mock.method(process, 'uptime', () => now);
+  return (seconds) => {
+    now = seconds;
+  };
+}
+
+describe('createThrottle', () => {
+  it('lets ten a second through, and tells how many it left out', (t) => {
+    const set = clock(t);
+    const sparingly = createThrottle();
+    const said: (number | undefined)[] = [];
+    const say = (unsaid: number | undefined): void => void said.push(unsaid);
+    for (let count = 0; count < 1000; count++) sparingly(say);
+    assert.deepEqual(said, new Array(10).fill(undefined));
+    set(100.9);
+    sparingly(say);
+    assert.equal(said.length, 10);
+    set(101);
+    for (let count = 0; count < 12; count++) sparingly(say);
+    assert.deepEqual(said.slice(10), [991, ...new Array(9).fill(undefined)]);
+    set(5000);
+    sparingly(say);
+    assert.equal(said.at(-1), 2);
+  });
+});
+
+describe('isFromWorker', () => {
+  const good = [
+    { type: 'started' },
+    { type: 'ready', listeners: [{ port: 25, name: '0.0.0.0:25' }] },
+    { type: 'visit', visit: 1 },
+    { type: 'visit', visit: 1, address: '192.0.2.1' },
+    { type: 'claim', visit: 1, address: '192.0.2.1' },
+    { type: 'leave', visit: 1 },
+    { type: 'counted', request: 1, metrics: {} },
+  ];
+  for (const message of good) {
+    it(`believes ${JSON.stringify(message)}`, () => assert.ok(isFromWorker(message)));
+  }
+  const bad = [
+    null,
+    undefined,
+    'started',
+    {},
+    { type: 'stop' },
+    { type: 'ready' },
+    { type: 'ready', listeners: [null] },
+    { type: 'ready', listeners: [{ port: '25', name: 'x' }] },
+    { type: 'visit' },
+    { type: 'visit', visit: 1, address: 7 },
+    { type: 'claim', visit: 1 },
+    { type: 'counted', request: 1, metrics: { sessions_total: 7 } },
+    { type: 'counted', metrics: {} },
+  ];
+  for (const message of bad) {
+    it(`does not believe ${JSON.stringify(message)}`, () => assert.ok(!isFromWorker(message)));
+  }
+});

@@ -1,0 +1,381 @@
+/** Keys and certificates that change while a server runs: lib/server/secrets.ts. */
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import fs, {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import type { Reporter } from '../../../lib/program/reporter.ts';
+import {
+  createSecrets,
+  type Secrets,
+  type SecretsOptions,
+  type SecretsSnapshot,
+} from '../../../lib/server/secrets.ts';
+import { type CertificateMaker, makeCertificates, type Pair } from '../../support/certificate.ts';
+import { until } from '../../support/processes.ts';
+
+/** How often files are looked at here, in milliseconds. */
+const INTERVAL = 20;
+
+let certificates: CertificateMaker;
+let first: Pair;
+let second: Pair;
+before(() => {
+  certificates = makeCertificates();
+  first = certificates.selfSigned('first');
+  second = certificates.selfSigned('second');
+});
+after(() => certificates.remove());
+
+/** Secrets out of a folder of their own. */
+interface Scene {
+  readonly folder: string;
+  readonly cert: string;
+  readonly key: string;
+  readonly secrets: Secrets;
+  /** What the watcher was told. */
+  readonly told: SecretsSnapshot[];
+  readonly warnings: string[];
+}
+
+function openScene(t: TestContext, more: Partial<SecretsOptions> = {}): Scene {
+  const folder = mkdtempSync(join(certificates.folder, 'scene-'));
+  const [cert, key] = [join(folder, 'cert'), join(folder, 'key')];
+  put(first, { cert, key });
+  return watch(t, folder, { cert, key }, more);
+}
+
+function watch(
+  t: TestContext,
+  folder: string,
+  { cert, key }: { cert: string; key: string },
+  { environment, ...more }: Partial<SecretsOptions> = {},
+): Scene {
+  const warnings: string[] = [];
+  const report: Reporter = { fatal() {}, info() {}, warning: (text) => warnings.push(text) };
+  const secrets = createSecrets({
+    environment: { CERTFILE: cert, KEYFILE: key, ...environment },
+    credentialOptions: { sniLevel: 0, asksClients: false },
+    ticketKeysFile: undefined,
+    report,
+    interval: INTERVAL,
+    ...more,
+  });
+  const told: SecretsSnapshot[] = [];
+  secrets.watch((snapshot) => told.push(snapshot));
+  t.after(() => secrets.close());
+  return { folder, cert, key, secrets, told, warnings };
+}
+
+function put(pair: Pair, { cert, key }: { cert: string; key: string }): void {
+  copyFileSync(pair.certFile, cert);
+  copyFileSync(pair.keyFile, key);
+}
+
+function assertShows(snapshot: SecretsSnapshot | undefined, pair: Pair): void {
+  assert.equal(snapshot?.files.standard[0]?.certificate, readFileSync(pair.certFile, 'latin1'));
+  assert.equal(snapshot?.files.standard[0]?.key, readFileSync(pair.keyFile, 'latin1'));
+}
+
+/** The same pair in files of a size that does not depend on it. */
+function padded({ certFile, keyFile }: Pair): Pair {
+  const folder = mkdtempSync(join(certificates.folder, 'padded-'));
+  const [cert, key] = [join(folder, 'cert'), join(folder, 'key')];
+  writeFileSync(cert, readFileSync(certFile, 'latin1').padEnd(4096, '\n'));
+  writeFileSync(key, readFileSync(keyFile, 'latin1').padEnd(4096, '\n'));
+  return { certFile: cert, keyFile: key };
+}
+
+describe('createSecrets', () => {
+  it('reads everything at once, and gives plain data', (t) => {
+    const { secrets } = openScene(t);
+    const snapshot = secrets.current();
+    assertShows(snapshot, first);
+    assert.equal(Buffer.from(snapshot.ticketKey, 'base64').length, 48);
+    assert.deepEqual(JSON.parse(JSON.stringify(snapshot)), snapshot);
+  });
+
+  it('fails when something is not in order', (t) => {
+    assert.throws(() => watch(t, '', { cert: first.certFile, key: second.keyFile }), {
+      status: 100,
+      message: /is not the key of/,
+    });
+    assert.throws(() => openScene(t, { ticketKeysFile: '/nonexistent' }), { status: 111 });
+  });
+
+  it('makes another ticket key for each', (t) => {
+    const keys = [openScene(t), openScene(t)].map(({ secrets }) => secrets.current().ticketKey);
+    assert.notEqual(keys[0], keys[1]);
+  });
+});
+
+describe('reload', () => {
+  it('takes what is new, and tells the watcher', (t) => {
+    const scene = openScene(t);
+    const { ticketKey } = scene.secrets.current();
+    put(second, scene);
+    assert.equal(scene.secrets.reload(), true);
+    assertShows(scene.secrets.current(), second);
+    assert.deepEqual(scene.told, [scene.secrets.current()]);
+    assert.equal(scene.secrets.current().ticketKey, ticketKey);
+  });
+
+  it('tells nobody of what has the same content', (t) => {
+    const { secrets, told, cert } = openScene(t);
+    utimesSync(cert, 1, 1);
+    assert.equal(secrets.reload(), true);
+    assert.deepEqual(told, []);
+  });
+
+  it('refuses what is bad with a warning each time, and keeps the old', (t) => {
+    const { secrets, told, warnings, cert, key } = openScene(t);
+    copyFileSync(second.certFile, cert);
+    assert.equal(secrets.reload(), false);
+    assert.equal(secrets.reload(), false);
+    assertShows(secrets.current(), first);
+    assert.deepEqual(told, []);
+    const why = `unable to set up TLS: KEYFILE ${key} is not the key of CERTFILE ${cert}`;
+    const warning = `${why}; the keys and certificates read before stay in use`;
+    assert.deepEqual(warnings, [warning, warning]);
+  });
+
+  it('works without a watcher, and after one was sent away', (t) => {
+    const { secrets, told, ...paths } = openScene(t);
+    secrets.close();
+    put(second, paths);
+    assert.equal(secrets.reload(), true);
+    assertShows(secrets.current(), second);
+    assert.deepEqual(told, []);
+  });
+});
+
+describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
+  async function assertTold({ told, warnings }: Scene, pair: Pair): Promise<void> {
+    await until('the watcher is told', () => told.length > 0);
+    assertShows(told[0], pair);
+    assert.equal(told.length, 1);
+    assert.deepEqual(warnings, []);
+  }
+
+  it('tells of files that were written in place', async (t) => {
+    const scene = openScene(t);
+    put(second, scene);
+    await assertTold(scene, second);
+    assertShows(scene.secrets.current(), second);
+  });
+
+  it('tells of files with the size and the times of the old', async (t) => {
+    const [scene, fresh] = [openScene(t), padded(second)];
+    put(padded(first), scene);
+    for (const path of [scene.cert, scene.key]) utimesSync(path, 1, 1);
+    scene.secrets.reload();
+    scene.told.length = 0;
+    put(fresh, scene);
+    for (const path of [scene.cert, scene.key]) utimesSync(path, 1, 1);
+    await until('the watcher is told', () => scene.told.length > 0);
+    assert.equal(scene.told[0]?.files.standard[0]?.certificate, readFileSync(fresh.certFile, 'latin1'));
+  });
+
+  it('tells of files that others were renamed over', async (t) => {
+    const scene = openScene(t);
+    const fresh = { cert: join(scene.folder, 'cert.new'), key: join(scene.folder, 'key.new') };
+    put(second, fresh);
+    renameSync(fresh.cert, scene.cert);
+    renameSync(fresh.key, scene.key);
+    await assertTold(scene, second);
+  });
+
+  it('tells of a link to a folder that now leads elsewhere', async (t) => {
+    const folder = mkdtempSync(join(certificates.folder, 'scene-'));
+    for (const [name, pair] of Object.entries({ first, second })) {
+      mkdirSync(join(folder, name));
+      put(pair, { cert: join(folder, name, 'cert'), key: join(folder, name, 'key') });
+    }
+    // As Kubernetes has it: cert -> ..data/cert, ..data -> first.
+    symlinkSync('first', join(folder, '..data'));
+    const [cert, key] = [join(folder, 'cert'), join(folder, 'key')];
+    symlinkSync('..data/cert', cert);
+    symlinkSync('..data/key', key);
+    const scene = watch(t, folder, { cert, key });
+    symlinkSync('second', join(folder, '..data_new'));
+    renameSync(join(folder, '..data_new'), join(folder, '..data'));
+    await assertTold(scene, second);
+  });
+
+  it('tells of a new file in the folder of authorities', async (t) => {
+    const folder = mkdtempSync(join(certificates.folder, 'authorities-'));
+    copyFileSync(first.certFile, join(folder, 'a'));
+    const { told } = openScene(t, {
+      environment: { CADIR: folder },
+      credentialOptions: { sniLevel: 0, asksClients: true },
+    });
+    copyFileSync(second.certFile, join(folder, 'b'));
+    await until('the watcher is told', () => told.length > 0);
+    assert.equal(told[0]?.files.authorities.length, 2);
+  });
+
+  it('hears of a file of authorities that was bad when it came, and was put right in place', async (t) => {
+    const folder = mkdtempSync(join(certificates.folder, 'authorities-'));
+    copyFileSync(first.certFile, join(folder, 'a'));
+    const { told, warnings } = openScene(t, {
+      environment: { CADIR: folder },
+      credentialOptions: { sniLevel: 0, asksClients: true },
+    });
+    writeFileSync(join(folder, 'b'), 'no certificate');
+    await until('there is a warning', () => warnings.length > 0);
+    copyFileSync(second.certFile, join(folder, 'b'));
+    await until('the watcher is told', () => told.length > 0);
+    assert.equal(told[0]?.files.authorities.length, 2);
+  });
+
+  it('waits until files have come to rest before it judges them', async (t) => {
+    const scene = openScene(t, { interval: 100 });
+    copyFileSync(second.certFile, scene.cert);
+    // Somebody is at work for some looks. Of two timers that are late the one that was due first is called
+    // first, so no two looks see the same.
+    let time = 0;
+    await new Promise<void>((resolve) => {
+      const busy = setInterval(() => {
+        time += 1;
+        utimesSync(scene.cert, time, time);
+        if (time < 50) return;
+        clearInterval(busy);
+        resolve();
+      }, 10);
+    });
+    assert.deepEqual([scene.warnings, scene.told], [[], []]);
+    copyFileSync(second.keyFile, scene.key);
+    await assertTold(scene, second);
+  });
+
+  it('warns of what is bad once, keeps the old, and takes what is good again', async (t) => {
+    const { secrets, told, warnings, cert, key } = openScene(t);
+    copyFileSync(second.certFile, cert);
+    await until('there is a warning', () => warnings.length > 0);
+    assert.match(
+      warnings[0] ?? '',
+      /is not the key of .*; the keys and certificates read before stay in use$/,
+    );
+    assertShows(secrets.current(), first);
+    assert.deepEqual(told, []);
+    copyFileSync(second.keyFile, key);
+    await until('the watcher is told', () => told.length > 0);
+    assertShows(told[0], second);
+    assert.equal(warnings.length, 1);
+  });
+
+  it('warns of a file that has gone, and takes the one that comes instead', async (t) => {
+    const scene = openScene(t);
+    rmSync(scene.cert);
+    await until('there is a warning', () => scene.warnings.length > 0);
+    assert.match(scene.warnings[0] ?? '', /^unable to read CERTFILE .*\/cert: ENOENT;/);
+    put(second, scene);
+    await until('the watcher is told', () => scene.told.length > 0);
+    assertShows(scene.told[0], second);
+  });
+
+  it('has the ticket key out of a file, and none of its own in time', async (t) => {
+    const file = join(mkdtempSync(join(certificates.folder, 'keys-')), 'keys');
+    const [one, other] = [randomBytes(48), randomBytes(48)];
+    writeFileSync(file, one);
+    const scene = openScene(t, { ticketKeysFile: file, rotation: 0 });
+    assert.equal(scene.secrets.current().ticketKey, one.toString('base64'));
+    put(second, scene);
+    await until('the watcher is told', () => scene.told.length > 0);
+    writeFileSync(file, `${other.toString('base64')}\n`);
+    await until('the watcher is told again', () => scene.told.length > 1);
+    const keys = scene.told.map(({ ticketKey }) => ticketKey);
+    assert.deepEqual(keys, [one.toString('base64'), other.toString('base64')]);
+  });
+
+  it('does not keep a process alive', async () => {
+    const module = JSON.stringify(new URL('../../../lib/server/secrets.ts', import.meta.url).href);
+    const program = `
+      import { createSecrets } from ${module};
+      const credentialOptions = { sniLevel: 0, asksClients: false };
+      const report = { fatal() {}, warning() {}, info() {} };
+      const secrets = createSecrets({ environment: process.env, credentialOptions, report });
+      secrets.watch(() => {});
+    `;
+    const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', program], {
+      env: { ...process.env, CERTFILE: first.certFile, KEYFILE: first.keyFile },
+      stdio: 'ignore',
+      timeout: 10_000,
+    });
+    assert.deepEqual(await once(child, 'exit'), [0, null]);
+  });
+});
+
+describe('a random ticket key', () => {
+  const HOUR = 3_600_000;
+
+  it('is replaced an hour after it was made, and not before, and the rest is left', async (t) => {
+    let time = 5 * HOUR;
+    t.mock.method(performance, 'now', () => time);
+    const { secrets, told, ...paths } = openScene(t);
+    const old = secrets.current();
+    /** Has the files change, and be seen: they are looked at then, and so is the age of the key. */
+    const renew = async (pair: Pair): Promise<string | undefined> => {
+      const before = told.length;
+      put(pair, paths);
+      await until('the watcher is told of the files', () => told.length > before);
+      assert.equal(told.length, before + 1);
+      assertShows(told[before], pair);
+      return told[before]?.ticketKey;
+    };
+    const replaced = async (): Promise<SecretsSnapshot | undefined> => {
+      const before = told.length;
+      await until('the watcher is told of the key', () => told.length > before);
+      return told[before];
+    };
+
+    time += HOUR - 1;
+    assert.equal(await renew(second), old.ticketKey);
+    time += 1;
+    const next = await replaced();
+    assertShows(next, second);
+    assert.equal(Buffer.from(next?.ticketKey ?? '', 'base64').length, 48);
+    // Its hour begins when it is made.
+    assert.equal(await renew(first), next?.ticketKey);
+    time += HOUR - 1;
+    assert.equal(await renew(second), next?.ticketKey);
+    time += 1;
+    const last = await replaced();
+    assert.equal(new Set([old, next, last].map((snapshot) => snapshot?.ticketKey)).size, 3);
+    // A new certificate does not bring an old key back.
+    assert.equal(await renew(first), last?.ticketKey);
+  });
+});
+
+describe('a file that could not be read for want of descriptors', () => {
+  it('is read later, though it looks the same, and only one warning is said', async (t) => {
+    const scene = openScene(t);
+    const want = t.mock.method(fs, 'openSync', () => {
+      throw Object.assign(new Error('too many open files'), { code: 'EMFILE' });
+    });
+    syncBuiltinESMExports();
+    t.after(syncBuiltinESMExports);
+    put(second, scene);
+    await until('it was tried often', () => want.mock.callCount() > 3);
+    want.mock.restore();
+    syncBuiltinESMExports();
+    await until('the watcher is told', () => scene.told.length > 0);
+    assertShows(scene.told[0], second);
+    assert.equal(scene.warnings.length, 1);
+    assert.match(scene.warnings[0] ?? '', /: EMFILE;/);
+  });
+});

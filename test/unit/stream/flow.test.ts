@@ -1,0 +1,176 @@
+/** One direction of a relay, and the end of a connection, between streams that are made up. */
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { drain, flow } from '../../../lib/stream/flow.ts';
+import { hangUp } from '../../../lib/stream/relay.ts';
+import { settle, stopClock } from '../../support/clock.ts';
+import { makeParty, outcomeOf, type Party } from '../../support/party.ts';
+
+function start(from: Party, to: Party, first = '') {
+  let passed = '';
+  const one = flow(from.source, to.sink, {
+    first: Buffer.from(first),
+    passed: (bytes) => {
+      passed += Buffer.from(bytes).toString();
+    },
+  });
+  return { ...one, outcome: outcomeOf(one.ended), passed: () => passed };
+}
+
+describe('flow', () => {
+  it('is not over before a slow client has taken the last bytes, though the source has ended', async () => {
+    const [from, to] = [makeParty(), makeParty()];
+    const one = start(from, to);
+    to.stall();
+    from.send('tail');
+    // The end comes whether the source is paused or not when its pipe is destroyed.
+    from.finish(new Error('ECONNRESET'));
+    await settle();
+    assert.equal(one.outcome(), undefined, 'it is over while bytes wait for the client');
+    to.take();
+    await settle();
+    assert.equal(one.outcome(), 'source-ended');
+    assert.equal(to.received(), 'tail');
+  });
+
+  it('reads nothing while the sink is stalled, and reads on when it is not', async () => {
+    const [from, to] = [makeParty(), makeParty()];
+    const one = start(from, to);
+    assert.ok(from.isRead());
+    to.stall();
+    from.send('one');
+    assert.deepEqual([from.isRead(), one.isStalled()], [false, true]);
+    from.send('two');
+    to.take();
+    assert.deepEqual([from.isRead(), one.isStalled()], [true, false]);
+    from.finish();
+    await settle();
+    assert.equal(one.outcome(), 'source-ended');
+    assert.deepEqual([to.received(), one.passed(), to.overruns()], ['onetwo', 'onetwo', 0]);
+  });
+
+  it('does not read while what came first waits', () => {
+    const [from, to] = [makeParty(), makeParty()];
+    to.stall();
+    const one = start(from, to, 'first');
+    from.send('second');
+    assert.deepEqual([to.received(), one.isStalled(), from.isRead()], ['first', true, false]);
+    to.take();
+    assert.equal(to.received(), 'firstsecond');
+    assert.equal(one.passed(), 'firstsecond');
+  });
+
+  it('passes on what the source delivers after it was paused, and stays paused', async () => {
+    const [from, to] = [makeParty(), makeParty()];
+    const one = start(from, to);
+    to.stall();
+    from.send('one');
+    from.push('two');
+    assert.deepEqual([to.received(), one.passed(), from.isRead()], ['onetwo', 'onetwo', false]);
+    to.take();
+    assert.deepEqual([from.isRead(), one.isStalled()], [true, false]);
+  });
+
+  it('does not count an empty first piece as something that has passed', () => {
+    const from = makeParty();
+    let calls = 0;
+    flow(from.source, makeParty().sink, { first: Buffer.alloc(0), passed: () => (calls += 1) });
+    assert.equal(calls, 0);
+  });
+
+  it('stops its source when the sink fails', async () => {
+    for (const stalls of [false, true]) {
+      const [from, to] = [makeParty(), makeParty()];
+      const one = start(from, to);
+      if (stalls) to.stall();
+      from.send('x');
+      to.fail();
+      await settle();
+      assert.deepEqual([one.outcome(), one.isStalled(), from.isRead()], ['sink-failed', false, false]);
+    }
+  });
+
+  it('does nothing to its source and its sink once it has let go of them', async () => {
+    const [from, to] = [makeParty(), makeParty()];
+    const one = start(from, to);
+    to.stall();
+    from.send('x');
+    one.release();
+    to.take();
+    assert.equal(from.isRead(), false, 'it reads a source that it has let go of');
+    from.source.read();
+    from.send('y');
+    to.fail();
+    assert.ok(from.isRead(), 'it has paused a source that it had let go of');
+    from.finish();
+    await settle();
+    assert.deepEqual([one.outcome(), to.received()], [undefined, 'x']);
+  });
+});
+
+describe('drain', () => {
+  it('reads to the end, and closes the source', async (t) => {
+    const clock = stopClock(t);
+    const from = makeParty();
+    const over = outcomeOf(drain(from.source, 1000).then(() => true));
+    for (let piece = 0; piece < 3; piece++) from.send('unread');
+    await settle();
+    assert.deepEqual([over(), from.isRead()], [undefined, true]);
+    from.finish();
+    await settle();
+    assert.deepEqual([over(), from.closed(), clock.pending()], [true, ['source'], 0]);
+  });
+
+  it('closes the source when its time has passed, whatever still comes', async (t) => {
+    const clock = stopClock(t);
+    const from = makeParty();
+    const over = outcomeOf(drain(from.source, 1000).then(() => true));
+    for (let time = 0; time < 900; time += 100) {
+      from.send('on and on');
+      await clock.pass(100);
+    }
+    assert.equal(over(), undefined);
+    await clock.pass(100);
+    assert.deepEqual([over(), from.closed()], [true, ['source']]);
+  });
+});
+
+describe('hangUp', () => {
+  it('half-closes, reads until the client ends, and closes only then', async (t) => {
+    const clock = stopClock(t);
+    const client = makeParty();
+    const over = outcomeOf(hangUp(client).then(() => true));
+    await clock.pass(1000);
+    assert.deepEqual([client.hasEnded(), client.isRead(), client.closed()], [true, true, []]);
+    client.finish();
+    await settle();
+    assert.deepEqual([over(), client.closed(), clock.pending()], [true, ['source', 'sink'], 0]);
+  });
+
+  it('does not close before what waits has been taken', async (t) => {
+    stopClock(t);
+    const client = makeParty();
+    client.stall();
+    client.sink.write(Buffer.from('last'));
+    const over = outcomeOf(hangUp(client).then(() => true));
+    client.finish();
+    await settle();
+    assert.deepEqual([over(), client.closed().includes('sink')], [undefined, false]);
+    client.take();
+    await settle();
+    assert.deepEqual([over(), client.closed()], [true, ['source', 'sink']]);
+  });
+
+  it('closes after two seconds, though the client neither reads nor ends', async (t) => {
+    const clock = stopClock(t);
+    const client = makeParty();
+    client.stall();
+    client.sink.write(Buffer.from('last'));
+    const over = outcomeOf(hangUp(client).then(() => true));
+    await clock.pass(1999);
+    assert.equal(over(), undefined);
+    await clock.pass(1);
+    assert.deepEqual([over(), client.closed()], [true, ['source', 'sink']]);
+  });
+});

@@ -1,0 +1,96 @@
+/** What a client cannot make a TLS server compute: lib/tls/handshake.ts, lib/tls/credentials.ts. */
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { after, before, describe, it } from 'node:test';
+import { type KeyPair, keyExchangeGroups } from '../../../lib/tls/credentials.ts';
+import { createTlsServer, type TlsServer } from '../../../lib/tls/handshake.ts';
+import { type CertificateMaker, makeCertificates } from '../../support/certificate.ts';
+import { until } from '../../support/processes.ts';
+import { run } from '../../support/real.ts';
+import { startTls } from '../../support/tls-client.ts';
+import { listen, plainClient } from '../../support/tls-listener.ts';
+
+let certificates: CertificateMaker;
+let pair: KeyPair;
+before(() => {
+  certificates = makeCertificates();
+  // In TLS 1.2 the groups of a client are those of the certificates that it takes too, but for RSA.
+  const { certFile, keyFile } = certificates.selfSigned('mail.example.org', ['rsa:2048']);
+  pair = { certificate: readFileSync(certFile, 'latin1'), key: readFileSync(keyFile, 'latin1') };
+});
+after(() => certificates.remove());
+
+function makeServer(): TlsServer {
+  const files = { standard: [pair], byName: {}, authorities: [] };
+  return createTlsServer(files, { clientCertificate: 'none', timeout: 20_000, alpn: undefined });
+}
+
+describe('the key exchange', { concurrency: 4, timeout: 60_000 }, () => {
+  for (const [version, groups] of [
+    ['-tls1_3', ['ffdhe2048', 'ffdhe8192', 'P-521', 'X448']],
+    ['-tls1_2', ['P-521', 'X448']],
+  ] as const) {
+    for (const group of groups) {
+      it(`is refused to a client that offers ${group} alone, ${version}`, async (t) => {
+        const scene = await listen(t, makeServer());
+        const connectTo = ['-connect', `127.0.0.1:${scene.port}`];
+        const { stderr } = await run(['openssl', 's_client', ...connectTo, version, '-groups', group]);
+        assert.match(stderr, /alert handshake failure/);
+        const { failure } = await scene.next();
+        assert.match(failure?.reason ?? '', /^ERR_SSL_NO_(?:SHARED_CIPHER|SUITABLE_KEY_SHARE)$/);
+      });
+    }
+  }
+
+  for (const version of ['-tls1_2', '-tls1_3']) {
+    for (const [group, name] of [
+      ['X25519', 'X25519'],
+      ['P-256', 'ECDH, prime256v1|ECDH, P-256'],
+      ['P-384', 'ECDH, secp384r1|ECDH, P-384'],
+      // What a client knows beside them does no harm, and its key share for another one costs a round trip.
+      ['P-521:P-384', 'ECDH, secp384r1|ECDH, P-384'],
+    ]) {
+      it(`is done with a client that offers ${group}, ${version}`, async (t) => {
+        const scene = await listen(t, makeServer());
+        const connectTo = ['-connect', `127.0.0.1:${scene.port}`, '-groups', group ?? ''];
+        const { stdout } = await run(['openssl', 's_client', ...connectTo, version]);
+        assert.match(stdout, new RegExp(`^(?:Server|Peer) Temp Key: (?:${name}),`, 'm'));
+        assert.ok((await scene.next()).socket !== undefined);
+      });
+    }
+  }
+
+  it('asks OpenSSL for no group that it does not know', () => {
+    const classic = 'X25519:P-256:P-384';
+    for (const version of ['3.0.19', '3.4.9', '1.1.1']) assert.equal(keyExchangeGroups(version), classic);
+    for (const version of ['3.5.0', '3.10.1', '4.0.0']) {
+      assert.equal(keyExchangeGroups(version), `?X25519MLKEM768:${classic}`);
+    }
+  });
+
+  const hybrid = keyExchangeGroups(process.versions.openssl).includes('MLKEM');
+  it('is a hybrid one where Node has it and the client asks for it', { skip: !hybrid }, async (t) => {
+    const scene = await listen(t, makeServer());
+    const socket = await startTls(await plainClient(t, scene.port), { ecdhCurve: 'X25519MLKEM768' });
+    assert.equal(socket.getProtocol(), 'TLSv1.3');
+  });
+});
+
+it('a client of TLS 1.2 cannot have the handshake done again on its connection', async (t) => {
+  const scene = await listen(t, makeServer());
+  const connectTo = ['-connect', `127.0.0.1:${scene.port}`];
+  const client = spawn('openssl', ['s_client', ...connectTo, '-tls1_2'], { stdio: 'pipe' });
+  t.after(() => client.kill('SIGKILL'));
+  let said = '';
+  client.stderr.on('data', (bytes: Buffer) => {
+    said += bytes.toString('latin1');
+  });
+  const { socket } = await scene.next();
+  socket?.resume();
+  // The command of s_client that asks for it. The certificate is looked at again when it gets it.
+  client.stdin.write('R\n');
+  await until('the answer has come', () => /RENEGOTIATING\s.*(?:no renegotiation|verify error)/s.test(said));
+  assert.match(said, /no renegotiation/);
+});
