@@ -82,6 +82,29 @@ for (const server of SERVER_NAMES) {
   });
 }
 
+describe('the control socket, once there is TLS', { concurrency: 4 }, () => {
+  for (const [server, what, closed] of [
+    ['s6-ucspitlsd', 'is closed', 1],
+    ['sslserver', 'stays open, where its end would end the session', 0],
+  ] as const) {
+    it(`${what}, under ${server}`, async (t) => {
+      const { client, ...run } = await runShim(t, { server });
+      await client.reply();
+      const shim = await run.shim();
+      const before = openSockets(shim);
+      await client.startTls();
+      await client.ask('NOOP');
+      assert.equal(before - openSockets(shim), closed);
+    });
+  }
+});
+
+/** How many sockets a process has, without those that are its standard descriptors. */
+function openSockets(pid: number): number {
+  const numbers = readdirSync(`/proc/${pid}/fd`).map(Number);
+  return numbers.filter((fd) => fd > 2 && targetOf(pid, fd).startsWith('socket:')).length;
+}
+
 /** What the descriptors of a process lead to, without those that it has from whoever runs this test. */
 function targets(pid: number): Record<string, string> {
   const all = readdirSync(`/proc/${pid}/fd`).map((fd) => [fd, targetOf(pid, Number(fd))] as const);
