@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, symlinkSync, unlinkSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
+import { unreadOctets } from '../support/kernel.ts';
 import { isGone, until } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
 import { assertOneLine, certificate, runShim, SERVER_NAMES, type ShimRun } from '../support/shim.ts';
@@ -50,6 +51,22 @@ for (const server of SERVER_NAMES) {
     });
   });
 }
+
+it('what the client sends before the second smtpd has greeted waits for it, on one descriptor for all', async (t) => {
+  const { client, ...run } = await runShim(t, {
+    server: 'a server with one descriptor',
+    options: FRESH,
+    smtpd: ['--start-in-tls=await-signal; say 220 late'],
+  });
+  await client.reply();
+  const first = await run.smtpd();
+  await client.startTls();
+  client.say('NOOP');
+  await run.smtpd(first);
+  await until('the TLS server has read it', () => unreadOctets(run.port, run.clientPort) === 0);
+  await run.release();
+  assert.equal(await client.reply(), '250 2.0.0 Ok');
+});
 
 describe('the environment of the second smtpd', { concurrency: 4 }, () => {
   it('names the certificate of the client as s6 does, and as mod_ssl does', async (t) => {
