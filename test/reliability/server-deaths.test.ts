@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { until } from '../support/processes.ts';
 import { fixture, missing } from '../support/programs.ts';
-import { type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
+import { passingSmtpd, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 import { smtpdsOf } from './vitals.ts';
 
@@ -180,8 +180,10 @@ describe('an smtpd that never answers', { concurrency: 4 }, () => {
 
 describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
   it('because it is not there, and then is: the client hears 421, the next is served', async (t) => {
-    const file = join(makeFolder(t), 'smtpd');
+    // The server does not start without one.
+    const { path: file, remove } = passingSmtpd(t);
     const server = await start(t, [file]);
+    remove();
     for (let count = 0; count < 3; count++) {
       const client = await connect(t, server);
       assert.match(await client.rest(), /^421 4\.3\.0 .*\r\n$/);

@@ -292,7 +292,8 @@ describe('the page of the server', () => {
 function eventsInSource(): Set<string> {
   const events = new Set(['session']);
   const folder = join(ROOT, 'lib/server');
-  for (const file of readdirSync(folder).filter((name) => name.endsWith('.ts') && name !== 'log.ts')) {
+  const files = readdirSync(folder, { encoding: 'utf8', recursive: true });
+  for (const file of files.filter((name) => name.endsWith('.ts') && name !== 'log.ts')) {
     const text = readFileSync(join(folder, file), 'utf8');
     const calls = /\b(?:log|always)(?:\.(?:fatal|warning|info|debug|reporter)|\[[^\]]*\])\(\s*'([a-z-]+)'/g;
     for (const [, event = ''] of text.matchAll(calls)) events.add(event);

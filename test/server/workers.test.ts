@@ -180,7 +180,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
   });
 
   it('is replaced when there are descriptors again', { skip: missing('prlimit') }, async (t) => {
-    const server = await start(t, '-v');
+    const server = await start(t, '-v2');
     const limit = descriptorLimitOf(server.pid);
     execFileSync('prlimit', ['--pid', String(server.pid), '--nofile=3:']);
     const [worker = 0] = childrenOf(server.pid);

@@ -36,13 +36,12 @@ describe('createThrottle', () => {
 
 describe('isFromWorker', () => {
   const good = [
-    { type: 'started' },
     { type: 'ready', listeners: [{ port: 25, name: '0.0.0.0:25' }] },
     { type: 'visit', visit: 1 },
     { type: 'visit', visit: 1, address: '192.0.2.1' },
     { type: 'claim', visit: 1, address: '192.0.2.1' },
     { type: 'leave', visit: 1 },
-    { type: 'counted', request: 1, metrics: {} },
+    { type: 'counted', metrics: {} },
   ];
   for (const message of good) {
     it(`believes ${JSON.stringify(message)}`, () => assert.ok(isFromWorker(message)));
@@ -59,8 +58,10 @@ describe('isFromWorker', () => {
     { type: 'visit' },
     { type: 'visit', visit: 1, address: 7 },
     { type: 'claim', visit: 1 },
-    { type: 'counted', request: 1, metrics: { sessions_total: 7 } },
-    { type: 'counted', metrics: {} },
+    { type: 'counted', metrics: { sessions_total: 7 } },
+    { type: 'counted' },
+    { type: 'visit', visit: 0.5 },
+    { type: 'claim', visit: 1, address: 'x'.repeat(65) },
   ];
   for (const message of bad) {
     it(`does not believe ${JSON.stringify(message)}`, () => assert.ok(!isFromWorker(message)));
