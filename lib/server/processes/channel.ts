@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net';
-import { createLineReader } from '../../smtp/line.ts';
 
 /** Messages to and from another process, over a socket: JSON, one message a line. */
 export interface Channel {
@@ -43,14 +42,10 @@ export function openChannelToPrimary(socket: Socket, listener: ChannelListener):
 }
 
 function openChannel(socket: Socket, limit: number, { received, closed }: ChannelListener): Channel {
-  const reader = createLineReader(limit);
-  socket.on('data', (bytes: Buffer) => {
-    reader.push(bytes);
-    for (let line = reader.peek(); line !== undefined && !socket.destroyed; line = reader.peek()) {
-      reader.drop();
-      received(line.fault === undefined ? parse(line.text) : undefined);
-    }
+  const push = splitLines(limit, (line) => {
+    if (!socket.destroyed) received(line === undefined ? undefined : parse(line));
   });
+  socket.on('data', push);
   // What could not be written is lost; 'close' follows.
   socket.on('error', () => {});
   socket.on('close', closed);
@@ -63,9 +58,52 @@ function openChannel(socket: Socket, limit: number, { received, closed }: Channe
   };
 }
 
-function parse(text: Buffer): unknown {
+const LF = 0x0a;
+
+/** As many parts of a line are kept apart: each takes more memory than its octets. */
+const MOST_PARTS = 64;
+
+/**
+ * Divides bytes into lines. Not by `createLineReader`, which is for the lines of clients: it copies all of them, and a
+ * message would cost half as much again.
+ *
+ * @param limit of a line, in octets. More are not kept.
+ * @param take is given each line without its end, or undefined for one that was too long.
+ * @returns a function that takes bytes as they come.
+ */
+function splitLines(limit: number, take: (line: string | undefined) => void): (bytes: Buffer) => void {
+  /** Of a line that has no end yet. */
+  let parts: Buffer[] = [];
+  let length = 0;
+
+  function end(last: Buffer): void {
+    const whole = parts.length === 0 ? last : Buffer.concat([...parts, last]);
+    const isTooLong = length + last.length > limit;
+    parts = [];
+    length = 0;
+    take(isTooLong ? undefined : whole.toString());
+  }
+
+  function keep(part: Buffer): void {
+    length += part.length;
+    if (length > limit) parts = [];
+    else parts.push(part);
+    if (parts.length > MOST_PARTS) parts = [Buffer.concat(parts)];
+  }
+
+  return (bytes) => {
+    let start = 0;
+    for (let at = bytes.indexOf(LF); at !== -1; at = bytes.indexOf(LF, start)) {
+      end(bytes.subarray(start, at));
+      start = at + 1;
+    }
+    if (start < bytes.length) keep(bytes.subarray(start));
+  };
+}
+
+function parse(text: string): unknown {
   try {
-    return JSON.parse(text.toString());
+    return JSON.parse(text);
   } catch {
     return undefined;
   }
