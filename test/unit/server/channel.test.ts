@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { connect, type Socket } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { openChannelToPrimary, openChannelToWorker } from '../../../lib/server/processes/channel.ts';
 import { listenTcp } from '../../support/tcp.ts';
 import { DEADLINE, within } from '../../support/within.ts';
@@ -31,7 +32,7 @@ function listen(socket: Socket, open = openChannelToWorker): Promise<unknown[]> 
   return within(DEADLINE, '"last"', all);
 }
 
-const MESSAGES = [{ type: 'text', text: 'größer \u{1F4EC}\n' }, 1, null, [], { deep: [[{}]] }];
+const MESSAGES = [{ type: 'text', text: 'größer \u{1F4EC}\n' }, 1, null, 'x'.repeat(500), { deep: [[{}]] }];
 const LIMIT = 128 * 1024;
 
 describe('a channel', { concurrency: 2 }, () => {
@@ -42,7 +43,9 @@ describe('a channel', { concurrency: 2 }, () => {
       const text = [...MESSAGES, 'last'].map((message) => `${JSON.stringify(message)}\n`).join('');
       const bytes = Buffer.from(text);
       for (let at = 0; at < bytes.length; at += size) {
-        await new Promise((resolve) => writer.write(bytes.subarray(at, at + size), resolve));
+        writer.write(bytes.subarray(at, at + size));
+        // Until then it is read, a part at a time.
+        await setImmediate();
       }
       assert.deepEqual(await all, MESSAGES);
     });
