@@ -47,6 +47,13 @@ export interface WorkerHandle {
   kill(why?: string): void;
 }
 
+/** The question what it has counted. */
+interface Question {
+  readonly answer: Promise<MetricsSnapshot>;
+  /** Answers with what is known. */
+  settle(): void;
+}
+
 /** How long a worker may take to send what it has counted, in milliseconds. */
 const COUNT_TIMEOUT = 2000;
 
@@ -69,7 +76,8 @@ const MOST_INVALID_MESSAGES = 10;
 export function startWorker({ environment, sockets, secrets, gate, log }: WorkerStart): WorkerHandle {
   const { promise: ready, resolve: becomeReady } = deferred<readonly ListenerName[]>();
   const { promise: ended, resolve: end } = deferred<WorkerEnd>();
-  let counting: ReturnType<typeof deferred<MetricsSnapshot>> | undefined;
+  /** What it was asked and has not answered yet. */
+  let question: Question | undefined;
   let counted: MetricsSnapshot = {};
   let invalid = 0;
   /** Secrets that are to be sent when the worker has read what was sent before. */
@@ -86,6 +94,7 @@ export function startWorker({ environment, sockets, secrets, gate, log }: Worker
   void ended.then(() => {
     channel?.close();
     desk.close();
+    question?.settle();
   });
   send({
     type: 'start',
@@ -139,11 +148,11 @@ export function startWorker({ environment, sockets, secrets, gate, log }: Worker
       return true;
     }
     if (message.type !== 'counted') return desk.hear(message);
-    if (counting === undefined) return false;
+    if (question === undefined) return false;
     // Of families that are not known nothing is kept.
     counted = mergeSnapshots([message.metrics]);
-    counting.resolve(counted);
-    counting = undefined;
+    question.settle();
+    question = undefined;
     return true;
   }
 
@@ -154,16 +163,14 @@ export function startWorker({ environment, sockets, secrets, gate, log }: Worker
     void ended.then(limit.cancel);
   }
 
-  async function count(): Promise<MetricsSnapshot> {
-    // One question at a time: a worker that does not read cannot have them pile up.
-    if (counting === undefined) {
-      counting = deferred();
-      send({ type: 'count' });
-    }
+  function ask(): Question {
+    const { promise, resolve } = deferred<MetricsSnapshot>();
+    const settle = (): void => resolve(counted);
     const limit = after(COUNT_TIMEOUT);
-    const answer = await Promise.race([counting.promise, limit.passed, ended.then(() => undefined)]);
-    limit.cancel();
-    return answer ?? counted;
+    void limit.passed.then(settle);
+    void promise.then(limit.cancel);
+    send({ type: 'count' });
+    return { answer: promise, settle };
   }
 
   function kill(why?: string): void {
@@ -179,7 +186,11 @@ export function startWorker({ environment, sockets, secrets, gate, log }: Worker
       nextSecrets = next;
       if (channel?.isClear() !== false) sendSecrets();
     },
-    count,
+    count: () => {
+      // One at a time: questions to a worker that does not answer cannot pile up.
+      question ??= ask();
+      return question.answer;
+    },
     lastCount: () => counted,
     stop: () => send({ type: 'stop' }),
     kill,
