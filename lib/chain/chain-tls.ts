@@ -2,7 +2,7 @@ import type { Reporter } from '../program/reporter.ts';
 import type { TlsOffer } from '../session/session.ts';
 import type { ByteStream, Source } from '../stream/byte-stream.ts';
 import { closeDescriptors, openDescriptors, openSink, openSource } from '../stream/descriptor.ts';
-import { watchSilence } from '../stream/time.ts';
+import { watchIdle } from '../stream/time.ts';
 import {
   ANSWER_LIMIT,
   type Answer,
@@ -21,12 +21,12 @@ export interface ChainTls {
   /** Our environment, which tells what kind of server is above. */
   readonly environment: NodeJS.ProcessEnv;
   /** How long the handshake may take, in milliseconds. */
-  readonly patience: number;
+  readonly answerTimeout: number;
   readonly report: Reporter;
 }
 
 /** Makes the offer of TLS of a program in a chain: another process does TLS, on our word. */
-export function offerChainTls(chain: ChainTls): TlsOffer {
+export function createChainTlsOffer(chain: ChainTls): TlsOffer {
   const { descriptors, client, environment, report } = chain;
   const keepsControl = isSslserver(environment);
 
@@ -34,10 +34,10 @@ export function offerChainTls(chain: ChainTls): TlsOffer {
     decline: () => {
       if (!keepsControl) closeDescriptors([descriptors.control, descriptors.read, descriptors.write]);
     },
-    start: async (hurry) => {
+    start: async (abort) => {
       const control = openDescriptors(descriptors.control, descriptors.control);
       control.sink.write(Buffer.from(START_TLS_AND_DESCRIBE));
-      const { variables, rest } = await readAnswer(control.source, chain.patience, hurry);
+      const { variables, rest } = await readAnswer(control.source, chain.answerTimeout, abort);
       report.info(`TLS with ${remoteAddress(environment)}: ${describeTls(variables)}`);
       client.source.close();
       client.sink.close();
@@ -64,7 +64,7 @@ export function offerChainTls(chain: ChainTls): TlsOffer {
 }
 
 /** Reads the answer to `Y`, and not a byte more than came with it. */
-function readAnswer(source: Source, patience: number, hurry: Promise<void>): Promise<Answer> {
+function readAnswer(source: Source, answerTimeout: number, abort: Promise<void>): Promise<Answer> {
   let received = Buffer.alloc(0);
   let settled = false;
   return new Promise((resolve, reject) => {
@@ -76,8 +76,8 @@ function readAnswer(source: Source, patience: number, hurry: Promise<void>): Pro
       source.close();
       reject(new Error(why));
     };
-    const watch = watchSilence(patience, () => fail('the TLS server did not answer in time'));
-    void hurry.then(() => fail('told to end'));
+    const watch = watchIdle(answerTimeout, () => fail('the TLS server did not answer in time'));
+    void abort.then(() => fail('told to end'));
     source.listen({
       bytes: (bytes) => {
         received = Buffer.concat([received, bytes]);

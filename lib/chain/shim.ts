@@ -6,13 +6,13 @@ import { startSession } from '../session/session.ts';
 import { smtpdProgram } from '../smtpd/program.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { readUcspiTls, withoutUcspiTls } from '../ucspi/environment.ts';
-import { offerChainTls } from './chain-tls.ts';
+import { createChainTlsOffer } from './chain-tls.ts';
 
 /** What the shim is told on its command line. */
 export interface ShimOptions
   extends Pick<
     SessionOptions,
-    'requireTls' | 'plaintextAuth' | 'errorLimit' | 'fresh' | 'dialogueSilence' | 'relaySilence'
+    'requireTls' | 'plaintextAuth' | 'errorLimit' | 'fresh' | 'idleTimeout' | 'relayIdleTimeout'
   > {
   /** The smtpd, looked for along PATH, and its arguments. */
   readonly command: readonly string[];
@@ -39,7 +39,13 @@ export async function runShim(options: ShimOptions, given: NodeJS.ProcessEnv): P
     client,
     startSmtpd: smtpdProgram(options.command, withoutUcspiTls(environment)),
     report,
-    tls: offerChainTls({ descriptors, client, environment, patience: options.dialogueSilence, report }),
+    tls: createChainTlsOffer({
+      descriptors,
+      client,
+      environment,
+      answerTimeout: options.idleTimeout,
+      report,
+    }),
   });
   passSignals(session.terminate);
   const { status } = await session.ended;

@@ -50,7 +50,7 @@ export interface TlsdOptions extends HandshakeOptions {
 const PROGRAM_GRACE = 3 * GRACE;
 
 /** How long a client may take nothing once it has ended its side or the program has ended, in milliseconds. */
-const PATIENCE = 60_000;
+const ENDED_TIMEOUT = 60_000;
 
 /**
  * Offers TLS to a program by the rules of UCSPI-TLS, for one connection on descriptors 0 and 1.
@@ -71,7 +71,7 @@ export async function runTlsd(options: TlsdOptions, given: NodeJS.ProcessEnv): P
   const privileges = readPrivileges(environment);
   // The program keeps the privileges that we give up: it is not for us to choose its user.
   const program = startProgram(options, environment);
-  const { promise: hurry, resolve: giveUp } = deferred();
+  const { promise: abort, resolve: startAbort } = deferred();
   let isTold = false;
   passSignals((signal) => {
     program.kill(signal);
@@ -79,7 +79,7 @@ export async function runTlsd(options: TlsdOptions, given: NodeJS.ProcessEnv): P
     isTold = true;
     setTimeout(() => {
       program.kill('SIGKILL');
-      giveUp();
+      startAbort();
     }, PROGRAM_GRACE);
   });
   try {
@@ -88,10 +88,10 @@ export async function runTlsd(options: TlsdOptions, given: NodeJS.ProcessEnv): P
     program.kill('SIGTERM');
     throw error;
   }
-  const tls = serveTls({ options, environment, credentials, program, hurry, report });
+  const tls = serveTls({ options, environment, credentials, program, abort, report });
   const end = await Promise.race([
     Promise.all([program.ended, tls]).then(([first]) => first),
-    abandon(hurry),
+    abandon(abort),
   ]);
   if (end.failure !== undefined) report.fatal(end.failure);
   return end.status;
@@ -111,8 +111,8 @@ function startProgram(options: TlsdOptions, environment: NodeJS.ProcessEnv): Chi
  * A program of another user cannot be ended by one that has dropped its privileges. It is left to notice
  * that its descriptors are closed.
  */
-async function abandon(hurry: Promise<void>): Promise<ChildEnd> {
-  await hurry;
+async function abandon(abort: Promise<void>): Promise<ChildEnd> {
+  await abort;
   await after(GRACE).passed;
   return { status: EXIT.systemCallFailed, failure: 'unable to end the program: it does not end' };
 }
@@ -123,7 +123,7 @@ interface Tlsd {
   readonly environment: NodeJS.ProcessEnv;
   readonly credentials: CredentialFiles;
   readonly program: ChildWithDescriptors;
-  readonly hurry: Promise<void>;
+  readonly abort: Promise<void>;
   readonly report: Reporter;
 }
 
@@ -156,10 +156,10 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
     client,
     child,
     rest: { client: Buffer.alloc(0), child: Buffer.alloc(0) },
-    silence: undefined,
+    idleTimeout: undefined,
     stallTimeout: undefined,
-    patience: PATIENCE,
-    hurry: tlsd.hurry,
+    endedTimeout: ENDED_TIMEOUT,
+    abort: tlsd.abort,
   });
 }
 

@@ -2,7 +2,7 @@ import { deferred } from '../program/deferred.ts';
 import { errorCode } from '../program/failure.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
-import { watchSilence } from '../stream/time.ts';
+import { watchIdle } from '../stream/time.ts';
 import type { CloseReason, Receiver, Step } from './protocol/receiver.ts';
 import type { Envelope } from './protocol/transaction.ts';
 import type { Delivery } from './store/delivery.ts';
@@ -49,7 +49,7 @@ export function receive(options: ReceiveOptions): RunningReceiver {
   let closeReason: CloseReason | undefined;
   const { promise: closed, resolve } = deferred<CloseReason>();
 
-  const idle = watchSilence(idleTimeout, () => {
+  const idle = watchIdle(idleTimeout, () => {
     receiver.timedOut();
     finish();
   });
@@ -66,7 +66,7 @@ export function receive(options: ReceiveOptions): RunningReceiver {
   client.sink.listen({
     drained: () => {
       stalled = false;
-      idle.heard();
+      idle.active();
       advance();
     },
     // The client could not learn whether a message is stored. It will send the message again.
@@ -88,7 +88,7 @@ export function receive(options: ReceiveOptions): RunningReceiver {
         flush();
         break;
       }
-      idle.heard();
+      idle.active();
       perform(step);
     }
     if (closeReason !== undefined || stalled) client.source.pause();

@@ -8,8 +8,8 @@ import { refuseInspector } from '../program/inspector.ts';
 import { type Identity, type Privileges, privilegesOf } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
-import type { House } from '../server/connection/connection.ts';
-import { type HandshakeListener, offerTls, startTls } from '../session/own-tls.ts';
+import type { ConnectionContext } from '../server/connection/connection.ts';
+import { createTlsOffer, type HandshakeListener, startTls } from '../session/own-tls.ts';
 import { startSession, type TlsClient } from '../session/session.ts';
 import { REPLIES } from '../smtp/reply.ts';
 import { environmentForSmtpd, type Smtpd, smtpdFor } from '../smtpd/environment.ts';
@@ -28,7 +28,7 @@ export interface ProxyOptions {
   readonly program: string;
   /** 0 to 2, see `createReporter`. */
   readonly verbosity: number;
-  readonly terms: House['terms'];
+  readonly terms: ConnectionContext['terms'];
   readonly smtpd: Smtpd;
   /** TCPLOCALHOST for smtpd; undefined to leave it as it is. */
   readonly localHost: string | undefined;
@@ -51,7 +51,7 @@ export async function runProxy(options: ProxyOptions, environment: NodeJS.Proces
   const report = createReporter(options.program, options.verbosity);
   const tls = await setUp(options, environment);
 
-  const { promise: ending, resolve: end } = deferred();
+  const { promise: stopping, resolve: end } = deferred();
   let pass: (signal: NodeJS.Signals) => void = () => end();
   passSignals((signal) => pass(signal));
 
@@ -61,8 +61,8 @@ export async function runProxy(options: ProxyOptions, environment: NodeJS.Proces
   let inTls: TlsClient | undefined;
   const listener = reportTls(report, () => ends, environment);
   try {
-    ends = await findEnds(connection, options, environment, ending);
-    if (options.terms.implicitTls) inTls = await startTls(connection, tls, listener, ending);
+    ends = await findEnds(connection, options, environment, stopping);
+    if (options.terms.implicitTls) inTls = await startTls(connection, tls, listener, stopping);
   } catch (error) {
     report.warning(errorCode(error));
     connection.destroy();
@@ -74,7 +74,7 @@ export async function runProxy(options: ProxyOptions, environment: NodeJS.Proces
   const session = startSession({
     ...options.terms,
     client,
-    tls: inTls === undefined ? offerTls(connection, client, () => tls, listener) : undefined,
+    tls: inTls === undefined ? createTlsOffer(connection, client, () => tls, listener) : undefined,
     startSmtpd: (more) => startSmtpd({ ...inTls?.environment, ...more }),
     report,
   });
@@ -130,7 +130,7 @@ async function findEnds(
   connection: Duplex,
   { terms }: ProxyOptions,
   environment: NodeJS.ProcessEnv,
-  hurry: Promise<void>,
+  abort: Promise<void>,
 ): Promise<Endpoints | undefined> {
   const ends =
     endpointsIn(environment, 'TCP') ?? (connection instanceof Socket ? endpointsOf(connection) : undefined);
@@ -139,7 +139,7 @@ async function findEnds(
   if (!terms.proxies.contains(ip))
     throw new Error(`unable to take a connection from ${ip}: it is no proxy of ours`);
   try {
-    return (await readProxyHeader(connection, hurry)) ?? ends;
+    return (await readProxyHeader(connection, abort)) ?? ends;
   } catch (error) {
     throw new Error(`unable to read the PROXY header of ${ip}: ${errorCode(error)}`);
   }

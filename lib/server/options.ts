@@ -8,7 +8,7 @@ import type { ProxyOptions } from '../proxy/proxy.ts';
 import { checkSmtpdCommand } from '../smtpd/command.ts';
 import type { Smtpd } from '../smtpd/environment.ts';
 import type { HandshakeOptions } from '../tls/handshake.ts';
-import type { House } from './connection/connection.ts';
+import type { ConnectionContext } from './connection/connection.ts';
 import type { ListenPoint } from './listen/listeners.ts';
 import type { ServerOptions } from './server.ts';
 
@@ -125,7 +125,7 @@ function readSmtpd(program: string, values: OptionValues, command: readonly stri
   return { ...to, sendProxy };
 }
 
-function readTerms(values: OptionValues): House['terms'] {
+function readTerms(values: OptionValues): ConnectionContext['terms'] {
   if (values['require-tls'] === true && values['plaintext-auth'] === true) {
     throw usage('--require-tls and --plaintext-auth contradict each other');
   }
@@ -135,8 +135,8 @@ function readTerms(values: OptionValues): House['terms'] {
     plaintextAuth: values['plaintext-auth'] === true,
     errorLimit: numberOption(values, 'error-limit', { least: 1, most: MANY, standard: 100 }),
     fresh: values.fresh === true,
-    dialogueSilence: numberOption(values, 'timeout', { ...SECONDS, standard: 300 }) * 1000,
-    relaySilence: relayTimeout === 0 ? undefined : relayTimeout * 1000,
+    idleTimeout: numberOption(values, 'timeout', { ...SECONDS, standard: 300 }) * 1000,
+    relayIdleTimeout: relayTimeout === 0 ? undefined : relayTimeout * 1000,
     implicitTls: values['implicit-tls'] === true,
     proxies: readProxies(values),
   };
@@ -177,7 +177,7 @@ function readId(values: OptionValues, name: string): number | undefined {
   return id === -1 ? undefined : id;
 }
 
-function readProxies(values: OptionValues): House['terms']['proxies'] {
+function readProxies(values: OptionValues): ConnectionContext['terms']['proxies'] {
   const networks = stringOption(values, 'proxy-protocol');
   return networks === undefined ? undefined : parseNetworks(networks);
 }

@@ -5,23 +5,23 @@ const MOST = 10;
  * Lets through what strangers can make happen thousands of times a second, ten times a second, so that a log
  * does not drown in it.
  *
- * @returns a function that says something, or does not. What it calls is told how much was left unsaid since
+ * @returns a function that says something, or does not. What it calls is told how much was left suppressed since
  * the last time; undefined for nothing.
  */
-export function createThrottle(): (say: (unsaid: number | undefined) => void) => void {
+export function createRateLimit(): (say: (suppressed: number | undefined) => void) => void {
   let second = -1;
   let said = 0;
-  let unsaid = 0;
+  let suppressed = 0;
   return (say) => {
     const now = Math.floor(process.uptime());
     if (now !== second) said = 0;
     second = now;
     if (said >= MOST) {
-      unsaid += 1;
+      suppressed += 1;
       return;
     }
     said += 1;
-    say(unsaid === 0 ? undefined : unsaid);
-    unsaid = 0;
+    say(suppressed === 0 ? undefined : suppressed);
+    suppressed = 0;
   };
 }

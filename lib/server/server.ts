@@ -5,13 +5,13 @@ import { checkProgram } from '../program/find.ts';
 import { refuseInspector } from '../program/inspector.ts';
 import { type Identity, privilegesOf } from '../program/privileges.ts';
 import type { CredentialOptions } from '../tls/credentials.ts';
-import { createGate } from './connection/limiter.ts';
+import { createLimiter } from './connection/limiter.ts';
 import { keepHeapSmall } from './heap.ts';
 import { inheritedListeners, type ListenPoint } from './listen/listeners.ts';
 import { announceReady } from './listen/readiness.ts';
 import { createLog, type Log } from './log.ts';
 import { formatLine, formatPrometheus } from './metrics/format.ts';
-import { createSoloCrew } from './processes/processes.ts';
+import { createSingleProcess } from './processes/processes.ts';
 import { runWorker } from './processes/worker.ts';
 import { createWorkerPool } from './processes/worker-pool.ts';
 import { isWorker } from './processes/worker-process.ts';
@@ -26,7 +26,7 @@ export interface ServerOptions extends ServiceOptions {
   readonly verbosity: number;
   /** Where to listen; `inherited` for the sockets that the process was started with. */
   readonly listen: 'inherited' | readonly ListenPoint[];
-  /** See `GateLimits`. */
+  /** See `ConnectionLimits`. */
   readonly connections: number;
   readonly perAddress: number;
   /** How many processes serve. */
@@ -68,39 +68,43 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
     ticketKeysFile: options.ticketKeysFile,
     report: log.reporter('secrets'),
   });
-  const gate = createGate({
+  const limiter = createLimiter({
     connections: withinDescriptors(options, log),
     perAddress: options.perAddress,
     waiting: options.backlog,
   });
-  const parts = { environment, gate, log };
+  const parts = { environment, limiter, log };
   const isSolo = options.workers === 1 && privileges.isNobodyElse;
-  const crew = isSolo ? createSoloCrew(options, parts) : createWorkerPool(options, parts);
+  const processes = isSolo ? createSingleProcess(options, parts) : createWorkerPool(options, parts);
 
   const { promise: stopped, resolve: end } = deferred<number>();
-  const stop = (): void => void crew.stop().then(() => end(EXIT.success));
+  const stop = (): void => void processes.stop().then(() => end(EXIT.success));
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       log.info('stopping', { signal });
       stop();
     });
   }
-  secrets.watch(crew.renew);
+  secrets.watch(processes.renew);
   process.on('SIGHUP', secrets.reload);
   process.on('SIGUSR1', () => {
     // Whoever asks wants to hear it, whatever else is said.
     const always = createLog(options.program, Math.max(2, options.verbosity));
-    void crew.collect().then((metrics) => always.info('counters', formatLine(metrics)));
+    void processes.collect().then((metrics) => always.info('counters', formatLine(metrics)));
   });
 
   // First, because it may fail, and there is nobody yet who would have to go then.
-  await serveMetricsAt(options, log, async () => formatPrometheus(await crew.collect()));
-  const listeners = await Promise.race([crew.start(secrets.current(), points), stopped, crew.failed]);
+  await serveMetricsAt(options, log, async () => formatPrometheus(await processes.collect()));
+  const listeners = await Promise.race([
+    processes.start(secrets.current(), points),
+    stopped,
+    processes.failed,
+  ]);
   if (typeof listeners === 'number') return listeners;
   const ports = listeners.map(({ port }) => port);
   announceReady(ports, { ...options, environment, log });
   for (const { name } of listeners) log.info('listening', { on: name });
-  return Promise.race([stopped, crew.failed]);
+  return Promise.race([stopped, processes.failed]);
 }
 
 async function serveMetricsAt(

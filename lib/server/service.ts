@@ -5,17 +5,17 @@ import { environmentForSmtpd, type Smtpd, smtpdFor } from '../smtpd/environment.
 import { after } from '../stream/time.ts';
 import type { HandshakeOptions } from '../tls/handshake.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
-import { type Connection, type House, serveConnection } from './connection/connection.ts';
-import { createGate, type Gate } from './connection/limiter.ts';
+import { type Connection, type ConnectionContext, serveConnection } from './connection/connection.ts';
+import { createLimiter, type Limiter } from './connection/limiter.ts';
 import { type Listener, type ListenPoint, openListener } from './listen/listeners.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics/metrics.ts';
-import { createThrottle } from './rate-limit.ts';
+import { createRateLimit } from './rate-limit.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 
 /** What a process that serves connections is told. */
 export interface ServiceOptions {
-  readonly terms: House['terms'];
+  readonly terms: ConnectionContext['terms'];
   readonly smtpd: Smtpd;
   /** TCPLOCALHOST for smtpd; undefined to leave it out. */
   readonly localHost: string | undefined;
@@ -28,7 +28,7 @@ export interface ServiceOptions {
 /** What it serves with. */
 export interface ServiceParts {
   readonly environment: NodeJS.ProcessEnv;
-  readonly gate: Gate;
+  readonly limiter: Limiter;
   readonly metrics: Metrics;
   readonly log: Log;
 }
@@ -51,7 +51,7 @@ export interface Service {
 }
 
 /** How many who are refused are told so at once; others are closed without a word. */
-const MOST_FAREWELLS = 100;
+const MAX_CLOSING_REPLIES = 100;
 
 /** Makes a service. It has no certificate until `renew`. */
 export function createService(options: ServiceOptions, parts: ServiceParts): Service {
@@ -65,25 +65,29 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
   let files = '';
 
   const environment = withoutUcspiTcp(environmentForSmtpd(parts.environment));
-  const sparingly = createThrottle();
-  const house: House = {
+  const rateLimited = createRateLimit();
+  const context: ConnectionContext = {
     terms: options.terms,
     smtpdFor: (ends) => smtpdFor(options.smtpd, ends, environment, options.localHost),
-    gate: parts.gate,
-    farewells: createGate({ connections: MOST_FAREWELLS, perAddress: Number.POSITIVE_INFINITY, waiting: 0 }),
+    limiter: parts.limiter,
+    closingReplies: createLimiter({
+      connections: MAX_CLOSING_REPLIES,
+      perAddress: Number.POSITIVE_INFINITY,
+      waiting: 0,
+    }),
     tls: () => {
       if (tls === undefined) throw new Error('there is no certificate yet');
       return tls;
     },
     metrics,
     log,
-    sparingly,
+    rateLimited,
   };
 
   function accept(socket: Socket): void {
     if (early !== undefined) return void early.push(socket);
     served += 1;
-    const connection = serveConnection(socket, `${process.pid}-${served}`, house);
+    const connection = serveConnection(socket, `${process.pid}-${served}`, context);
     connections.add(connection);
     metrics.setOpen(connections.size);
     void connection.ended.then(() => {
@@ -94,7 +98,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
 
   async function stop(): Promise<void> {
     for (const listener of listeners) listener.close();
-    for (const connection of connections) connection.dismiss();
+    for (const connection of connections) connection.drain();
     const all = Promise.all([...connections].map((connection) => connection.ended));
     const limit = after(options.grace);
     await Promise.race([all, limit.passed]);
@@ -116,7 +120,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
     },
     listen: async (points) => {
       const failed = (error: unknown): void =>
-        sparingly((unsaid) => log.warning('accept-failed', { text: errorCode(error), unsaid }));
+        rateLimited((suppressed) => log.warning('accept-failed', { text: errorCode(error), suppressed }));
       for (const point of points) {
         listeners.push(await openListener(point, options.backlog, { connection: accept, failed }));
       }

@@ -4,20 +4,20 @@ import type { Dialogue, Step, Verdict } from '../smtp/dialogue.ts';
 import { reportEnd } from '../smtpd/program.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import type { Child, ChildEnd } from '../stream/child.ts';
-import { endAfterOutput, ORPHAN_SILENCE } from '../stream/end-child.ts';
-import { type SilenceWatch, watchSilence } from '../stream/time.ts';
+import { endAfterOutput, ORPHAN_IDLE_TIMEOUT } from '../stream/end-child.ts';
+import { type IdleWatch, watchIdle } from '../stream/time.ts';
 
 /** What a dialogue is held between, and under which terms. */
-export interface Conversation {
+export interface ConverseOptions {
   readonly dialogue: Dialogue;
   readonly client: ByteStream;
   readonly smtpd: Child;
   /** How long nothing may happen, in milliseconds; a line that trickles in does not count as happening. */
-  readonly silence: number;
+  readonly idleTimeout: number;
   /** Settles when smtpd was told to end, and may take its leave. */
-  readonly ending: Promise<void>;
+  readonly stopping: Promise<void>;
   /** Settles when it is to end at once: the client hears 421, and the verdict is `close`. */
-  readonly hurry: Promise<void>;
+  readonly abort: Promise<void>;
   /** Called when the client has reached the error limit; without it that is a warning. */
   readonly errorLimitReached?: (() => void) | undefined;
   readonly report: Reporter;
@@ -36,7 +36,7 @@ const PIECE = 16384;
  * bounds the memory. When the verdict is given both sources are paused, and nothing that was written is
  * left in this process.
  */
-export function converse(conversation: Conversation): Promise<Verdict> {
+export function converse(conversation: ConverseOptions): Promise<Verdict> {
   const { dialogue, client, smtpd, report } = conversation;
   const { promise, resolve } = deferred<Verdict>();
   let clientStalled = false;
@@ -50,16 +50,16 @@ export function converse(conversation: Conversation): Promise<Verdict> {
   let verdict: Verdict | undefined;
   let smtpdEnd: ChildEnd | undefined;
 
-  const silence = watchSilence(conversation.silence, () => {
+  const idleTimeout = watchIdle(conversation.idleTimeout, () => {
     dialogue.timedOut();
     conclude();
   });
-  void conversation.ending.then(() => dialogue.terminated());
-  void conversation.hurry.then(() => {
+  void conversation.stopping.then(() => dialogue.terminated());
+  void conversation.abort.then(() => {
     dialogue.timedOut();
     conclude();
   });
-  let orphan: SilenceWatch | undefined;
+  let orphan: IdleWatch | undefined;
   void smtpd.ended.then(watchOrphan);
 
   client.source.listen({
@@ -72,7 +72,7 @@ export function converse(conversation: Conversation): Promise<Verdict> {
   client.sink.listen({ drained: clientTakes, failed: clientGone });
   smtpd.source.listen({
     bytes: (bytes) => {
-      orphan?.heard();
+      orphan?.active();
       dialogue.fromSmtpd(bytes);
       advance();
     },
@@ -87,7 +87,7 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     while (verdict === undefined && (isConcluding || (!clientStalled && !smtpdStalled))) {
       const step = held ?? dialogue.next();
       held = undefined;
-      if (step !== undefined) silence.heard();
+      if (step !== undefined) idleTimeout.active();
       if (step?.type === 'to-client') {
         words.push(step.bytes);
         octets += step.bytes.length;
@@ -124,7 +124,7 @@ export function converse(conversation: Conversation): Promise<Verdict> {
     } else report.warning(step.text);
   }
 
-  /** Comes to the verdict. Whoever did not listen until now will not hear the farewell: it is not waited for. */
+  /** Comes to the verdict. Whoever did not listen until now will not hear the closingReply: it is not waited for. */
   function conclude(): void {
     isConcluding = true;
     advance();
@@ -154,13 +154,13 @@ export function converse(conversation: Conversation): Promise<Verdict> {
   /** smtpd has ended. A process that it left behind may hold its output and say nothing. */
   function watchOrphan(): void {
     if (verdict !== undefined) return;
-    orphan = watchSilence(ORPHAN_SILENCE, () => (clientStalled ? watchOrphan() : void smtpdGone()));
+    orphan = watchIdle(ORPHAN_IDLE_TIMEOUT, () => (clientStalled ? watchOrphan() : void smtpdGone()));
   }
 
   function decide(what: Verdict): void {
     if (verdict !== undefined) return;
     verdict = what;
-    silence.stop();
+    idleTimeout.stop();
     orphan?.stop();
     pauseBoth();
     resolve(what);

@@ -1,7 +1,7 @@
 import { createLineReader } from '../smtp/line.ts';
 import { parseReplyLine } from '../smtp/reply.ts';
 import type { Child } from '../stream/child.ts';
-import { watchSilence } from '../stream/time.ts';
+import { watchIdle } from '../stream/time.ts';
 
 /** The longest greeting that is taken, in octets. */
 const GREETING_LIMIT = 65536;
@@ -21,11 +21,11 @@ export type Greeting =
  *
  * Memory: `GREETING_LIMIT` and one read.
  *
- * @param silence how long smtpd may say nothing, in milliseconds.
- * @param hurry settles when it is to give up.
+ * @param idleTimeout how long smtpd may say nothing, in milliseconds.
+ * @param abort settles when it is to give up.
  * @returns how that went. The source is paused then.
  */
-export function swallowGreeting(smtpd: Child, silence: number, hurry: Promise<void>): Promise<Greeting> {
+export function swallowGreeting(smtpd: Child, idleTimeout: number, abort: Promise<void>): Promise<Greeting> {
   const reader = createLineReader();
   const said: Buffer[] = [];
   let octets = 0;
@@ -40,11 +40,11 @@ export function swallowGreeting(smtpd: Child, silence: number, hurry: Promise<vo
       resolve(greeting);
     };
     const fail = (fault: string): void => settle({ forClient: undefined, fault });
-    const watch = watchSilence(silence, () => fail('it said nothing for too long'));
-    void hurry.then(() => fail('it was told to end'));
+    const watch = watchIdle(idleTimeout, () => fail('it said nothing for too long'));
+    void abort.then(() => fail('it was told to end'));
     smtpd.source.listen({
       bytes: (bytes) => {
-        watch.heard();
+        watch.active();
         octets += bytes.length;
         if (octets > GREETING_LIMIT) return fail('its greeting is too long');
         said.push(Buffer.from(bytes));

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
-import { type ByteStream, DEAF, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
+import { type ByteStream, IGNORE, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { describeSession } from '../tls/description.ts';
 import type { TlsServer } from '../tls/handshake.ts';
 import { type TlsVariables, tlsEnvironment } from '../ucspi/control.ts';
@@ -19,18 +19,18 @@ export interface HandshakeListener {
 /**
  * Does the server's part of a TLS handshake over a connection of which nobody else reads any more.
  *
- * @param hurry settles when it is to give up.
+ * @param abort settles when it is to give up.
  * @throws Error that says why there is no TLS; the connection is closed then.
  */
 export async function startTls(
   connection: Duplex,
   server: TlsServer,
   listener: HandshakeListener,
-  hurry: Promise<void>,
+  abort: Promise<void>,
 ): Promise<TlsClient> {
   const begun = process.uptime();
   let isOver = false;
-  void hurry.then(() => {
+  void abort.then(() => {
     if (!isOver) connection.destroy();
   });
   try {
@@ -63,7 +63,7 @@ const NOTHING = Buffer.alloc(0);
  * @param client the two directions of `connection` in cleartext.
  * @param server is asked for when the client wants TLS: certificates may be renewed until then.
  */
-export function offerTls(
+export function createTlsOffer(
   connection: Duplex,
   client: ByteStream,
   server: () => TlsServer,
@@ -71,11 +71,11 @@ export function offerTls(
 ): TlsOffer {
   return {
     decline() {},
-    start: (hurry) => {
+    start: (abort) => {
       // The dialogue has ended, and must not hear of the handshake.
-      client.source.listen(DEAF);
-      client.sink.listen(DEAF);
-      return startTls(connection, server(), listener, hurry);
+      client.source.listen(IGNORE);
+      client.sink.listen(IGNORE);
+      return startTls(connection, server(), listener, abort);
     },
   };
 }

@@ -24,10 +24,10 @@ export interface TlsOffer {
    * Takes the connection over into TLS. The client has been told to begin and its side in cleartext is
    * paused, with nothing left to write; it is closed by this call when the handshake is done.
    *
-   * @param hurry settles when it is to give up.
+   * @param abort settles when it is to give up.
    * @throws Error with a message that says why there is no TLS.
    */
-  start(hurry: Promise<void>): Promise<TlsClient>;
+  start(abort: Promise<void>): Promise<TlsClient>;
   /** The session goes on in cleartext: TLS will not be asked for. */
   decline(): void;
 }
@@ -41,10 +41,10 @@ export interface SessionOptions extends DialogueOptions {
   /** Start a new smtpd, which is told of TLS, when TLS has been started. */
   readonly fresh: boolean;
   /** How long nothing may happen in the dialogue, in milliseconds. */
-  readonly dialogueSilence: number;
+  readonly idleTimeout: number;
   /** How long nothing may pass in the relay, in milliseconds; undefined for no bound but smtpd's own. */
-  readonly relaySilence: number | undefined;
-  /** See `Conversation`. */
+  readonly relayIdleTimeout: number | undefined;
+  /** See `ConverseOptions`. */
   readonly errorLimitReached?: () => void;
   /** Told of the verdict of the dialogue. */
   readonly concluded?: (verdict: Verdict) => void;
@@ -63,15 +63,15 @@ export interface Session {
  * How long a client may take nothing of what waits for it, in milliseconds, at most, once it has ended its side
  * or smtpd has ended.
  */
-const PATIENCE = 60_000;
+const ENDED_TIMEOUT = 60_000;
 
 /** Runs a session: dialogue, verdict, then relay. */
 export function startSession(options: SessionOptions): Session {
   const { client, tls, report } = options;
   const children: Child[] = [];
   // Promises, where an AbortSignal would do: that one costs every start a quarter of a millisecond.
-  const { promise: hurry, resolve: giveUp } = deferred();
-  const { promise: ending, resolve: startEnding } = deferred();
+  const { promise: abort, resolve: startAbort } = deferred();
+  const { promise: stopping, resolve: startStopping } = deferred();
   let terminated = false;
 
   function startSmtpd(tlsEnvironment: TlsClient['environment']): Child {
@@ -88,9 +88,9 @@ export function startSession(options: SessionOptions): Session {
       dialogue,
       client,
       smtpd,
-      silence: options.dialogueSilence,
-      ending,
-      hurry,
+      idleTimeout: options.idleTimeout,
+      stopping,
+      abort,
       errorLimitReached: options.errorLimitReached,
       report,
     });
@@ -103,7 +103,7 @@ export function startSession(options: SessionOptions): Session {
     let tlsClient: TlsClient;
     try {
       // smtpd is told to end as soon as we are, so there is nobody any more to do a handshake for.
-      tlsClient = await tls.start(ending);
+      tlsClient = await tls.start(stopping);
     } catch (error) {
       report.warning(`unable to start TLS: ${error instanceof Error ? error.message : String(error)}`);
       return close(client, smtpd);
@@ -116,7 +116,7 @@ export function startSession(options: SessionOptions): Session {
   async function refresh(tlsClient: TlsClient, stale: Child): Promise<ChildEnd> {
     const staleEnded = endChild(stale);
     const smtpd = startSmtpd(tlsClient.environment);
-    const greeting = await swallowGreeting(smtpd, options.dialogueSilence, hurry);
+    const greeting = await swallowGreeting(smtpd, options.idleTimeout, abort);
     let ended: Promise<ChildEnd>;
     if (greeting.forClient === undefined) {
       const what = 'smtpd did not greet a second time';
@@ -146,11 +146,11 @@ export function startSession(options: SessionOptions): Session {
       client: side,
       child: smtpd,
       rest: { client: fromClient, child: fromSmtpd },
-      silence: options.relaySilence,
-      stallTimeout: options.dialogueSilence,
-      patience: Math.min(options.dialogueSilence, PATIENCE),
-      hurry,
-      farewell,
+      idleTimeout: options.relayIdleTimeout,
+      stallTimeout: options.idleTimeout,
+      endedTimeout: Math.min(options.idleTimeout, ENDED_TIMEOUT),
+      abort,
+      closingReply,
     });
   }
 
@@ -158,14 +158,14 @@ export function startSession(options: SessionOptions): Session {
    * A client that waits for smtpd's next word, and will wait in vain, gets a 421 (RFC 5321 section 3.8),
    * unless that would stand in the middle of a line.
    */
-  function farewell({ reason, end, said, atLineStart }: RelayEnd): Buffer | undefined {
+  function closingReply({ reason, end, said, atLineStart }: RelayEnd): Buffer | undefined {
     const wasCutShort = end?.signal !== undefined || end?.failure !== undefined;
-    if (reason === 'too-silent') report.warning('nothing passed for too long, closing');
+    if (reason === 'idle-timeout') report.warning('nothing passed for too long, closing');
     else if (reason === 'client-stalled') report.warning('the client does not read its replies, closing');
     else if (reason === 'output-ended' && !wasCutShort && said) return undefined;
     else if (!terminated) reportEnd(report, 'smtpd ended in mid-session', end);
     if (!atLineStart) return undefined;
-    if (reason === 'too-silent') return REPLIES.tooSlow;
+    if (reason === 'idle-timeout') return REPLIES.tooSlow;
     return terminated ? REPLIES.shuttingDown : REPLIES.smtpdFailed;
   }
 
@@ -177,10 +177,10 @@ export function startSession(options: SessionOptions): Session {
       for (const child of children) child.kill(signal);
       if (terminated) return;
       terminated = true;
-      startEnding();
+      startStopping();
       lastResort = setTimeout(() => {
         for (const child of children) child.kill('SIGKILL');
-        giveUp();
+        startAbort();
       }, GRACE);
     },
   };

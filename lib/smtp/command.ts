@@ -53,7 +53,7 @@ const KINDS: ReadonlyMap<string, CommandKind> = new Map([
  * White space of any kind ends a verb, and before the verb it is passed over, because some servers read
  * it so: a line that smtpd would take for AUTH must not look like something else here.
  *
- * @param text the line without its ending.
+ * @param text the line without its stopping.
  */
 export function parseCommand(text: Buffer): Command {
   const line = text.toString('latin1').trim();

@@ -1,7 +1,7 @@
 /**
  * Lines out of a stream of bytes, in bounded memory.
  *
- * A line ends with LF. A CR before it belongs to the ending, and its absence is forgiven: people type
+ * A line ends with LF. A CR before it belongs to the stopping, and its absence is forgiven: people type
  * into netcat, and home-made servers print "\n". Whoever passes a line on writes it with CRLF, so that
  * no two programs of a chain ever disagree about where a line ends.
  */
@@ -20,7 +20,7 @@ export const LINE_LIMIT = 12288;
 
 /** One line of a stream. */
 export interface Line {
-  /** The line without its ending. Empty when `fault` is `too-long`: the octets are gone. */
+  /** The line without its stopping. Empty when `fault` is `too-long`: the octets are gone. */
   readonly text: Buffer;
   /** Why the line must not be passed on; undefined for a sound line. */
   readonly fault: 'too-long' | 'control' | undefined;
@@ -49,7 +49,7 @@ export interface LineReader {
  *
  * Memory: never more than `limit` octets and the largest single `push`.
  *
- * @param limit the longest line in octets, with its ending; a longer one is given as a line with the
+ * @param limit the longest line in octets, with its stopping; a longer one is given as a line with the
  * fault `too-long` once its end has come, and is not kept meanwhile.
  */
 export function createLineReader(limit: number = LINE_LIMIT): LineReader {
@@ -60,7 +60,7 @@ export function createLineReader(limit: number = LINE_LIMIT): LineReader {
   let toSkip = 0;
   /** Everything up to the next LF is to be let go. */
   let clearing = false;
-  /** The length of the first line in `pending`, with its ending; 0 when it is not complete. */
+  /** The length of the first line in `pending`, with its stopping; 0 when it is not complete. */
   let length = 0;
 
   function push(bytes: Uint8Array): void {

@@ -11,7 +11,7 @@ export interface ReplyLine {
 /**
  * Reads a line as part of an SMTP reply: three digits, then "-" or a space and text, or nothing.
  *
- * @param line the line without its ending.
+ * @param line the line without its stopping.
  * @returns undefined when the line is no such thing.
  */
 export function parseReplyLine(line: Buffer): ReplyLine | undefined {

@@ -90,7 +90,7 @@ export function watchedSource(
   stream: Readable,
   control: Pick<Source, 'read' | 'pause'>,
 ): { source: Source; bytes: (bytes: Uint8Array) => void } {
-  let listener: SourceListener = DEAF;
+  let listener: SourceListener = IGNORE;
   let end: { failure?: Error } | undefined;
   let closed = false;
 
@@ -112,7 +112,7 @@ export function watchedSource(
     },
     close: () => {
       closed = true;
-      listener = DEAF;
+      listener = IGNORE;
       stream.destroy();
     },
   };
@@ -120,11 +120,11 @@ export function watchedSource(
 }
 
 /** A listener that does not listen. */
-export const DEAF: SourceListener & SinkListener = { bytes() {}, ended() {}, drained() {}, failed() {} };
+export const IGNORE: SourceListener & SinkListener = { bytes() {}, ended() {}, drained() {}, failed() {} };
 
 /** Makes a Sink of a stream of Node's. */
 export function sinkOfStream(stream: Writable): Sink {
-  let listener: SinkListener = DEAF;
+  let listener: SinkListener = IGNORE;
   let waiting = false;
   let failure: Error | undefined;
 
@@ -166,7 +166,7 @@ export function sinkOfStream(stream: Writable): Sink {
       stream.on('close', tellOnce);
     },
     close: () => {
-      listener = DEAF;
+      listener = IGNORE;
       stream.destroy();
     },
   };

@@ -76,11 +76,11 @@ export function startChild(command: readonly string[], environment: NodeJS.Proce
   try {
     child = spawn(file, args, { env: environment, stdio: ['pipe', 'pipe', 'inherit'] });
   } catch (error) {
-    return stillborn(Promise.resolve(startFailure(file, error)));
+    return notStarted(Promise.resolve(startFailure(file, error)));
   }
   const ended = endOf(child, file);
   // Node has made no pipes then, or ones that lead nowhere.
-  if (child.pid === undefined) return stillborn(ended);
+  if (child.pid === undefined) return notStarted(ended);
   return {
     source: sourceOfStream(child.stdout),
     sink: sinkOfStream(child.stdin),
@@ -110,7 +110,7 @@ async function describeExit(code: number | null, signal: NodeJS.Signals | null):
 }
 
 /** The child that could not be started: it says nothing and takes nothing. */
-function stillborn(ended: Promise<ChildEnd>): Child {
+function notStarted(ended: Promise<ChildEnd>): Child {
   return {
     source: {
       listen: (listener) => queueMicrotask(() => listener.ended()),

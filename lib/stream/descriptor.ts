@@ -3,7 +3,7 @@ import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import {
   type ByteStream,
-  DEAF,
+  IGNORE,
   once,
   type Sink,
   type Source,
@@ -61,11 +61,11 @@ export function openDescriptors(readFd: number, writeFd: number): ByteStream {
   }
   function closeSource(): void {
     source.pause();
-    source.listen(DEAF);
+    source.listen(IGNORE);
     closed();
   }
   function closeSink(): void {
-    sink.listen(DEAF);
+    sink.listen(IGNORE);
     closed();
   }
   return {

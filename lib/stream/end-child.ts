@@ -11,7 +11,7 @@ export const GRACE = 5000;
  * How long the output of a program that has ended may stay open in silence, in milliseconds: a process
  * that it left behind holds it.
  */
-export const ORPHAN_SILENCE = 2000;
+export const ORPHAN_IDLE_TIMEOUT = 2000;
 
 /**
  * Learns how a program ended that has just closed its output.

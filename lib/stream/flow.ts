@@ -1,5 +1,5 @@
 import { deferred } from '../program/deferred.ts';
-import { DEAF, type Sink, type Source } from './byte-stream.ts';
+import { IGNORE, type Sink, type Source } from './byte-stream.ts';
 import { after } from './time.ts';
 
 /** How one direction of a relay ended: its source had no more to give, or its sink took no more. */
@@ -74,8 +74,8 @@ export function flow(source: Source, sink: Sink, { first, passed, stalled: notif
     ended,
     isStalled: () => stalled,
     release: () => {
-      source.listen(DEAF);
-      sink.listen(DEAF);
+      source.listen(IGNORE);
+      sink.listen(IGNORE);
     },
   };
 }

@@ -1,9 +1,9 @@
 import { deferred } from '../program/deferred.ts';
 import type { ByteStream } from './byte-stream.ts';
 import type { Child, ChildEnd } from './child.ts';
-import { endAfterOutput, endChild, ORPHAN_SILENCE } from './end-child.ts';
+import { endAfterOutput, endChild, ORPHAN_IDLE_TIMEOUT } from './end-child.ts';
 import { drain, flow } from './flow.ts';
-import { after, type SilenceWatch, watchSilence } from './time.ts';
+import { after, type IdleWatch, watchIdle } from './time.ts';
 
 /**
  * How long a client may take to hang up after the program has, in milliseconds. Until then what it still
@@ -17,7 +17,7 @@ export interface RelayEnd {
    * Its output has ended; nothing passed for too long; the client did not take what waits for it in time; or
    * the relay was aborted.
    */
-  readonly reason: 'output-ended' | 'too-silent' | 'client-stalled' | 'hurried';
+  readonly reason: 'output-ended' | 'idle-timeout' | 'client-stalled' | 'aborted';
   /** How it ended, when it has. */
   readonly end: ChildEnd | undefined;
   /** Whether anything has passed from it to the client. */
@@ -27,27 +27,27 @@ export interface RelayEnd {
 }
 
 /** What is relayed, and under which terms. */
-export interface Relaying {
+export interface RelayOptions {
   readonly client: ByteStream;
   readonly child: Child;
   /** What was read from either side and has not gone to the other. */
   readonly rest: { readonly client: Uint8Array; readonly child: Uint8Array };
   /** How long nothing may pass either way, in milliseconds; undefined for no bound but the program's own. */
-  readonly silence: number | undefined;
+  readonly idleTimeout: number | undefined;
   /**
    * How long bytes may wait for a client that takes none of them, in milliseconds; undefined for no bound
    * but the program's own.
    */
   readonly stallTimeout: number | undefined;
   /** The same once the program has ended, or the client has: it may not be there any more. */
-  readonly patience: number;
+  readonly endedTimeout: number;
   /** Settles when it is to end at once. */
-  readonly hurry: Promise<void>;
+  readonly abort: Promise<void>;
   /**
    * Told when nothing more will come from the program; gives what is to be said to the client instead.
    * Without it the client is half-closed at once.
    */
-  readonly farewell?: (end: RelayEnd) => Uint8Array | undefined;
+  readonly closingReply?: (end: RelayEnd) => Uint8Array | undefined;
 }
 
 /**
@@ -60,18 +60,18 @@ export interface Relaying {
  *
  * @returns how the program ended. The client's side is closed then.
  */
-export async function relay(relaying: Relaying): Promise<ChildEnd> {
+export async function relay(relaying: RelayOptions): Promise<ChildEnd> {
   const { client, child, rest } = relaying;
   let said = false;
   let atLineStart = true;
 
-  const hurried = relaying.hurry.then(() => 'hurried' as const);
+  const aborted = relaying.abort.then(() => 'aborted' as const);
   const limit = limitWaits(relaying);
-  const up = flow(client.source, child.sink, { first: rest.client, passed: limit.heard });
+  const up = flow(client.source, child.sink, { first: rest.client, passed: limit.active });
   const down = flow(child.source, client.sink, {
     first: rest.child,
     passed: (bytes) => {
-      limit.heard();
+      limit.active();
       said = true;
       atLineStart = bytes[bytes.length - 1] === LF;
     },
@@ -82,22 +82,22 @@ export async function relay(relaying: Relaying): Promise<ChildEnd> {
     if (end === 'source-ended') limit.ended();
   });
 
-  const reason = await Promise.race([down.ended, limit.passed, hurried]);
+  const reason = await Promise.race([down.ended, limit.passed, aborted]);
   if (reason === 'sink-failed') child.source.close();
-  else if (relaying.farewell !== undefined) {
+  else if (relaying.closingReply !== undefined) {
     const isOver = reason === 'output-ended' || reason === 'source-ended';
-    const farewell = relaying.farewell({
+    const closingReply = relaying.closingReply({
       reason: isOver ? 'output-ended' : reason,
       end: isOver ? await endAfterOutput(child) : undefined,
       said,
       atLineStart,
     });
-    if (farewell !== undefined && !down.isStalled()) client.sink.write(farewell);
+    if (closingReply !== undefined && !down.isStalled()) client.sink.write(closingReply);
   }
   client.sink.end();
 
-  const isPressed = reason === 'too-silent' || reason === 'client-stalled' || reason === 'hurried';
-  const end = isPressed ? reason : await Promise.race([child.ended, limit.passed, hurried]);
+  const isForced = reason === 'idle-timeout' || reason === 'client-stalled' || reason === 'aborted';
+  const end = isForced ? reason : await Promise.race([child.ended, limit.passed, aborted]);
   limit.stop();
   // Reading the client again overwrites the buffer that holds what waits for the program: it must not get that.
   if (up.isStalled()) child.sink.close();
@@ -112,9 +112,9 @@ const LF = 0x0a;
 /** The bounds on the waits of a relay. */
 interface Limits {
   /** Settles when one has passed, and why nothing more is to be expected. */
-  readonly passed: Promise<'too-silent' | 'client-stalled' | 'output-ended'>;
+  readonly passed: Promise<'idle-timeout' | 'client-stalled' | 'output-ended'>;
   /** Bytes have passed, either way. */
-  heard(): void;
+  active(): void;
   /** Bytes wait for the client from now on, or do not any more. */
   clientStalled(isStalled: boolean): void;
   /** The client has ended its side. */
@@ -122,14 +122,14 @@ interface Limits {
   stop(): void;
 }
 
-function limitWaits({ child, silence, stallTimeout, patience }: Relaying): Limits {
-  const { promise: passed, resolve: expire } = deferred<'too-silent' | 'client-stalled' | 'output-ended'>();
+function limitWaits({ child, idleTimeout, stallTimeout, endedTimeout }: RelayOptions): Limits {
+  const { promise: passed, resolve: expire } = deferred<'idle-timeout' | 'client-stalled' | 'output-ended'>();
   let hasEnded = false;
   let childEnded = false;
   let isStalled = false;
   let stopped = false;
-  let idle = watchSilence(silence, () => expire('too-silent'));
-  let stall: SilenceWatch | undefined;
+  let idle = watchIdle(idleTimeout, () => expire('idle-timeout'));
+  let stall: IdleWatch | undefined;
 
   /** Begins the waits that depend on who has ended and on whether the client is stalled. */
   function update(): void {
@@ -137,12 +137,12 @@ function limitWaits({ child, silence, stallTimeout, patience }: Relaying): Limit
     stall = undefined;
     if (stopped) return;
     if (isStalled) {
-      stall = watchSilence(hasEnded ? patience : stallTimeout, () => expire('client-stalled'));
+      stall = watchIdle(hasEnded ? endedTimeout : stallTimeout, () => expire('client-stalled'));
     }
     if (!childEnded) return;
     // From now on the program's own bounds end nothing. What it has left behind may hold its output.
     idle.stop();
-    if (!isStalled) idle = watchSilence(ORPHAN_SILENCE, () => expire('output-ended'));
+    if (!isStalled) idle = watchIdle(ORPHAN_IDLE_TIMEOUT, () => expire('output-ended'));
   }
 
   void child.ended.then(() => {
@@ -152,7 +152,7 @@ function limitWaits({ child, silence, stallTimeout, patience }: Relaying): Limit
   });
   return {
     passed,
-    heard: () => idle.heard(),
+    active: () => idle.active(),
     clientStalled: (now) => {
       isStalled = now;
       update();

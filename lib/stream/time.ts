@@ -16,23 +16,23 @@ export function after(milliseconds: number): Moment {
 }
 
 /** Watches for silence. */
-export interface SilenceWatch {
-  /** Something was heard. */
-  heard(): void;
+export interface IdleWatch {
+  /** Something was active. */
+  active(): void;
   /** Watch no more. */
   stop(): void;
 }
 
 /**
- * Calls back once when nothing was heard for `milliseconds`.
+ * Calls back once when nothing was active for `milliseconds`.
  *
  * @param milliseconds at most 2^31 - 1; undefined to wait for ever.
  */
-export function watchSilence(milliseconds: number | undefined, expired: () => void): SilenceWatch {
-  if (milliseconds === undefined) return { heard() {}, stop() {} };
+export function watchIdle(milliseconds: number | undefined, expired: () => void): IdleWatch {
+  if (milliseconds === undefined) return { active() {}, stop() {} };
   const timer = setTimeout(expired, milliseconds);
   return {
-    heard: () => {
+    active: () => {
       timer.refresh();
     },
     stop: () => clearTimeout(timer),

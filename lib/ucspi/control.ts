@@ -93,7 +93,7 @@ export function describeTls(variables: TlsVariables): string {
   ].join(', ');
 }
 
-/** Keeps a text from ending the quotes that it stands in. */
+/** Keeps a text from stopping the quotes that it stands in. */
 function quote(text: string): string {
   return text.replaceAll('"', "'");
 }

@@ -5,7 +5,7 @@ import { createRandom, type Random } from './random.ts';
 import { mutate } from './speech.ts';
 
 /** How long the server may take to close a connection on which all is said, in milliseconds. */
-const PATIENCE = 20_000;
+const ENDED_TIMEOUT = 20_000;
 
 /**
  * Records what a client of Node's begins a handshake with.
@@ -63,7 +63,7 @@ export async function sendBadHello(
   if (way === 0) socket.resetAndDestroy();
   else if (way === 1) socket.destroy();
   else if (socket.writable) socket.end();
-  const timer = setTimeout(() => socket.destroy(new Error('late')), PATIENCE);
+  const timer = setTimeout(() => socket.destroy(new Error('late')), ENDED_TIMEOUT);
   await closed;
   clearTimeout(timer);
   if (socket.errored?.message === 'late')

@@ -11,7 +11,7 @@ const KINDS = [
 ] as const;
 
 /** How long the server may take to connect to smtpd, in milliseconds. */
-const PATIENCE = 20_000;
+const ENDED_TIMEOUT = 20_000;
 
 /** What a run has found. */
 export interface TcpFinding {
@@ -103,7 +103,7 @@ async function openStage(words: readonly string[]): Promise<Stage> {
       await once(client, 'connect');
       const port = client.localPort ?? 0;
       return new Promise((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Error('no smtpd was started')), PATIENCE);
+        const timer = setTimeout(() => reject(new Error('no smtpd was started')), ENDED_TIMEOUT);
         waiting.set(port, (smtpd) => {
           clearTimeout(timer);
           waiting.delete(port);

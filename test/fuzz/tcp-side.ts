@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream';
 
 /** How long the server may take for whatever it is to do, in milliseconds: others may have the machine. */
-const PATIENCE = 20_000;
+const ENDED_TIMEOUT = 20_000;
 
 /** One side of a session over TCP, the client's or smtpd's, which hears what the server says to it. */
 export interface Side {
@@ -43,7 +43,7 @@ export function listenTo(stream: Duplex): Side {
     const timer = setTimeout(() => {
       isLate = true;
       wake();
-    }, PATIENCE);
+    }, ENDED_TIMEOUT);
     while (!condition()) {
       if (isLate) throw new Error(`waited in vain for ${what}, after ${JSON.stringify(heard.slice(-500))}`);
       await new Promise<void>((resolve) => {

@@ -122,7 +122,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       return { server, stopped };
     }
 
-    it('does not keep the server from ending', async (t) => {
+    it('does not keep the server from stopping', async (t) => {
       const { server, stopped } = await startWithOneStopped(t, ['--grace', '0']);
       server.signal('SIGTERM');
       assert.deepEqual(await server.ended, ENDED_WELL);
@@ -131,7 +131,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       assert.equal(server.stderr(), `${line} text="it did not end in time"\n`);
     });
 
-    it('does not keep it from ending when it is told again, whatever the time of grace', async (t) => {
+    it('does not keep it from stopping when it is told again, whatever the time of grace', async (t) => {
       const { server } = await startWithOneStopped(t, ['--grace', '3600', '-v2']);
       server.signal('SIGTERM');
       await server.says(/event=stopping/);

@@ -100,8 +100,8 @@ describe('a hostile worker that listens', { concurrency: 2 }, () => {
 
 describe('a hostile worker that sends', { concurrency: 2 }, () => {
   it('one number for two connections gets no more than one place', async (t) => {
-    const visit = { type: 'visit', visit: 1e6, address: '192.0.2.1' };
-    const server = await start(t, ['send', [visit, visit, visit]], '-c', '3', '-t', '5');
+    const slot = { type: 'slot', slot: 1e6, address: '192.0.2.1' };
+    const server = await start(t, ['send', [slot, slot, slot]], '-c', '3', '-t', '5');
     const worker = take(server);
     await says(server, /hostile: sent\n/);
     // Its answer comes behind these messages.
@@ -117,10 +117,10 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
       'text',
       null,
       { type: 'unknown' },
-      { type: 'visit', visit: '1' },
-      { type: 'visit', visit: 1.5 },
-      { type: 'visit', visit: 1, address: 'x'.repeat(65) },
-      { type: 'claim', visit: 1 },
+      { type: 'slot', slot: '1' },
+      { type: 'slot', slot: 1.5 },
+      { type: 'slot', slot: 1, address: 'x'.repeat(65) },
+      { type: 'claim', slot: 1 },
       { type: 'counted', metrics: {} },
       { type: 'ready', listeners: [] },
       { type: 'ready', listeners: [{ port: 1e9, name: 'one' }] },
@@ -138,7 +138,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
   });
 
   it('and does not read cannot have answers pile up', async (t) => {
-    const text = '{"type":"visit","visit":1%,"address":"192.0.2.1"}\n';
+    const text = '{"type":"slot","slot":1%,"address":"192.0.2.1"}\n';
     const server = await start(t, ['flood', { text, times: 1_000_000 }]);
     const worker = take(server);
     await says(server, /hostile: .*\n/);

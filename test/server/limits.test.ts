@@ -8,13 +8,13 @@ import { runInNewContext } from 'node:vm';
 import { addressGroup } from '../../lib/net/address.ts';
 import {
   type Admission,
-  createGate,
-  type GateLimits,
-  type LocalGate,
-  type Visit,
+  type ConnectionLimits,
+  createLimiter,
+  type LocalLimiter,
+  type Slot,
 } from '../../lib/server/connection/limiter.ts';
 import type { FromWorker, ToWorker } from '../../lib/server/processes/messages.ts';
-import { createRemoteGate, openGateDesk } from '../../lib/server/processes/remote-limiter.ts';
+import { createRemoteLimiter, openWorkerSlots } from '../../lib/server/processes/remote-limiter.ts';
 import { createRandom } from '../fuzz/random.ts';
 import { until } from '../support/processes.ts';
 import { type RunningServer, startServer } from '../support/server.ts';
@@ -22,8 +22,8 @@ import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 
 const NO_LIMIT = Number.POSITIVE_INFINITY;
 
-/** What has become of a visit so far. */
-async function outcome({ admission }: Visit): Promise<Admission | 'waits'> {
+/** What has become of a slot so far. */
+async function outcome({ admission }: Slot): Promise<Admission | 'waits'> {
   return Promise.race([admission, settled().then(() => 'waits' as const)]);
 }
 
@@ -45,89 +45,89 @@ async function heapUsed(): Promise<number> {
   return process.memoryUsage().heapUsed;
 }
 
-describe('a gate', () => {
+describe('a limiter', () => {
   it('lets in as many as there is room for, has others wait in order, and sends the rest away', async () => {
-    const gate = createGate({ connections: 2, perAddress: NO_LIMIT, waiting: 2 });
-    const visits = ['a', 'b', 'c', 'd', 'e'].map((address) => gate.visit(address));
-    assert.deepEqual(await Promise.all(visits.map(outcome)), ['in', 'in', 'waits', 'waits', 'no-room']);
-    assert.deepEqual([gate.inside(), gate.waiting()], [2, 2]);
-    visits[1]?.leave();
-    assert.deepEqual(await Promise.all(visits.slice(2, 4).map(outcome)), ['in', 'waits']);
-    visits[0]?.leave();
-    assert.deepEqual(await Promise.all(visits.slice(2, 4).map(outcome)), ['in', 'in']);
-    assert.deepEqual([gate.inside(), gate.waiting()], [2, 0]);
+    const limiter = createLimiter({ connections: 2, perAddress: NO_LIMIT, waiting: 2 });
+    const slots = ['a', 'b', 'c', 'd', 'e'].map((address) => limiter.slot(address));
+    assert.deepEqual(await Promise.all(slots.map(outcome)), ['in', 'in', 'waits', 'waits', 'no-room']);
+    assert.deepEqual([limiter.inside(), limiter.waiting()], [2, 2]);
+    slots[1]?.leave();
+    assert.deepEqual(await Promise.all(slots.slice(2, 4).map(outcome)), ['in', 'waits']);
+    slots[0]?.leave();
+    assert.deepEqual(await Promise.all(slots.slice(2, 4).map(outcome)), ['in', 'in']);
+    assert.deepEqual([limiter.inside(), limiter.waiting()], [2, 0]);
   });
 
   it('gives the place of one who waits and leaves to nobody else', async () => {
-    const gate = createGate({ connections: 1, perAddress: NO_LIMIT, waiting: 2 });
-    const [first, second, third] = ['a', 'b', 'c'].map((address) => gate.visit(address));
+    const limiter = createLimiter({ connections: 1, perAddress: NO_LIMIT, waiting: 2 });
+    const [first, second, third] = ['a', 'b', 'c'].map((address) => limiter.slot(address));
     second?.leave();
-    assert.deepEqual([gate.inside(), gate.waiting()], [1, 1]);
+    assert.deepEqual([limiter.inside(), limiter.waiting()], [1, 1]);
     first?.leave();
     assert.ok(second !== undefined && third !== undefined);
     assert.deepEqual([await outcome(second), await outcome(third)], ['waits', 'in']);
   });
 
   it('counts those who wait for their address, too', async () => {
-    const gate = createGate({ connections: 1, perAddress: 2, waiting: 9 });
-    const visits = ['a', 'a', 'a', 'b'].map((address) => gate.visit(address));
-    assert.deepEqual(await Promise.all(visits.map(outcome)), ['in', 'waits', 'per-address', 'waits']);
-    visits[1]?.leave();
-    assert.equal(await outcome(gate.visit('a')), 'waits');
+    const limiter = createLimiter({ connections: 1, perAddress: 2, waiting: 9 });
+    const slots = ['a', 'a', 'a', 'b'].map((address) => limiter.slot(address));
+    assert.deepEqual(await Promise.all(slots.map(outcome)), ['in', 'waits', 'per-address', 'waits']);
+    slots[1]?.leave();
+    assert.equal(await outcome(limiter.slot('a')), 'waits');
   });
 
   it('takes an address that is known later', async () => {
-    const gate = createGate({ connections: 9, perAddress: 1, waiting: 0 });
-    const [first, second] = [gate.visit(undefined), gate.visit(undefined)];
+    const limiter = createLimiter({ connections: 9, perAddress: 1, waiting: 0 });
+    const [first, second] = [limiter.slot(undefined), limiter.slot(undefined)];
     assert.deepEqual([await first.claim('a'), await second.claim('a')], [true, false]);
     second.leave();
-    assert.equal(await outcome(gate.visit('a')), 'per-address');
+    assert.equal(await outcome(limiter.slot('a')), 'per-address');
     first.leave();
-    assert.equal(await outcome(gate.visit('a')), 'in');
+    assert.equal(await outcome(limiter.slot('a')), 'in');
     assert.equal(await first.claim('b'), false, 'whoever has left has no place to claim');
-    assert.equal(await outcome(gate.visit('b')), 'in');
+    assert.equal(await outcome(limiter.slot('b')), 'in');
   });
 
   it('keeps nothing of addresses that have gone', async () => {
-    const gate = createGate({ connections: 1, perAddress: 1, waiting: 0 });
+    const limiter = createLimiter({ connections: 1, perAddress: 1, waiting: 0 });
     const before = await heapUsed();
     for (let index = 0; index < 200_000; index++) {
-      const visit = gate.visit(index % 2 === 0 ? `address ${index}` : undefined);
-      void visit.claim(`later ${index}`);
-      visit.leave();
+      const slot = limiter.slot(index % 2 === 0 ? `address ${index}` : undefined);
+      void slot.claim(`later ${index}`);
+      slot.leave();
     }
     const grown = (await heapUsed()) - before;
     assert.ok(grown < 5_000_000, `${grown} octets more`);
-    assert.equal(gate.inside(), 0);
+    assert.equal(limiter.inside(), 0);
   });
 
   it('takes the last of the addresses that are claimed', async () => {
-    const gate = createGate({ connections: 9, perAddress: 1, waiting: 0 });
-    const first = gate.visit(undefined);
+    const limiter = createLimiter({ connections: 9, perAddress: 1, waiting: 0 });
+    const first = limiter.slot(undefined);
     for (const address of ['a', 'b', 'c']) assert.equal(await first.claim(address), true);
-    assert.equal(await outcome(gate.visit('a')), 'in');
-    assert.equal(await outcome(gate.visit('c')), 'per-address');
+    assert.equal(await outcome(limiter.slot('a')), 'in');
+    assert.equal(await outcome(limiter.slot('c')), 'per-address');
     first.leave();
-    assert.equal(await outcome(gate.visit('c')), 'in');
+    assert.equal(await outcome(limiter.slot('c')), 'in');
   });
 
   it('does not mind who leaves twice, or was not let in', async () => {
-    const gate = createGate({ connections: 1, perAddress: 1, waiting: 0 });
-    const [first, second] = [gate.visit('a'), gate.visit('a')];
-    for (const visit of [second, second, first, first, second]) visit.leave();
-    assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
-    assert.equal(await outcome(gate.visit('a')), 'in');
-    assert.equal(await outcome(gate.visit('b')), 'no-room');
+    const limiter = createLimiter({ connections: 1, perAddress: 1, waiting: 0 });
+    const [first, second] = [limiter.slot('a'), limiter.slot('a')];
+    for (const slot of [second, second, first, first, second]) slot.leave();
+    assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
+    assert.equal(await outcome(limiter.slot('a')), 'in');
+    assert.equal(await outcome(limiter.slot('b')), 'no-room');
   });
 
   it('that lets nobody wait or in does neither', async () => {
-    const gate = createGate({ connections: 0, perAddress: NO_LIMIT, waiting: 0 });
-    assert.equal(await outcome(gate.visit('a')), 'no-room');
+    const limiter = createLimiter({ connections: 0, perAddress: NO_LIMIT, waiting: 0 });
+    assert.equal(await outcome(limiter.slot('a')), 'no-room');
   });
 });
 
 describe('addresses that count as one', () => {
-  const gate = (): LocalGate => createGate({ connections: 9, perAddress: 1, waiting: 0 });
+  const limiter = (): LocalLimiter => createLimiter({ connections: 9, perAddress: 1, waiting: 0 });
   for (const [first, second, areOne] of [
     ['192.0.2.1', '192.0.2.2', false],
     ['192.0.2.1', '::ffff:192.0.2.1', true],
@@ -139,61 +139,61 @@ describe('addresses that count as one', () => {
     ['::1', '::ffff:0.0.0.1', false],
   ] as const) {
     it(`${first} and ${second} ${areOne ? 'do' : 'do not'}`, async () => {
-      const one = gate();
-      assert.equal(await outcome(one.visit(addressGroup(first))), 'in');
-      assert.equal(await outcome(one.visit(addressGroup(second))), areOne ? 'per-address' : 'in');
+      const one = limiter();
+      assert.equal(await outcome(one.slot(addressGroup(first))), 'in');
+      assert.equal(await outcome(one.slot(addressGroup(second))), areOne ? 'per-address' : 'in');
     });
   }
 });
 
-/** A visit as a simple model sees it. */
-interface Guest {
-  readonly visit: Visit;
+/** A slot as a simple model sees it. */
+interface Entry {
+  readonly slot: Slot;
   address: string | undefined;
   state: 'in' | 'waits' | 'gone';
-  /** What it was told; a guest who leaves early is told nothing. */
+  /** What it was told; a entry who leaves early is told nothing. */
   expected: Admission | undefined;
   told: Admission | undefined;
 }
 
-/** The rules of the gate, with everything counted anew each time. */
-function createModel(limits: GateLimits) {
-  const guests: Guest[] = [];
-  const count = (state: Guest['state']): number => guests.filter((guest) => guest.state === state).length;
+/** The rules of the limiter, with everything counted anew each time. */
+function createModel(limits: ConnectionLimits) {
+  const guests: Entry[] = [];
+  const count = (state: Entry['state']): number => guests.filter((entry) => entry.state === state).length;
   const isFull = (address: string): boolean => {
-    const there = guests.filter((guest) => guest.state !== 'gone' && guest.address === address);
+    const there = guests.filter((entry) => entry.state !== 'gone' && entry.address === address);
     return there.length >= limits.perAddress;
   };
   return {
     guests,
     count,
-    come: (visit: Visit, address: string | undefined): void => {
-      const guest: Guest = { visit, address, state: 'gone', expected: undefined, told: undefined };
-      if (address !== undefined && isFull(address)) guest.expected = 'per-address';
-      else if (count('in') < limits.connections) Object.assign(guest, { state: 'in', expected: 'in' });
-      else if (count('waits') < limits.waiting) guest.state = 'waits';
-      else guest.expected = 'no-room';
-      guests.push(guest);
-      void visit.admission.then((told) => {
-        guest.told = told;
+    come: (slot: Slot, address: string | undefined): void => {
+      const entry: Entry = { slot, address, state: 'gone', expected: undefined, told: undefined };
+      if (address !== undefined && isFull(address)) entry.expected = 'per-address';
+      else if (count('in') < limits.connections) Object.assign(entry, { state: 'in', expected: 'in' });
+      else if (count('waits') < limits.waiting) entry.state = 'waits';
+      else entry.expected = 'no-room';
+      guests.push(entry);
+      void slot.admission.then((told) => {
+        entry.told = told;
       });
     },
-    leave: (guest: Guest): void => {
-      guest.state = 'gone';
+    leave: (entry: Entry): void => {
+      entry.state = 'gone';
       const next = guests.find((one) => one.state === 'waits');
       if (next === undefined || count('in') === limits.connections) return;
       Object.assign(next, { state: 'in', expected: 'in' });
     },
     /** Returns whether the claim is to be granted. */
-    claim: (guest: Guest, address: string): boolean => {
-      if (guest.state === 'gone' || isFull(address)) return false;
-      guest.address = address;
+    claim: (entry: Entry, address: string): boolean => {
+      if (entry.state === 'gone' || isFull(address)) return false;
+      entry.address = address;
       return true;
     },
   };
 }
 
-describe('a gate and a model of it', () => {
+describe('a limiter and a model of it', () => {
   for (let seed = 1; seed <= 40; seed++) {
     it(`agree in whatever happens (seed ${seed})`, async () => {
       const random = createRandom(seed, 0);
@@ -203,28 +203,28 @@ describe('a gate and a model of it', () => {
         waiting: random.below(4),
       };
       const model = createModel(limits);
-      const gate = createGate(limits);
+      const limiter = createLimiter(limits);
       for (let step = 0; step < 300; step++) {
-        const guest = model.guests[random.below(model.guests.length + 1)];
+        const entry = model.guests[random.below(model.guests.length + 1)];
         const address = `192.0.2.${random.below(4)}`;
-        if (guest === undefined || random.below(5) < 2) {
+        if (entry === undefined || random.below(5) < 2) {
           const known = random.below(3) > 0 ? address : undefined;
-          model.come(gate.visit(known), known);
-        } else if (guest.address === undefined && random.below(2) === 0) {
-          assert.equal(await guest.visit.claim(address), model.claim(guest, address));
+          model.come(limiter.slot(known), known);
+        } else if (entry.address === undefined && random.below(2) === 0) {
+          assert.equal(await entry.slot.claim(address), model.claim(entry, address));
         } else {
-          guest.visit.leave();
-          model.leave(guest);
+          entry.slot.leave();
+          model.leave(entry);
         }
-        assert.deepEqual([gate.inside(), gate.waiting()], [model.count('in'), model.count('waits')]);
-        assert.ok(gate.inside() <= limits.connections);
-        assert.ok(gate.waiting() === 0 || gate.inside() === limits.connections);
+        assert.deepEqual([limiter.inside(), limiter.waiting()], [model.count('in'), model.count('waits')]);
+        assert.ok(limiter.inside() <= limits.connections);
+        assert.ok(limiter.waiting() === 0 || limiter.inside() === limits.connections);
       }
       await settled();
       for (const { told, expected } of model.guests) assert.equal(told, expected);
-      for (const { visit } of model.guests) visit.leave();
-      assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
-      const again = [0, 1, 2, 3].map((last) => gate.visit(`192.0.2.${last}`));
+      for (const { slot } of model.guests) slot.leave();
+      assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
+      const again = [0, 1, 2, 3].map((last) => limiter.slot(`192.0.2.${last}`));
       for (const one of again) {
         assert.notEqual(await outcome(one), 'per-address');
         one.leave();
@@ -233,12 +233,12 @@ describe('a gate and a model of it', () => {
   }
 });
 
-/** A worker at a gate, and the channel between, which delivers when it is told to. */
-function workerAt(gate: LocalGate) {
+/** A worker at a limiter, and the channel between, which delivers when it is told to. */
+function workerAt(limiter: LocalLimiter) {
   const up: FromWorker[] = [];
   const down: ToWorker[] = [];
-  const remote = createRemoteGate((message) => up.push(structuredClone(message)));
-  const desk = openGateDesk(gate, (message) => down.push(structuredClone(message)));
+  const remote = createRemoteLimiter((message) => up.push(structuredClone(message)));
+  const desk = openWorkerSlots(limiter, (message) => down.push(structuredClone(message)));
   async function upward(): Promise<void> {
     for (const message of up.splice(0)) desk.hear(message);
     await settled();
@@ -250,31 +250,31 @@ function workerAt(gate: LocalGate) {
   return { remote, desk, upward, downward, down };
 }
 
-describe('a gate that is kept by another process', () => {
+describe('a limiter that is kept by another process', () => {
   it('counts over all who ask', async () => {
-    const gate = createGate({ connections: 2, perAddress: 2, waiting: 1 });
-    const [one, other] = [workerAt(gate), workerAt(gate)];
-    const visits = [one.remote.visit('a'), other.remote.visit('a'), one.remote.visit('b')];
+    const limiter = createLimiter({ connections: 2, perAddress: 2, waiting: 1 });
+    const [one, other] = [workerAt(limiter), workerAt(limiter)];
+    const slots = [one.remote.slot('a'), other.remote.slot('a'), one.remote.slot('b')];
     for (const worker of [one, other, one, other]) {
       await worker.upward();
       await worker.downward();
     }
-    assert.deepEqual(await Promise.all(visits.map(outcome)), ['in', 'waits', 'in']);
-    const more = [other.remote.visit('a'), other.remote.visit('c')];
+    assert.deepEqual(await Promise.all(slots.map(outcome)), ['in', 'waits', 'in']);
+    const more = [other.remote.slot('a'), other.remote.slot('c')];
     await other.upward();
     await other.downward();
     assert.deepEqual(await Promise.all(more.map(outcome)), ['per-address', 'no-room']);
-    visits[0]?.leave();
+    slots[0]?.leave();
     await one.upward();
     await other.downward();
-    assert.equal(gate.waiting(), 0);
-    assert.deepEqual(await Promise.all(visits.slice(1).map(outcome)), ['in', 'in']);
+    assert.equal(limiter.waiting(), 0);
+    assert.deepEqual(await Promise.all(slots.slice(1).map(outcome)), ['in', 'in']);
   });
 
   it('grants one claim of two', async () => {
-    const gate = createGate({ connections: 9, perAddress: 1, waiting: 0 });
-    const workers = [workerAt(gate), workerAt(gate)];
-    const claims = workers.map(({ remote }) => remote.visit(undefined).claim('a'));
+    const limiter = createLimiter({ connections: 9, perAddress: 1, waiting: 0 });
+    const workers = [workerAt(limiter), workerAt(limiter)];
+    const claims = workers.map(({ remote }) => remote.slot(undefined).claim('a'));
     for (const worker of workers) {
       await worker.upward();
       await worker.downward();
@@ -283,79 +283,79 @@ describe('a gate that is kept by another process', () => {
   });
 
   it('has its place back from a worker that is gone, and tells it nothing more', async () => {
-    const gate = createGate({ connections: 2, perAddress: 2, waiting: 1 });
-    const [one, other] = [workerAt(gate), workerAt(gate)];
-    for (const address of ['a', 'a', 'b']) one.remote.visit(address);
+    const limiter = createLimiter({ connections: 2, perAddress: 2, waiting: 1 });
+    const [one, other] = [workerAt(limiter), workerAt(limiter)];
+    for (const address of ['a', 'a', 'b']) one.remote.slot(address);
     await one.upward();
-    assert.deepEqual([gate.inside(), gate.waiting()], [2, 1]);
+    assert.deepEqual([limiter.inside(), limiter.waiting()], [2, 1]);
     const told = one.down.length;
     one.desk.close();
     await settled();
     assert.equal(one.down.length, told);
-    assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
-    const visits = [other.remote.visit('a'), other.remote.visit('a')];
+    assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
+    const slots = [other.remote.slot('a'), other.remote.slot('a')];
     await other.upward();
     await other.downward();
-    assert.deepEqual(await Promise.all(visits.map(outcome)), ['in', 'in']);
+    assert.deepEqual(await Promise.all(slots.map(outcome)), ['in', 'in']);
   });
 
   it('keeps nothing of those that a worker was refused', async () => {
-    const gate = createGate({ connections: 1, perAddress: NO_LIMIT, waiting: 1 });
-    const desk = openGateDesk(gate, () => {});
+    const limiter = createLimiter({ connections: 1, perAddress: NO_LIMIT, waiting: 1 });
+    const desk = openWorkerSlots(limiter, () => {});
     const before = await heapUsed();
-    for (let visit = 1; visit <= 100_000; visit++) desk.hear({ type: 'visit', visit, address: 'a' });
+    for (let slot = 1; slot <= 100_000; slot++) desk.hear({ type: 'slot', slot, address: 'a' });
     const grown = (await heapUsed()) - before;
     assert.ok(grown < 5_000_000, `${grown} octets more`);
-    assert.deepEqual([gate.inside(), gate.waiting()], [1, 1]);
+    assert.deepEqual([limiter.inside(), limiter.waiting()], [1, 1]);
     desk.close();
-    assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
+    assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
   });
 
   it('takes a leave that crosses its answer', async () => {
-    const gate = createGate({ connections: 1, perAddress: 1, waiting: 0 });
-    const { remote, upward, downward } = workerAt(gate);
-    const visit = remote.visit('a');
+    const limiter = createLimiter({ connections: 1, perAddress: 1, waiting: 0 });
+    const { remote, upward, downward } = workerAt(limiter);
+    const slot = remote.slot('a');
     await upward();
-    visit.leave();
-    visit.leave();
+    slot.leave();
+    slot.leave();
     await downward();
     await upward();
-    assert.equal(await outcome(visit), 'waits', 'whoever has left hears nothing');
-    assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
+    assert.equal(await outcome(slot), 'waits', 'whoever has left hears nothing');
+    assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
   });
 
   for (let seed = 1; seed <= 20; seed++) {
     it(`never has too many in, and none in the end (seed ${seed})`, async () => {
       const random = createRandom(seed, 1);
       const limits = { connections: 3, perAddress: 2, waiting: 2 };
-      const gate = createGate(limits);
-      const workers = [workerAt(gate), workerAt(gate), workerAt(gate)] as const;
-      const visits: Visit[] = [];
+      const limiter = createLimiter(limits);
+      const workers = [workerAt(limiter), workerAt(limiter), workerAt(limiter)] as const;
+      const slots: Slot[] = [];
       for (let step = 0; step < 300; step++) {
         const worker = random.pick(workers);
         if (random.chance(30)) {
           const known = random.chance(70);
           const address = `192.0.2.${random.below(3)}`;
-          const visit = worker.remote.visit(known ? address : undefined);
-          if (!known) void visit.claim(address);
-          visits.push(visit);
+          const slot = worker.remote.slot(known ? address : undefined);
+          if (!known) void slot.claim(address);
+          slots.push(slot);
         } else if (random.chance(40)) {
-          const [visit] = visits.splice(random.below(visits.length + 1), 1);
-          visit?.leave();
+          const [slot] = slots.splice(random.below(slots.length + 1), 1);
+          slot?.leave();
         } else if (random.chance(50)) await worker.upward();
         else await worker.downward();
-        assert.ok(gate.inside() <= limits.connections);
-        assert.ok(gate.waiting() <= limits.waiting);
-        assert.ok(gate.waiting() === 0 || gate.inside() === limits.connections);
+        assert.ok(limiter.inside() <= limits.connections);
+        assert.ok(limiter.waiting() <= limits.waiting);
+        assert.ok(limiter.waiting() === 0 || limiter.inside() === limits.connections);
       }
-      for (const visit of visits) visit.leave();
+      for (const slot of slots) slot.leave();
       for (const worker of workers) await worker.upward();
-      assert.deepEqual([gate.inside(), gate.waiting()], [0, 0]);
+      assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
       for (const address of ['192.0.2.0', '192.0.2.1', '192.0.2.2']) {
-        const visit = gate.visit(address);
-        const other = gate.visit(address);
-        assert.deepEqual([await outcome(visit), await outcome(other)], ['in', 'in']);
-        visit.leave();
+        const slot = limiter.slot(address);
+        const other = limiter.slot(address);
+        assert.deepEqual([await outcome(slot), await outcome(other)], ['in', 'in']);
+        slot.leave();
         other.leave();
       }
     });

@@ -270,7 +270,7 @@ function workersOf(server: RunningServer): number[] {
   );
 }
 
-describe('signals in a hurry', { concurrency: 2 }, () => {
+describe('signals in a abort', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
     for (const signal of ['SIGTERM', 'SIGHUP', 'SIGUSR1'] as const) {
       it(`${signal} as soon as it listens, with ${workers}`, async (t) => {

@@ -33,14 +33,14 @@ async function start(t: TestContext, ...options: string[]): Promise<RunningServe
 }
 
 /** A client that is served. */
-interface Guest {
+interface Entry {
   readonly client: SmtpClient;
   /** The process that serves it. */
   readonly worker: number;
 }
 
 /** Connects and is greeted. */
-async function enter(t: TestContext, port: number): Promise<Guest> {
+async function enter(t: TestContext, port: number): Promise<Entry> {
   const client = await connectSmtp(port);
   t.after(() => client.destroy());
   const greeting = await within(DEADLINE, 'greeting', client.reply());
@@ -48,8 +48,8 @@ async function enter(t: TestContext, port: number): Promise<Guest> {
 }
 
 /** Connects until each of so many processes serves somebody. */
-async function enterAll(t: TestContext, port: number, workers: number): Promise<readonly Guest[]> {
-  const guests: Guest[] = [];
+async function enterAll(t: TestContext, port: number, workers: number): Promise<readonly Entry[]> {
+  const guests: Entry[] = [];
   for (let tries = 0; new Set(guests.map((one) => one.worker)).size < workers; tries++) {
     assert.ok(tries < 500, `only ${new Set(guests.map((one) => one.worker)).size} of ${workers} serve`);
     // Whoever is free takes it, and one alone may be fast enough for all that come one by one.
@@ -210,7 +210,7 @@ function descriptorLimitOf(pid: number): string {
 }
 
 /** Connects until it is greeted: a connection may be taken by a process that is about to end. */
-async function enterPatiently(t: TestContext, port: number): Promise<Guest> {
+async function enterPatiently(t: TestContext, port: number): Promise<Entry> {
   for (let tries = 0; tries < 100; tries++) {
     try {
       return await enter(t, port);

@@ -10,7 +10,7 @@
 import type { DialogueOptions, Verdict } from '../../lib/smtp/dialogue.ts';
 import { REPLIES } from '../../lib/smtp/reply.ts';
 
-/** The longest line, with its ending. */
+/** The longest line, with its stopping. */
 const LIMIT = 12288;
 
 const HTTP = /^(?:CONNECT|DELETE|GET|HEAD|OPTIONS|PATCH|POST|PRI|PUT|TRACE)$/;

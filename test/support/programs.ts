@@ -18,7 +18,7 @@ export function ours(name: string): string {
 }
 
 /**
- * A command that runs a file of test/support/programs, named without its ending.
+ * A command that runs a file of test/support/programs, named without its stopping.
  *
  * @throws when it was not built.
  */

@@ -4,18 +4,18 @@ import type { Endpoints } from '../endpoints.ts';
 import { parseProxyHeader } from './receive.ts';
 
 /** How long a proxy may take to send its header, in milliseconds. It has all of it when it connects. */
-const PATIENCE = 10_000;
+const ENDED_TIMEOUT = 10_000;
 
 /**
  * Reads the PROXY header that a connection begins with, and nothing behind it.
  *
  * @param connection is paused afterwards, whatever came.
- * @param hurry settles when it is to give up.
+ * @param abort settles when it is to give up.
  * @returns the ends of the client's connection; undefined when the proxy speaks for itself.
  * @throws Error that says what is wrong with the header.
  */
-export function readProxyHeader(connection: Duplex, hurry: Promise<void>): Promise<Endpoints | undefined> {
-  const limit = after(PATIENCE);
+export function readProxyHeader(connection: Duplex, abort: Promise<void>): Promise<Endpoints | undefined> {
+  const limit = after(ENDED_TIMEOUT);
   let received = Buffer.alloc(0);
   let isOver = false;
   return new Promise((resolve, reject) => {
@@ -28,7 +28,7 @@ export function readProxyHeader(connection: Duplex, hurry: Promise<void>): Promi
       connection.pause();
     }
     function fail(why: string): void {
-      // By the time that there is a reason to hurry, the connection may be somebody else's.
+      // By the time that there is a reason to abort, the connection may be somebody else's.
       if (isOver) return;
       stop();
       reject(new Error(why));
@@ -49,7 +49,7 @@ export function readProxyHeader(connection: Duplex, hurry: Promise<void>): Promi
     connection.on('end', cut);
     connection.on('close', cut);
     void limit.passed.then(() => fail('it did not come in time'));
-    void hurry.then(() => fail('told to end'));
+    void abort.then(() => fail('told to end'));
     connection.resume();
   });
 }

@@ -3,7 +3,7 @@ import { addressGroup, type Endpoint, type Networks } from '../../net/address.ts
 import { type Endpoints, endpointsOf } from '../../net/endpoints.ts';
 import { deferred } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';
-import { type HandshakeListener, offerTls, startTls } from '../../session/own-tls.ts';
+import { createTlsOffer, type HandshakeListener, startTls } from '../../session/own-tls.ts';
 import { type Session, type SessionOptions, startSession, type TlsOffer } from '../../session/session.ts';
 import type { Verdict } from '../../smtp/dialogue.ts';
 import { REPLIES } from '../../smtp/reply.ts';
@@ -15,15 +15,15 @@ import { describeTls } from '../../ucspi/control.ts';
 import type { Log } from '../log.ts';
 import type { Refusal } from '../metrics/families.ts';
 import type { Metrics } from '../metrics/metrics.ts';
-import type { createThrottle } from '../rate-limit.ts';
+import type { createRateLimit } from '../rate-limit.ts';
 import { enter } from './admission.ts';
-import type { Gate } from './limiter.ts';
+import type { Limiter } from './limiter.ts';
 
 /** What holds for all connections of a server. */
-export interface House {
+export interface ConnectionContext {
   readonly terms: Pick<
     SessionOptions,
-    'requireTls' | 'plaintextAuth' | 'errorLimit' | 'fresh' | 'dialogueSilence' | 'relaySilence'
+    'requireTls' | 'plaintextAuth' | 'errorLimit' | 'fresh' | 'idleTimeout' | 'relayIdleTimeout'
   > & {
     /** TLS from the first byte on, as on port 465. */
     readonly implicitTls: boolean;
@@ -32,11 +32,11 @@ export interface House {
   };
   /** How to start the smtpd of a connection. */
   smtpdFor(ends: Endpoints): StartSmtpd;
-  readonly gate: Gate;
+  readonly limiter: Limiter;
   /** Bounds how many are told at once that there is no service for them. */
-  readonly farewells: Gate;
-  /** See `createThrottle`: for what strangers can have us say. */
-  readonly sparingly: ReturnType<typeof createThrottle>;
+  readonly closingReplies: Limiter;
+  /** See `createRateLimit`: for what strangers can have us say. */
+  readonly rateLimited: ReturnType<typeof createRateLimit>;
   /** With the certificates of now. */
   tls(): TlsServer;
   readonly metrics: Metrics;
@@ -48,22 +48,22 @@ export interface Connection {
   /** Settles when it is closed and no process is left. */
   readonly ended: Promise<void>;
   /** Ends it if it still waits for its turn. */
-  dismiss(): void;
+  drain(): void;
   /** Ends it: with a 421 where one can be said, and smtpd by SIGTERM. */
   terminate(): void;
 }
 
 /** Serves a connection from its beginning to its end. */
-export function serveConnection(socket: Socket, id: string, house: House): Connection {
+export function serveConnection(socket: Socket, id: string, context: ConnectionContext): Connection {
   const begun = process.uptime();
-  const { gate, metrics, sparingly, terms } = house;
-  const { promise: dismissed, resolve: dismiss } = deferred();
-  const { promise: ending, resolve: end } = deferred();
-  let log = house.log.with({ id });
+  const { limiter, metrics, rateLimited, terms } = context;
+  const { promise: draining, resolve: drain } = deferred();
+  const { promise: stopping, resolve: end } = deferred();
+  let log = context.log.with({ id });
   let session: Session | undefined;
-  let isEnding = false;
-  /** See `Entrance`. */
-  let isProxys = false;
+  let isStopping = false;
+  /** See `AdmissionResult`. */
+  let isProxyOwn = false;
   // Whoever reads or writes it hears of an error by itself. Until there is one, its end will tell.
   socket.on('error', () => {});
 
@@ -74,36 +74,36 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
     if (ends === undefined) return log.debug('departed');
     log = log.with({ remote: nameOf(ends.remote) });
     log.debug('accepted', { local: nameOf(ends.local) });
-    const { proxies, dialogueSilence } = terms;
-    const visit = gate.visit(proxies === undefined ? addressGroup(ends.remote.ip) : undefined);
+    const { proxies, idleTimeout } = terms;
+    const slot = limiter.slot(proxies === undefined ? addressGroup(ends.remote.ip) : undefined);
     try {
-      const entrance = await enter({
+      const admission = await enter({
         socket,
         ends,
-        visit,
+        slot,
         proxies,
-        patience: dialogueSilence,
-        dismissed,
-        ending,
+        waitTimeout: idleTimeout,
+        draining,
+        stopping,
       });
-      if (entrance.type === 'departed') return log.info('departed');
-      if (proxies !== undefined && entrance.client !== undefined) {
-        log = log.with({ remote: nameOf(entrance.client.remote), proxy: ends.remote.ip });
+      if (admission.type === 'departed') return log.info('departed');
+      if (proxies !== undefined && admission.client !== undefined) {
+        log = log.with({ remote: nameOf(admission.client.remote), proxy: ends.remote.ip });
       }
-      if (entrance.type === 'refused') return await refuse(entrance.why, entrance.text);
-      isProxys = entrance.isProxys;
-      await serve(entrance.client);
+      if (admission.type === 'refused') return await refuse(admission.why, admission.text);
+      isProxyOwn = admission.isProxyOwn;
+      await serve(admission.client);
     } finally {
-      visit.leave();
+      slot.leave();
     }
   }
 
   async function serve(ends: Endpoints): Promise<void> {
-    const startSmtpd = house.smtpdFor(ends);
+    const startSmtpd = context.smtpdFor(ends);
     if (terms.implicitTls) {
       let client: Awaited<ReturnType<typeof startTls>>;
       try {
-        client = await startTls(socket, house.tls(), handshakes(), ending);
+        client = await startTls(socket, context.tls(), handshakes(), stopping);
       } catch {
         return;
       }
@@ -111,7 +111,7 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
       return converse(client, undefined, (more) => startSmtpd({ ...environment, ...more }));
     }
     const client = { source: sourceOfStream(socket), sink: sinkOfStream(socket) };
-    return converse(client, offerTls(socket, client, house.tls, handshakes()), startSmtpd);
+    return converse(client, createTlsOffer(socket, client, context.tls, handshakes()), startSmtpd);
   }
 
   async function converse(
@@ -129,17 +129,17 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
     if (tls === undefined) concluded('tls');
     session = startSession({
       ...terms,
-      client: { source: client.source, sink: tellFirst(client.sink, greeted) },
+      client: { source: client.source, sink: notifyFirst(client.sink, greeted) },
       tls,
       startSmtpd,
       errorLimitReached: () => {
         metrics.errorLimitReached();
-        sparingly((unsaid) => log.warning('error-limit', { unsaid }));
+        rateLimited((suppressed) => log.warning('error-limit', { suppressed }));
       },
       concluded,
       report: log.reporter(),
     });
-    if (isEnding) session.terminate('SIGTERM');
+    if (isStopping) session.terminate('SIGTERM');
     const { status, signal } = await session.ended;
     const seconds = process.uptime() - begun;
     metrics.smtpdEnded(status);
@@ -173,26 +173,26 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
         metrics.handshakeFailed(error instanceof HandshakeFailure ? error.reason : 'other');
         // In a session it is the session that says so.
         if (session !== undefined) return;
-        if (isProxys) return log.debug('tls-failed', { text: errorCode(error) });
-        sparingly((unsaid) => log.warning('tls-failed', { text: errorCode(error), unsaid }));
+        if (isProxyOwn) return log.debug('tls-failed', { text: errorCode(error) });
+        rateLimited((suppressed) => log.warning('tls-failed', { text: errorCode(error), suppressed }));
       },
-      exceeded: (why) => sparingly((unsaid) => log.warning('tls-closed', { text: why, unsaid })),
+      exceeded: (why) => rateLimited((suppressed) => log.warning('tls-closed', { text: why, suppressed })),
     };
   }
 
   async function refuse(why: Refusal, text?: string): Promise<void> {
     metrics.connectionRefused(why);
-    sparingly((unsaid) => log.warning('refused', { why, text, unsaid }));
+    rateLimited((suppressed) => log.warning('refused', { why, text, suppressed }));
     const reply = REFUSAL_REPLIES[why];
     if (reply === undefined || terms.implicitTls) return;
     // To close in good order takes its time, and must not become a way to fill the server.
-    const visit = house.farewells.visit(undefined);
-    if ((await visit.admission) === 'in') {
+    const slot = context.closingReplies.slot(undefined);
+    if ((await slot.admission) === 'in') {
       const client = { source: sourceOfStream(socket), sink: sinkOfStream(socket) };
       client.sink.write(reply());
       await hangUp(client);
     }
-    visit.leave();
+    slot.leave();
   }
 
   async function runSafely(): Promise<void> {
@@ -209,10 +209,10 @@ export function serveConnection(socket: Socket, id: string, house: House): Conne
 
   return {
     ended: runSafely(),
-    dismiss,
+    drain,
     terminate: () => {
-      dismiss();
-      isEnding = true;
+      drain();
+      isStopping = true;
       end();
       session?.terminate('SIGTERM');
     },
@@ -232,7 +232,7 @@ function nameOf({ ip, port }: Endpoint): string {
 }
 
 /** A Sink that tells of the first that is written to it. */
-function tellFirst(sink: Sink, tell: () => void): Sink {
+function notifyFirst(sink: Sink, tell: () => void): Sink {
   let isFirst = true;
   return {
     ...sink,

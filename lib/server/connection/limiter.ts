@@ -1,7 +1,7 @@
 import { deferred } from '../../program/deferred.ts';
 
 /** How many connections are served at once. */
-export interface GateLimits {
+export interface ConnectionLimits {
   /** In all. */
   readonly connections: number;
   /** From one address; Infinity for no such limit. */
@@ -10,7 +10,7 @@ export interface GateLimits {
   readonly waiting: number;
 }
 
-/** What becomes of a connection at the gate. */
+/** What becomes of a connection at the limiter. */
 export type Admission =
   /** It is served. */
   | 'in'
@@ -19,8 +19,8 @@ export type Admission =
   /** There is no room, not even to wait. */
   | 'no-room';
 
-/** A connection at the gate, or behind it. */
-export interface Visit {
+/** A connection at the limiter, or behind it. */
+export interface Slot {
   /** Settles when it may come in or is turned away. It may take as long as it likes. */
   readonly admission: Promise<Admission>;
   /**
@@ -33,13 +33,13 @@ export interface Visit {
 }
 
 /** Where connections are counted, over all worker processes. */
-export interface Gate {
+export interface Limiter {
   /** @param address what counts as one for the limit; undefined when it will be known later. */
-  visit(address: string | undefined): Visit;
+  slot(address: string | undefined): Slot;
 }
 
-/** A gate and its numbers. */
-export interface LocalGate extends Gate {
+/** A limiter and its numbers. */
+export interface LocalLimiter extends Limiter {
   /** How many are in. */
   inside(): number;
   /** How many wait. */
@@ -47,28 +47,28 @@ export interface LocalGate extends Gate {
 }
 
 /** A connection that is counted. */
-interface Guest {
+interface Entry {
   address: string | undefined;
   state: 'waiting' | 'inside' | 'gone';
   readonly admit: (admission: Admission) => void;
 }
 
 /**
- * Makes a gate that counts in this process.
+ * Makes a limiter that counts in this process.
  *
  * Node cannot leave connections in the backlog of the system: a listening socket is accepted from or
  * closed. So those for which there is no room are accepted and wait here, in the order in which they came.
  */
-export function createGate(limits: GateLimits): LocalGate {
+export function createLimiter(limits: ConnectionLimits): LocalLimiter {
   let inside = 0;
-  const queue = new Set<Guest>();
+  const queue = new Set<Entry>();
   const counts = new Map<string, number>();
 
-  function count(guest: Guest, address: string): boolean {
+  function count(entry: Entry, address: string): boolean {
     const known = counts.get(address) ?? 0;
     if (known >= limits.perAddress) return false;
     counts.set(address, known + 1);
-    guest.address = address;
+    entry.address = address;
     return true;
   }
 
@@ -78,48 +78,48 @@ export function createGate(limits: GateLimits): LocalGate {
     else counts.set(address, left);
   }
 
-  function admit(guest: Guest): void {
-    guest.state = 'inside';
+  function admit(entry: Entry): void {
+    entry.state = 'inside';
     inside += 1;
-    guest.admit('in');
+    entry.admit('in');
   }
 
-  function leave(guest: Guest): void {
-    if (guest.state === 'gone') return;
-    if (guest.state === 'inside') inside -= 1;
-    queue.delete(guest);
-    guest.state = 'gone';
-    if (guest.address !== undefined) uncount(guest.address);
+  function leave(entry: Entry): void {
+    if (entry.state === 'gone') return;
+    if (entry.state === 'inside') inside -= 1;
+    queue.delete(entry);
+    entry.state = 'gone';
+    if (entry.address !== undefined) uncount(entry.address);
     const [next] = queue;
     if (next === undefined || inside >= limits.connections) return;
     queue.delete(next);
     admit(next);
   }
 
-  function turnAway(guest: Guest, why: Admission): void {
-    guest.admit(why);
-    leave(guest);
+  function turnAway(entry: Entry, why: Admission): void {
+    entry.admit(why);
+    leave(entry);
   }
 
   return {
     inside: () => inside,
     waiting: () => queue.size,
-    visit: (address) => {
+    slot: (address) => {
       const { promise, resolve } = deferred<Admission>();
-      const guest: Guest = { address: undefined, state: 'waiting', admit: resolve };
-      if (address !== undefined && !count(guest, address)) turnAway(guest, 'per-address');
-      else if (inside < limits.connections) admit(guest);
-      else if (queue.size < limits.waiting) queue.add(guest);
-      else turnAway(guest, 'no-room');
+      const entry: Entry = { address: undefined, state: 'waiting', admit: resolve };
+      if (address !== undefined && !count(entry, address)) turnAway(entry, 'per-address');
+      else if (inside < limits.connections) admit(entry);
+      else if (queue.size < limits.waiting) queue.add(entry);
+      else turnAway(entry, 'no-room');
       return {
         admission: promise,
         claim: (claimed) => {
-          if (guest.state === 'gone') return Promise.resolve(false);
-          if (guest.address !== undefined) uncount(guest.address);
-          guest.address = undefined;
-          return Promise.resolve(count(guest, claimed));
+          if (entry.state === 'gone') return Promise.resolve(false);
+          if (entry.address !== undefined) uncount(entry.address);
+          entry.address = undefined;
+          return Promise.resolve(count(entry, claimed));
         },
-        leave: () => leave(guest),
+        leave: () => leave(entry),
       };
     },
   };

@@ -18,8 +18,8 @@ export type ToWorker =
     }
   /** Take these into use. */
   | { readonly type: 'renew'; readonly secrets: SecretsSnapshot }
-  | { readonly type: 'admission'; readonly visit: number; readonly admission: Admission }
-  | { readonly type: 'claimed'; readonly visit: number; readonly taken: boolean }
+  | { readonly type: 'admission'; readonly slot: number; readonly admission: Admission }
+  | { readonly type: 'claimed'; readonly slot: number; readonly taken: boolean }
   /** Send what was counted. */
   | { readonly type: 'count' }
   /** Shut down gracefully; a second time: without waiting for sessions. */
@@ -29,10 +29,10 @@ export type ToWorker =
 export type FromWorker =
   /** It accepts connections. */
   | { readonly type: 'ready'; readonly listeners: readonly ListenerName[] }
-  /** See `Gate`. Numbers of visits are the worker's own. */
-  | { readonly type: 'visit'; readonly visit: number; readonly address?: string }
-  | { readonly type: 'claim'; readonly visit: number; readonly address: string }
-  | { readonly type: 'leave'; readonly visit: number }
+  /** See `Limiter`. Numbers of slots are the worker's own. */
+  | { readonly type: 'slot'; readonly slot: number; readonly address?: string }
+  | { readonly type: 'claim'; readonly slot: number; readonly address: string }
+  | { readonly type: 'leave'; readonly slot: number }
   /** The answer to `count`. */
   | { readonly type: 'counted'; readonly metrics: MetricsSnapshot };
 
@@ -42,11 +42,11 @@ const MOST_ADDRESS = 64;
 /** Whether something that came from a worker is one of those, with values that can be. */
 export function isFromWorker(message: unknown): message is FromWorker {
   if (!isRecord(message)) return false;
-  const { type, visit, address, listeners, metrics } = message;
+  const { type, slot, address, listeners, metrics } = message;
   if (type === 'ready') return Array.isArray(listeners) && listeners.every(isListenerName);
   if (type === 'counted') return isSnapshot(metrics);
-  if (!Number.isSafeInteger(visit)) return false;
-  if (type === 'visit') return address === undefined || isAddress(address);
+  if (!Number.isSafeInteger(slot)) return false;
+  if (type === 'slot') return address === undefined || isAddress(address);
   return type === 'leave' || (type === 'claim' && isAddress(address));
 }
 

@@ -1,5 +1,5 @@
 import { deferred } from '../../program/deferred.ts';
-import type { LocalGate } from '../connection/limiter.ts';
+import type { LocalLimiter } from '../connection/limiter.ts';
 import type { ListenerName, ListenPoint } from '../listen/listeners.ts';
 import type { Log } from '../log.ts';
 import { createMetrics } from '../metrics/metrics.ts';
@@ -8,7 +8,7 @@ import type { SecretsSnapshot } from '../secrets.ts';
 import { createService, type ServiceOptions } from '../service.ts';
 
 /** The processes that serve connections: this one, or workers. */
-export interface Crew {
+export interface ServerProcesses {
   /**
    * Begins.
    *
@@ -26,15 +26,15 @@ export interface Crew {
   readonly failed: Promise<number>;
 }
 
-/** What a crew works with. */
-export interface CrewParts {
+/** What a processes works with. */
+export interface ProcessParts {
   readonly environment: NodeJS.ProcessEnv;
-  readonly gate: LocalGate;
+  readonly limiter: LocalLimiter;
   readonly log: Log;
 }
 
-/** The crew that is this process alone. */
-export function createSoloCrew(options: ServiceOptions, parts: CrewParts): Crew {
+/** The processes that is this process alone. */
+export function createSingleProcess(options: ServiceOptions, parts: ProcessParts): ServerProcesses {
   const metrics = createMetrics();
   const service = createService(options, { ...parts, metrics });
   return {
@@ -46,7 +46,7 @@ export function createSoloCrew(options: ServiceOptions, parts: CrewParts): Crew 
     },
     renew: service.renew,
     collect: () => {
-      metrics.setWaiting(parts.gate.waiting());
+      metrics.setWaiting(parts.limiter.waiting());
       return Promise.resolve(metrics.snapshot());
     },
     stop: service.stop,

@@ -2,7 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { deferred } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';
 import { after } from '../../stream/time.ts';
-import type { Gate } from '../connection/limiter.ts';
+import type { Limiter } from '../connection/limiter.ts';
 import type { ListenerName } from '../listen/listeners.ts';
 import type { SharedSocket } from '../listen/shared-sockets.ts';
 import type { Log } from '../log.ts';
@@ -10,7 +10,7 @@ import { type MetricsSnapshot, mergeSnapshots } from '../metrics/snapshot.ts';
 import type { SecretsSnapshot } from '../secrets.ts';
 import { openChannelToWorker } from './channel.ts';
 import { type FromWorker, isFromWorker, type ToWorker } from './messages.ts';
-import { openGateDesk } from './remote-limiter.ts';
+import { openWorkerSlots } from './remote-limiter.ts';
 import { channelOf, socketDescriptor, startWorkerProcess } from './worker-process.ts';
 
 /** What a worker is started with. */
@@ -20,7 +20,7 @@ export interface WorkerStart {
   readonly sockets: readonly SharedSocket[];
   readonly secrets: SecretsSnapshot;
   /** Counts its connections, with those of the other workers. */
-  readonly gate: Gate;
+  readonly limiter: Limiter;
   readonly log: Log;
 }
 
@@ -70,10 +70,10 @@ const MOST_INVALID_MESSAGES = 10;
  * Starts a worker process and has it listen.
  *
  * A worker that was taken over by a client can do nothing here but what its messages are for, and the memory that
- * it can take is bounded: its messages are read only while it reads the answers, it has the places that the gate
+ * it can take is bounded: its messages are read only while it reads the answers, it has the places that the limiter
  * has given it, and of what it counts only known families are kept.
  */
-export function startWorker({ environment, sockets, secrets, gate, log }: WorkerStart): WorkerHandle {
+export function startWorker({ environment, sockets, secrets, limiter, log }: WorkerStart): WorkerHandle {
   const { promise: ready, resolve: becomeReady } = deferred<readonly ListenerName[]>();
   const { promise: ended, resolve: end } = deferred<WorkerEnd>();
   /** What it was asked and has not answered yet. */
@@ -90,7 +90,7 @@ export function startWorker({ environment, sockets, secrets, gate, log }: Worker
     socket === undefined
       ? undefined
       : openChannelToWorker(socket, { received, cleared: sendSecrets, closed: channelClosed });
-  const desk = openGateDesk(gate, send);
+  const desk = openWorkerSlots(limiter, send);
   void ended.then(() => {
     channel?.close();
     desk.close();

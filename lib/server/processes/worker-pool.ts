@@ -6,7 +6,7 @@ import { openSharedSockets, type SharedSocket } from '../listen/shared-sockets.t
 import { createMetrics } from '../metrics/metrics.ts';
 import { lastingPart, type MetricsSnapshot, mergeSnapshots } from '../metrics/snapshot.ts';
 import type { SecretsSnapshot } from '../secrets.ts';
-import type { Crew, CrewParts } from './processes.ts';
+import type { ProcessParts, ServerProcesses } from './processes.ts';
 import { startWorker, type WorkerEnd, type WorkerHandle } from './worker-handle.ts';
 
 /** A worker that ran for less than this is replaced after this long, in milliseconds; others at once. */
@@ -31,8 +31,8 @@ const END_TIMEOUT = 15_000;
  */
 export function createWorkerPool(
   { workers, grace }: { readonly workers: number; readonly grace: number },
-  { environment, gate, log }: CrewParts,
-): Crew {
+  { environment, limiter, log }: ProcessParts,
+): ServerProcesses {
   const running = new Set<WorkerHandle>();
   const serving = new Set<WorkerHandle>();
   const own = createMetrics();
@@ -49,7 +49,13 @@ export function createWorkerPool(
   function startOne(): void {
     if (isStopping || secrets === undefined) return;
     const startedAt = process.uptime();
-    const worker = startWorker({ environment: withoutListeners(environment), sockets, secrets, gate, log });
+    const worker = startWorker({
+      environment: withoutListeners(environment),
+      sockets,
+      secrets,
+      limiter,
+      log,
+    });
     running.add(worker);
     void worker.ready.then((listeners) => {
       if (running.has(worker)) serves(worker, listeners);
@@ -115,7 +121,7 @@ export function createWorkerPool(
       for (const worker of running) worker.renew(next);
     },
     collect: async () => {
-      own.setWaiting(gate.waiting());
+      own.setWaiting(limiter.waiting());
       const all = await Promise.all([...running].map((worker) => worker.count()));
       return mergeSnapshots([own.snapshot(), departed, ...all]);
     },

@@ -6,7 +6,7 @@ import { createMetrics } from '../metrics/metrics.ts';
 import { createService, type ServiceOptions } from '../service.ts';
 import { openChannelToPrimary } from './channel.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
-import { createRemoteGate } from './remote-limiter.ts';
+import { createRemoteLimiter } from './remote-limiter.ts';
 import { openChannelSocket } from './worker-process.ts';
 
 /** What a worker works with. */
@@ -38,9 +38,9 @@ export async function runWorker(options: ServiceOptions, parts: WorkerParts): Pr
       stop();
     },
   });
-  const gate = createRemoteGate(send);
+  const limiter = createRemoteLimiter(send);
   const metrics = createMetrics();
-  const service = createService(options, { ...parts, gate, metrics });
+  const service = createService(options, { ...parts, limiter, metrics });
   return await promise;
 
   function send(message: FromWorker): void {
@@ -52,7 +52,7 @@ export async function runWorker(options: ServiceOptions, parts: WorkerParts): Pr
     else if (message.type === 'renew') service.renew(message.secrets);
     else if (message.type === 'count') send({ type: 'counted', metrics: metrics.snapshot() });
     else if (message.type === 'stop') stop();
-    else gate.hear(message);
+    else limiter.hear(message);
   }
 
   async function start({ secrets, listenPoints }: Extract<ToWorker, { type: 'start' }>): Promise<void> {

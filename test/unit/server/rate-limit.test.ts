@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { isFromWorker } from '../../../lib/server/processes/messages.ts';
-import { createThrottle } from '../../../lib/server/rate-limit.ts';
+import { createRateLimit } from '../../../lib/server/rate-limit.ts';
 
 /** Sets the clock by which seconds are told. */
 function clock(t: TestContext): (seconds: number) => void {
@@ -14,22 +14,22 @@ function clock(t: TestContext): (seconds: number) => void {
   };
 }
 
-describe('createThrottle', () => {
+describe('createRateLimit', () => {
   it('lets ten a second through, and tells how many it left out', (t) => {
     const set = clock(t);
-    const sparingly = createThrottle();
+    const rateLimited = createRateLimit();
     const said: (number | undefined)[] = [];
-    const say = (unsaid: number | undefined): void => void said.push(unsaid);
-    for (let count = 0; count < 1000; count++) sparingly(say);
+    const say = (suppressed: number | undefined): void => void said.push(suppressed);
+    for (let count = 0; count < 1000; count++) rateLimited(say);
     assert.deepEqual(said, new Array(10).fill(undefined));
     set(100.9);
-    sparingly(say);
+    rateLimited(say);
     assert.equal(said.length, 10);
     set(101);
-    for (let count = 0; count < 12; count++) sparingly(say);
+    for (let count = 0; count < 12; count++) rateLimited(say);
     assert.deepEqual(said.slice(10), [991, ...new Array(9).fill(undefined)]);
     set(5000);
-    sparingly(say);
+    rateLimited(say);
     assert.equal(said.at(-1), 2);
   });
 });
@@ -37,10 +37,10 @@ describe('createThrottle', () => {
 describe('isFromWorker', () => {
   const good = [
     { type: 'ready', listeners: [{ port: 25, name: '0.0.0.0:25' }] },
-    { type: 'visit', visit: 1 },
-    { type: 'visit', visit: 1, address: '192.0.2.1' },
-    { type: 'claim', visit: 1, address: '192.0.2.1' },
-    { type: 'leave', visit: 1 },
+    { type: 'slot', slot: 1 },
+    { type: 'slot', slot: 1, address: '192.0.2.1' },
+    { type: 'claim', slot: 1, address: '192.0.2.1' },
+    { type: 'leave', slot: 1 },
     { type: 'counted', metrics: {} },
   ];
   for (const message of good) {
@@ -55,13 +55,13 @@ describe('isFromWorker', () => {
     { type: 'ready' },
     { type: 'ready', listeners: [null] },
     { type: 'ready', listeners: [{ port: '25', name: 'x' }] },
-    { type: 'visit' },
-    { type: 'visit', visit: 1, address: 7 },
-    { type: 'claim', visit: 1 },
+    { type: 'slot' },
+    { type: 'slot', slot: 1, address: 7 },
+    { type: 'claim', slot: 1 },
     { type: 'counted', metrics: { sessions_total: 7 } },
     { type: 'counted' },
-    { type: 'visit', visit: 0.5 },
-    { type: 'claim', visit: 1, address: 'x'.repeat(65) },
+    { type: 'slot', slot: 0.5 },
+    { type: 'claim', slot: 1, address: 'x'.repeat(65) },
   ];
   for (const message of bad) {
     it(`does not believe ${JSON.stringify(message)}`, () => assert.ok(!isFromWorker(message)));

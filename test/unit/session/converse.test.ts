@@ -16,18 +16,18 @@ function start(t: TestContext) {
   const client = makeParty();
   const smtpd = makeChild();
   const messages: string[] = [];
-  const { promise: ending, resolve: terminate } = deferred();
-  const { promise: hurry, resolve: abort } = deferred();
+  const { promise: stopping, resolve: terminate } = deferred();
+  const { promise: abort, resolve: abortNow } = deferred();
   const verdict = converse({
     dialogue: createDialogue({ requireTls: false, plaintextAuth: false, errorLimit: 100 }),
-    ...{ client, smtpd, silence: IDLE, ending, hurry },
+    ...{ client, smtpd, idleTimeout: IDLE, stopping, abort },
     report: {
       fatal: (text) => void messages.push(`fatal: ${text}`),
       warning: (text) => void messages.push(`warning: ${text}`),
       info: assert.fail,
     },
   });
-  return { clock, client, smtpd, messages, terminate, abort, verdict: outcomeOf(verdict) };
+  return { clock, client, smtpd, messages, terminate, abortNow, verdict: outcomeOf(verdict) };
 }
 
 function greeted(t: TestContext) {
@@ -289,11 +289,11 @@ describe('a process that smtpd leaves behind, in the dialogue', () => {
 
 describe('the end of a session, in the dialogue', () => {
   it('is a 421 when it is aborted, though smtpd has said nothing', async (t) => {
-    const { client, terminate, abort, verdict } = greeted(t);
+    const { client, terminate, abortNow, verdict } = greeted(t);
     terminate();
     await settle();
     assert.equal(verdict(), undefined);
-    abort();
+    abortNow();
     await settle();
     assert.equal(verdict(), 'close');
     assert.match(client.received(), /\r\n421 4\.3\.2 [^\n]*\r\n$/);
@@ -323,10 +323,10 @@ describe('the end of a session, in the dialogue', () => {
   });
 
   it('comes though the client takes nothing', async (t) => {
-    const { client, smtpd, abort, verdict } = start(t);
+    const { client, smtpd, abortNow, verdict } = start(t);
     client.stall();
     smtpd.send('220 hi\r\n');
-    abort();
+    abortNow();
     await settle();
     assert.equal(verdict(), 'close');
   });

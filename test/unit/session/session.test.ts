@@ -12,8 +12,8 @@ interface Setup {
   readonly fresh?: boolean;
   /** The client is in TLS from the first byte. */
   readonly implicit?: boolean;
-  readonly dialogueSilence?: number;
-  readonly relaySilence?: number;
+  readonly idleTimeout?: number;
+  readonly relayIdleTimeout?: number;
   /** What the client has sent in TLS already. */
   readonly early?: string;
 }
@@ -54,8 +54,8 @@ function open(t: TestContext, setup: Setup = {}) {
     plaintextAuth: false,
     errorLimit: 100,
     fresh: setup.fresh ?? false,
-    dialogueSilence: setup.dialogueSilence ?? 300_000,
-    relaySilence: setup.relaySilence,
+    idleTimeout: setup.idleTimeout ?? 300_000,
+    relayIdleTimeout: setup.relayIdleTimeout,
     concluded: (verdict) => verdicts.push(verdict),
     report: {
       fatal: (text) => void messages.push(`fatal: ${text}`),
@@ -239,11 +239,11 @@ describe('a session', () => {
   });
 
   it('bounds how long a client may leave the last bytes of an smtpd unread', async (t) => {
-    for (const [dialogueSilence, limit] of [
+    for (const [idleTimeout, limit] of [
       [30_000, 30_000],
       [300_000, 60_000],
     ] as const) {
-      const { clock, client, smtpd, outcome } = open(t, { implicit: true, dialogueSilence });
+      const { clock, client, smtpd, outcome } = open(t, { implicit: true, idleTimeout });
       client.stall();
       smtpd().send('250 last\r\n');
       await exit(smtpd(), 0);
@@ -288,7 +288,7 @@ describe('the closing reply', () => {
   }
 
   it('after the relay idle timeout is a 421 4.4.2, with one line on stderr', async (t) => {
-    const { clock, client, messages } = open(t, { implicit: true, relaySilence: 1_000 });
+    const { clock, client, messages } = open(t, { implicit: true, relayIdleTimeout: 1_000 });
     await clock.pass(1_000);
     assert.match(client.received(), /^421 4\.4\.2 [^\n]*\r\n$/);
     assert.equal(messages.length, 1);
@@ -315,7 +315,7 @@ describe('the greeting of a second smtpd', () => {
   });
 
   it('has as long between its bytes as the dialogue has', async (t) => {
-    const { clock, smtpd, tlsParty, messages } = await refresh(t, { dialogueSilence: 10_000 });
+    const { clock, smtpd, tlsParty, messages } = await refresh(t, { idleTimeout: 10_000 });
     for (const piece of ['22', '0 slo', 'w']) {
       await clock.pass(9_000);
       smtpd(1).send(piece);
@@ -376,18 +376,18 @@ describe('swallowGreeting', () => {
     const clock = stopClock(t);
     // Bytes in one buffer that is overwritten: who keeps them has to copy them.
     const smtpd = { ...makeChild(), ...makeParty() };
-    const { promise: hurry, resolve: abort } = deferred();
-    return { clock, smtpd, abort, greeting: outcomeOf(swallowGreeting(smtpd, 10_000, hurry)) };
+    const { promise: abort, resolve: abortNow } = deferred();
+    return { clock, smtpd, abortNow, greeting: outcomeOf(swallowGreeting(smtpd, 10_000, abort)) };
   }
 
   it('leaves the source paused, and alone from then on', async (t) => {
-    const { clock, smtpd, abort, greeting } = swallow(t);
+    const { clock, smtpd, abortNow, greeting } = swallow(t);
     smtpd.send('220 hi\r\nbehind it');
     await settle();
     assert.equal(String(greeting()?.forClient), 'behind it');
     assert.deepEqual([smtpd.isRead(), clock.pending()], [false, 0]);
     smtpd.source.read();
-    abort();
+    abortNow();
     await clock.pass(20_000);
     assert.ok(smtpd.isRead(), 'it pauses a source that is used by others');
   });
@@ -400,7 +400,7 @@ describe('swallowGreeting', () => {
   });
 
   for (const [what, act, fault] of [
-    ['it is aborted', (one) => one.abort(), 'it was told to end'],
+    ['it is aborted', (one) => one.abortNow(), 'it was told to end'],
     ['nothing comes', (one) => one.clock.pass(10_000), 'it said nothing for too long'],
     ['a line is no reply', (one) => one.smtpd.send('hi\r\n'), 'what it said is no SMTP reply'],
     ['a line has a NUL in it', (one) => one.smtpd.send('220 \0\r\n'), 'what it said is no SMTP reply'],
@@ -436,7 +436,7 @@ describe('a handshake that fails', () => {
       },
       startSmtpd: () => smtpd,
       ...{ requireTls: true, plaintextAuth: false, errorLimit: 100, fresh: true },
-      ...{ dialogueSilence: 300_000, relaySilence: undefined },
+      ...{ idleTimeout: 300_000, relayIdleTimeout: undefined },
       report: { fatal: assert.fail, info: assert.fail, warning: (text) => void messages.push(text) },
     });
     smtpd.send('220 hi\r\n');

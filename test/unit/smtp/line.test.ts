@@ -76,7 +76,7 @@ describe('createLineReader', () => {
     ]);
   });
 
-  it('takes a line of exactly the limit, ending included, and no longer one', () => {
+  it('takes a line of exactly the limit, stopping included, and no longer one', () => {
     for (const end of ['\r\n', '\n']) {
       const longest = 'a'.repeat(LINE_LIMIT - end.length);
       for (const cut of [0, 1, LINE_LIMIT - 2, LINE_LIMIT - 1]) {

@@ -3,29 +3,29 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
-import { type RelayEnd, type Relaying, relay } from '../../../lib/stream/relay.ts';
+import { type RelayEnd, type RelayOptions, relay } from '../../../lib/stream/relay.ts';
 import { settle, stopClock } from '../../support/clock.ts';
 import { makeChild, makeParty, outcomeOf } from '../../support/party.ts';
 
 /** Bounds that are out of the way. */
-const BOUNDS = { silence: undefined, stallTimeout: undefined, patience: 60_000 };
+const BOUNDS = { idleTimeout: undefined, stallTimeout: undefined, endedTimeout: 60_000 };
 
 /** The closing reply of these tests. */
 const CLOSING = '421 closing\r\n';
 
-function start(t: TestContext, more: Partial<Relaying> = {}) {
+function start(t: TestContext, more: Partial<RelayOptions> = {}) {
   const clock = stopClock(t);
   const client = makeParty();
   const child = makeChild();
-  const { promise: hurry, resolve: abort } = deferred();
+  const { promise: abort, resolve: abortNow } = deferred();
   const ends: RelayEnd[] = [];
-  const closing: Relaying['farewell'] = (end) => {
+  const closing: RelayOptions['closingReply'] = (end) => {
     ends.push(end);
     return Buffer.from(CLOSING);
   };
   const rest = { client: Buffer.alloc(0), child: Buffer.alloc(0) };
-  const ended = relay({ ...BOUNDS, client, child, rest, hurry, farewell: closing, ...more });
-  return { clock, client, child, abort, ends, outcome: outcomeOf(ended) };
+  const ended = relay({ ...BOUNDS, client, child, rest, abort, closingReply: closing, ...more });
+  return { clock, client, child, abortNow, ends, outcome: outcomeOf(ended) };
 }
 
 describe('the relay', () => {
@@ -44,7 +44,7 @@ describe('the relay', () => {
   });
 
   it('drops what waits for the program before it reads the client again, whose buffer that is', async (t) => {
-    const { clock, client, child } = start(t, { silence: 10_000 });
+    const { clock, client, child } = start(t, { idleTimeout: 10_000 });
     child.stall();
     client.send('waits');
     client.send('comes later');
@@ -54,26 +54,26 @@ describe('the relay', () => {
   });
 
   it('does not drop the input of a program that has taken all', async (t) => {
-    const { clock, client, child } = start(t, { silence: 10_000 });
+    const { clock, client, child } = start(t, { idleTimeout: 10_000 });
     client.send('all');
     await clock.pass(10_000);
     assert.deepEqual([child.hasEnded(), child.closed()], [true, []]);
   });
 
   it('does not add its closing reply to bytes that wait for the client', async (t) => {
-    const { client, child, abort, ends } = start(t);
+    const { client, child, abortNow, ends } = start(t);
     client.stall();
     child.send('250 a reply that waits\r\n');
-    abort();
+    abortNow();
     await settle();
-    assert.equal(ends[0]?.reason, 'hurried');
+    assert.equal(ends[0]?.reason, 'aborted');
     assert.equal(client.received(), '250 a reply that waits\r\n');
   });
 
   it('gives its closing reply to a client that has taken all', async (t) => {
-    const { client, child, abort } = start(t);
+    const { client, child, abortNow } = start(t);
     child.send('250 ok\r\n');
-    abort();
+    abortNow();
     await settle();
     assert.equal(client.received(), `250 ok\r\n${CLOSING}`);
     assert.ok(client.hasEnded());
@@ -127,11 +127,11 @@ describe('the relay', () => {
 
   for (const how of ['it is aborted', 'its idle timeout has passed']) {
     it(`ends a program that has closed its output when ${how}`, async (t) => {
-      const { clock, child, abort } = start(t, { silence: 10_000 });
+      const { clock, child, abortNow } = start(t, { idleTimeout: 10_000 });
       child.finish();
       await clock.pass(9_999);
       assert.equal(child.hasEnded(), false);
-      if (how === 'it is aborted') abort();
+      if (how === 'it is aborted') abortNow();
       else await clock.pass(1);
       await settle();
       assert.equal(child.hasEnded(), true);
@@ -166,7 +166,7 @@ describe('the relay', () => {
 
 describe('the bounds of the relay', () => {
   it('the relay idle timeout begins again with bytes of either side', async (t) => {
-    const { clock, client, child, ends } = start(t, { silence: 10_000 });
+    const { clock, client, child, ends } = start(t, { idleTimeout: 10_000 });
     for (let turn = 0; turn < 3; turn++) {
       await clock.pass(9_999);
       client.send('x');
@@ -176,7 +176,7 @@ describe('the bounds of the relay', () => {
     await clock.pass(9_999);
     assert.equal(ends.length, 0);
     await clock.pass(1);
-    assert.equal(ends[0]?.reason, 'too-silent');
+    assert.equal(ends[0]?.reason, 'idle-timeout');
   });
 
   it('without a relay idle timeout it lasts as long as the program does', async (t) => {
@@ -186,7 +186,7 @@ describe('the bounds of the relay', () => {
   });
 
   it('a program that does not end after the timeout gets SIGTERM, then SIGKILL', async (t) => {
-    const { clock, child, outcome } = start(t, { silence: 10_000 });
+    const { clock, child, outcome } = start(t, { idleTimeout: 10_000 });
     await clock.pass(10_000);
     assert.ok(child.hasEnded());
     assert.deepEqual(child.signals(), []);
@@ -219,7 +219,7 @@ describe('the bounds of the relay', () => {
   });
 
   it('a client that reads slowly has all of its time after the program has ended', async (t) => {
-    const { clock, client, child, outcome } = start(t, { patience: 60_000 });
+    const { clock, client, child, outcome } = start(t, { endedTimeout: 60_000 });
     client.stall();
     child.send('250 last\r\n');
     child.exit({ status: 0 });
@@ -234,7 +234,7 @@ describe('the bounds of the relay', () => {
   });
 
   it('a client that does not take the last bytes of a program that has ended is given up', async (t) => {
-    const { clock, client, child, outcome } = start(t, { patience: 60_000 });
+    const { clock, client, child, outcome } = start(t, { endedTimeout: 60_000 });
     client.stall();
     child.send('250 last\r\n');
     child.exit({ status: 0 });

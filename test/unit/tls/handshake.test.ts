@@ -277,7 +277,7 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
   const keys = randomBytes(48);
 
   /** Connects, and says nothing. */
-  function visit(t: TestContext, port: number, options: ConnectionOptions): TLSSocket {
+  function slot(t: TestContext, port: number, options: ConnectionOptions): TLSSocket {
     const socket = connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...options });
     t.after(() => socket.destroy());
     socket.on('error', () => {});
@@ -286,14 +286,14 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
   }
 
   async function begin(t: TestContext, port: number, options: ConnectionOptions): Promise<Buffer> {
-    const [session]: Buffer[] = await emitted(visit(t, port, options), 'session');
+    const [session]: Buffer[] = await emitted(slot(t, port, options), 'session');
     assert.ok(session !== undefined);
     return session;
   }
 
   /** Whether a session is resumed, as the client sees it. */
   async function goesOn(t: TestContext, port: number, options: ConnectionOptions): Promise<boolean> {
-    const socket = visit(t, port, options);
+    const socket = slot(t, port, options);
     await emitted(socket, 'secureConnect');
     return socket.isSessionReused();
   }
@@ -359,7 +359,7 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
           const strict = make({}, filesOf({ standard: [], byName: { 'b.example': [pairOf(ec)] } }));
           const [one, other] = [await listen(t, make()), await listen(t, strict)];
           const session = await begin(t, one.port, { maxVersion, servername });
-          visit(t, other.port, { maxVersion, servername, session });
+          slot(t, other.port, { maxVersion, servername, session });
           assert.equal((await other.next()).failure?.reason, 'no-certificate');
         });
       }
@@ -403,7 +403,7 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
         it(`does not stand for a certificate that is ${clientCertificate}`, async (t) => {
           const [one, other] = [await listen(t, asking()), await listen(t, asking())];
           const session = await begin(t, one.port, { maxVersion, ...shown(client) });
-          visit(t, other.port, { maxVersion, session });
+          slot(t, other.port, { maxVersion, session });
           const { socket, failure } = await other.next();
           if (clientCertificate === 'required') {
             assert.equal(failure?.reason, 'ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE');
@@ -418,7 +418,7 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
         const make2 = (): TlsServer => make({ clientCertificate: 'optional' }, askingFiles());
         const [one, other] = [await listen(t, make2()), await listen(t, make2())];
         const options = { maxVersion, ...shown(badClient) };
-        const socket = visit(t, one.port, options);
+        const socket = slot(t, one.port, options);
         let session: Buffer | undefined;
         socket.on('session', (bytes) => {
           session = bytes;
@@ -428,7 +428,7 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
         if (!socket.closed) await within(LIMIT, 'close of the connection', closed);
         // Where the client has got no ticket there is nothing to be had by it.
         if (session === undefined) return;
-        visit(t, other.port, { ...options, session });
+        slot(t, other.port, { ...options, session });
         assert.equal((await other.next()).failure?.reason, 'bad-client-certificate');
       });
 
@@ -456,7 +456,7 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
       it('does not stand for the protocol that a client must offer', async (t) => {
         const [one, other] = [await listen(t, make()), await listen(t, make({ alpn: 'smtp' }))];
         const session = await begin(t, one.port, { maxVersion });
-        visit(t, other.port, { maxVersion, session, ALPNProtocols: ['h2'] });
+        slot(t, other.port, { maxVersion, session, ALPNProtocols: ['h2'] });
         assert.equal((await other.next()).failure?.reason, 'ERR_SSL_NO_APPLICATION_PROTOCOL');
         assert.ok(await goesOn(t, other.port, { maxVersion, session, ALPNProtocols: ['smtp'] }));
       });
