@@ -160,6 +160,7 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
     stallTimeout: undefined,
     endedTimeout: ENDED_TIMEOUT,
     abort: tlsd.abort,
+    clientStalled: () => report.warning('the client does not read what was sent to it, closing'),
   });
 }
 
@@ -198,7 +199,7 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
         for (const descriptor of program.descriptors) descriptor.destroy();
       });
     }
-    const sink = sinkOfStream(socket);
+    const sink = sinkOfStream(socket, connection);
     return {
       source: sourceOfStream(socket),
       sink: options.sendsCloseNotify ? sink : { ...sink, end: (done) => halfClose(connection, done) },

@@ -39,7 +39,7 @@ export async function startTls(
     listener.done(session, socket, process.uptime() - begun);
     return {
       source: sourceOfStream(socket),
-      sink: sinkOfStream(socket),
+      sink: sinkOfStream(socket, connection),
       early: NOTHING,
       environment: tlsEnvironment(session),
     };

@@ -8,6 +8,7 @@
  */
 
 import type { Readable, Writable } from 'node:stream';
+import { unsentOctets } from './connected.ts';
 
 /** Who is told what a Source gives. */
 export interface SourceListener {
@@ -57,6 +58,8 @@ export interface Sink {
    * @param done is called when that is over, in success or failure. May be given in a later call.
    */
   end(done?: () => void): void;
+  /** How many octets wait in this process; undefined where that is not known. Another number is progress. */
+  readonly unsent?: () => number;
   /** Closes, what waits is lost. Nobody is told. */
   close(): void;
 }
@@ -122,8 +125,12 @@ export function watchedSource(
 /** A listener that does not listen. */
 export const IGNORE: SourceListener & SinkListener = { bytes() {}, ended() {}, drained() {}, failed() {} };
 
-/** Makes a Sink of a stream of Node's. */
-export function sinkOfStream(stream: Writable): Sink {
+/**
+ * Makes a Sink of a stream of Node's.
+ *
+ * @param below what the stream writes to, where that is another stream: TLS over a socket.
+ */
+export function sinkOfStream(stream: Writable, below: Writable = stream): Sink {
   let listener: SinkListener = IGNORE;
   let waiting = false;
   let failure: Error | undefined;
@@ -165,6 +172,7 @@ export function sinkOfStream(stream: Writable): Sink {
       stream.on('finish', tellOnce);
       stream.on('close', tellOnce);
     },
+    unsent: () => unsentOctets(below),
     close: () => {
       listener = IGNORE;
       stream.destroy();

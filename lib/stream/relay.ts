@@ -48,6 +48,8 @@ export interface RelayOptions {
    * Without it the client is half-closed at once.
    */
   readonly closingReply?: (end: RelayEnd) => Uint8Array | undefined;
+  /** Called when the relay ends because bytes waited for the client for too long. They are lost. */
+  readonly clientStalled?: () => void;
 }
 
 /**
@@ -83,6 +85,7 @@ export async function relay(relaying: RelayOptions): Promise<ChildEnd> {
   });
 
   const reason = await Promise.race([down.ended, limit.passed, aborted]);
+  if (reason === 'client-stalled') relaying.clientStalled?.();
   if (reason === 'sink-failed') child.source.close();
   else if (relaying.closingReply !== undefined) {
     const isOver = reason === 'output-ended' || reason === 'source-ended';
@@ -122,7 +125,7 @@ interface Limits {
   stop(): void;
 }
 
-function limitWaits({ child, idleTimeout, stallTimeout, endedTimeout }: RelayOptions): Limits {
+function limitWaits({ client, child, idleTimeout, stallTimeout, endedTimeout }: RelayOptions): Limits {
   const { promise: passed, resolve: expire } = deferred<'idle-timeout' | 'client-stalled' | 'output-ended'>();
   let hasEnded = false;
   let childEnded = false;
@@ -136,13 +139,20 @@ function limitWaits({ child, idleTimeout, stallTimeout, endedTimeout }: RelayOpt
     stall?.stop();
     stall = undefined;
     if (stopped) return;
-    if (isStalled) {
-      stall = watchIdle(hasEnded ? endedTimeout : stallTimeout, () => expire('client-stalled'));
-    }
+    if (isStalled) limitStall();
     if (!childEnded) return;
     // From now on the program's own bounds end nothing. What it has left behind may hold its output.
     idle.stop();
     if (!isStalled) idle = watchIdle(ORPHAN_IDLE_TIMEOUT, () => expire('output-ended'));
+  }
+
+  function limitStall(): void {
+    const before = client.sink.unsent?.();
+    stall = watchIdle(hasEnded ? endedTimeout : stallTimeout, () => {
+      // A client that reads slowly takes part of a piece at a time.
+      if (client.sink.unsent?.() === before) expire('client-stalled');
+      else limitStall();
+    });
   }
 
   void child.ended.then(() => {

@@ -7,7 +7,7 @@ import { usage } from '../program/options.ts';
 import { after } from '../stream/time.ts';
 import { peekServerName } from './client-hello.ts';
 import { type CredentialFiles, contextOptions, credentialsFor, type KeyPair } from './credentials.ts';
-import { closeOnReset, limitOverhead } from './established.ts';
+import { closeOnReset, limitUnsent } from './established.ts';
 import { TICKET_KEYS_LENGTH } from './ticket-keys.ts';
 
 /** What is asked of a client. */
@@ -39,7 +39,7 @@ export interface TlsServer {
    *
    * @param connection with nothing of TLS read from it. It may be half-open when the handshake is done. TLS
    * is done over the handle of a net.Socket directly.
-   * The session is watched from then on, see `closeOnReset` and `limitOverhead`.
+   * The session is watched from then on, see `closeOnReset` and `limitUnsent`.
    *
    * @param exceeded is called with the reason when the session is ended for what the client does in it.
    * @throws HandshakeFailure that says why there is no TLS; the connection is closed then, after the alert where
@@ -127,8 +127,8 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
       options,
       hasNone ? name : undefined,
     );
-    closeOnReset(socket);
-    limitOverhead(connection, socket, exceeded);
+    closeOnReset(connection, socket);
+    limitUnsent(connection, socket, exceeded);
     // OpenSSL's may consist of any octets, and there is none when it resumes a session of TLS 1.2.
     return Object.assign(socket, { servername: name });
   }

@@ -1,13 +1,16 @@
 /** Clients that abuse TLS, and clients that do not read, against each program that does TLS. */
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { describe, it, type TestContext } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { serve } from '../support/chain.ts';
 import { floodKeyUpdates, noKeyUpdateClient } from '../support/key-update.ts';
 import { childrenOf, until } from '../support/processes.ts';
 import { ours } from '../support/programs.ts';
 import { serverEnvironment, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { DEADLINE, within } from '../support/within.ts';
 
 /** An smtpd that answers NOOP with 100 octets, VRFY with much more than all buffers on the way hold. */
 const SMTPD = [
@@ -35,6 +38,9 @@ interface FrontEnd {
   says(pattern: RegExp): Promise<void>;
 }
 
+/** For one session, in milliseconds: more than the minute that ucspi-tlsd gives a client. */
+const LIMIT = 90_000;
+
 type Start = (t: TestContext, options: readonly string[]) => Promise<FrontEnd>;
 
 async function server(t: TestContext, options: readonly string[]): Promise<FrontEnd> {
@@ -44,7 +50,7 @@ async function server(t: TestContext, options: readonly string[]): Promise<Front
     port: running.port,
     signal: async (name) => running.signal(name),
     gone: () => until('smtpd is gone', () => childrenOf(running.pid).length === 0, 60_000),
-    says: running.says,
+    says: (pattern) => within(DEADLINE, `line ${pattern}`, running.says(pattern)),
   };
 }
 
@@ -54,8 +60,13 @@ async function chain(t: TestContext, command: readonly string[]): Promise<FrontE
   return {
     port: running.port,
     signal: async (name) => (await running.served(0)).kill(name),
-    gone: async () => void (await (await running.served(0)).ended),
-    says: async (pattern) => (await running.served(0)).says(pattern),
+    gone: () =>
+      within(
+        LIMIT,
+        'end of the session',
+        running.served(0).then((one) => one.ended),
+      ).then(() => {}),
+    says: async (pattern) => within(DEADLINE, `line ${pattern}`, (await running.served(0)).says(pattern)),
   };
 }
 
@@ -110,6 +121,40 @@ describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
     await says(/the client does not read its replies, closing/);
   });
 
+  for (const inTls of [false, true]) {
+    it(`does not end a session whose client reads slowly in ${inTls ? 'TLS' : 'cleartext'}`, async (t) => {
+      const { port } = await server(t, ['-t', '1']);
+      const client = await connectSmtp(port);
+      t.after(client.destroy);
+      await client.reply();
+      if (inTls) await client.startTls();
+      else await client.ask('HELO client.example');
+      const socket = client.socket();
+      socket.removeAllListeners('data');
+      socket.pause();
+      client.say('VRFY everybody');
+      // Much longer than the timeout, during which some of it is taken now and then.
+      const end = performance.now() + 5000;
+      let read = 0;
+      socket.on('data', (bytes: Buffer) => {
+        read += bytes.length;
+        socket.pause();
+      });
+      while (performance.now() < end) {
+        const before = read;
+        while (read - before < 200_000) {
+          socket.resume();
+          await once(socket, 'data');
+        }
+        await setTimeout(100);
+      }
+      assert.equal(socket.destroyed, false);
+      socket.on('data', () => socket.resume());
+      socket.resume();
+      await until('all has come', () => read === 50_000_000, 60_000);
+    });
+  }
+
   it('gives the place of a client away that resets behind an implicit handshake', async (t) => {
     const { port } = await server(t, ['--implicit-tls']);
     const client = await connectSmtp(port);
@@ -126,14 +171,14 @@ describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
     it('and nothing else', async (t) => {
       const { port, says } = await server(t, []);
       const client = floodKeyUpdates(t, port, '');
-      await says(/event=tls-closed [^\n]*text="the client sends TLS records without data"/);
+      await says(/event=tls-closed [^\n]*text="the client does not read the answers to its TLS records"/);
       assert.equal(await client, 0);
     });
 
     it('and data, and reads no answer', async (t) => {
       const { port, says } = await server(t, []);
       const client = floodKeyUpdates(t, port, 'x'.repeat(40));
-      await says(/event=tls-closed [^\n]*text="the client sends TLS records without data and reads nothing"/);
+      await says(/event=tls-closed [^\n]*text="the client does not read the answers to its TLS records"/);
       assert.equal(await client, 0);
     });
   });
