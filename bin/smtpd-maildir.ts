@@ -5,7 +5,7 @@ const NAME = 'smtpd-maildir';
 
 void runProgram({
   name: NAME,
-  help: `Usage: ${NAME} [options] [--] maildir
+  help: () => `Usage: ${NAME} [options] [--] maildir
 
 An SMTP server on stdin and stdout that delivers all mail to one Maildir. The
 Maildir is created if it does not exist. There is no TLS.
@@ -29,12 +29,11 @@ Maildir is created if it does not exist. There is no TLS.
         program: NAME,
         maildir,
         sizeLimit: numberOption(values, 'size', {
-          least: 0,
-          most: Number.MAX_SAFE_INTEGER,
-          standard: 64 * 1024 * 1024,
+          min: 0,
+          max: Number.MAX_SAFE_INTEGER,
+          default: 64 * 1024 * 1024,
         }),
-        idleTimeout:
-          numberOption(values, 'idle-timeout', { least: 1, most: 2_000_000, standard: 300 }) * 1000,
+        idleTimeout: numberOption(values, 'idle-timeout', { min: 1, max: 2_000_000, default: 300 }) * 1000,
       },
       process.env,
     );

@@ -1,19 +1,16 @@
 import { withUcspiTcp } from '../net/endpoints.ts';
 import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
-import type { SessionOptions } from '../session/session.ts';
+import type { SessionTerms } from '../session/options.ts';
 import { startSession } from '../session/session.ts';
 import { smtpdProgram } from '../smtpd/program.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { readUcspiTls, withoutUcspiTls } from '../ucspi/environment.ts';
 import { createChainTlsOffer } from './chain-tls.ts';
 
-/** What the shim is told on its command line. */
-export interface ShimOptions
-  extends Pick<
-    SessionOptions,
-    'requireTls' | 'plaintextAuth' | 'errorLimit' | 'fresh' | 'idleTimeout' | 'relayIdleTimeout'
-  > {
+/** The command line of the shim. */
+export interface ShimOptions {
+  readonly terms: SessionTerms;
   /** The smtpd, looked for along PATH, and its arguments. */
   readonly command: readonly string[];
   /** The name that messages begin with. */
@@ -35,7 +32,7 @@ export async function runShim(options: ShimOptions, given: NodeJS.ProcessEnv): P
   const report = createReporter(options.program, options.verbosity);
   const client = openStandard();
   const session = startSession({
-    ...options,
+    ...options.terms,
     client,
     startSmtpd: smtpdProgram(options.command, withoutUcspiTls(environment)),
     report,
@@ -43,7 +40,7 @@ export async function runShim(options: ShimOptions, given: NodeJS.ProcessEnv): P
       descriptors,
       client,
       environment,
-      answerTimeout: options.idleTimeout,
+      answerTimeout: options.terms.idleTimeout,
       report,
     }),
   });

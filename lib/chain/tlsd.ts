@@ -16,7 +16,8 @@ import { after } from '../stream/time.ts';
 import { insistOnCloseNotify, wireOver } from '../tls/close-notify.ts';
 import { type CredentialFiles, readCredentials, withoutTlsVariables } from '../tls/credentials.ts';
 import { describeSession } from '../tls/description.ts';
-import { createTlsServer, type HandshakeOptions } from '../tls/handshake.ts';
+import { createTlsServer } from '../tls/handshake.ts';
+import type { TlsSettings } from '../tls/options.ts';
 import {
   describeTls,
   formatAnswer,
@@ -26,13 +27,11 @@ import {
 } from '../ucspi/control.ts';
 import { remoteAddress, UCSPI_TLS_VARIABLES } from '../ucspi/environment.ts';
 
-/** What ucspi-tlsd is told on its command line. */
-export interface TlsdOptions extends HandshakeOptions {
+/** The command line of ucspi-tlsd. */
+export interface TlsdOptions extends TlsSettings {
   /** The name that messages begin with. */
   readonly program: string;
   readonly command: readonly string[];
-  /** See `readCredentials`. */
-  readonly sniLevel: number;
   /** Say close_notify when the program has ended its side; else half-close without it. */
   readonly sendsCloseNotify: boolean;
   /** An end of the client's side without close_notify is an error. */
@@ -64,10 +63,7 @@ export async function runTlsd(options: TlsdOptions, given: NodeJS.ProcessEnv): P
   const environment = withUcspiTcp(given);
   const report = createReporter(options.program, options.verbosity);
   refuseInspector();
-  const credentials = readCredentials(environment, {
-    sniLevel: options.sniLevel,
-    asksClients: options.clientCertificate !== 'none',
-  });
+  const credentials = readCredentials(environment, options.credentials);
   const privileges = readPrivileges(environment);
   // The program keeps the privileges that we give up: it is not for us to choose its user.
   const program = startProgram(options, environment);
@@ -188,7 +184,7 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
       if (!isDone) connection.destroy();
     });
     const wire = options.insistsOnCloseNotify ? wireOver(connection) : connection;
-    const socket = await createTlsServer(credentials, options).shakeHands(wire, (why) =>
+    const socket = await createTlsServer(credentials, options.handshake).shakeHands(wire, (why) =>
       report.warning(`${remote}: ${why}, closing`),
     );
     const variables = describeSession(socket);

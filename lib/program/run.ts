@@ -7,8 +7,8 @@ import { createReporter } from './reporter.ts';
 /** A program as its file in bin/ describes it. */
 export interface Program {
   readonly name: string;
-  /** What `--help` prints: the command line, then a line an option. */
-  readonly help: string;
+  /** Gives what `--help` prints. A function, since every other start would format it for nothing. */
+  help(): string;
   /** Its options, without `--help` and `--version`. */
   readonly options: OptionTable;
   /**
@@ -25,7 +25,7 @@ export interface Program {
 /**
  * Runs a program with the command line of this process, and ends the process.
  *
- * Exit statuses: that of the program; 100 for wrong usage; 111 for what the system refused.
+ * Exit statuses: that of the program; 100 for a usage error; 111 for what the system refused.
  */
 export async function runProgram(program: Program): Promise<void> {
   // What nobody expected still ends in one line. Children find their pipes closed and end too.
@@ -41,7 +41,7 @@ async function statusOf(program: Program): Promise<number> {
   };
   try {
     const { values, rest } = parseOptions(process.argv.slice(2), options);
-    if (values.help !== undefined) return print(program.help);
+    if (values.help !== undefined) return print(program.help());
     if (values.version !== undefined) return print(`${program.name} ${VERSION}\n`);
     return await program.run(values, rest);
   } catch (error) {

@@ -1,6 +1,7 @@
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type Endpoints, endpointsIn, endpointsOf, withoutUcspiTcp } from '../net/endpoints.ts';
+import type { ProxyProtocolSettings } from '../net/options.ts';
 import { readProxyHeader } from '../net/proxy-protocol/header.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
@@ -8,35 +9,30 @@ import { refuseInspector } from '../program/inspector.ts';
 import { type Identity, type Privileges, privilegesOf } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
-import type { ConnectionContext } from '../server/connection/connection.ts';
+import type { SessionTerms } from '../session/options.ts';
 import { createTlsOffer, type HandshakeListener, startTls } from '../session/own-tls.ts';
 import { startSession, type TlsClient } from '../session/session.ts';
 import { REPLIES } from '../smtp/reply.ts';
-import { environmentForSmtpd, type Smtpd, smtpdFor } from '../smtpd/environment.ts';
+import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
+import type { SmtpdSettings } from '../smtpd/options.ts';
 import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { openConnection } from '../stream/connection.ts';
 import { hangUp } from '../stream/relay.ts';
-import { type CredentialOptions, readCredentials } from '../tls/credentials.ts';
-import { createTlsServer, type HandshakeOptions, type TlsServer } from '../tls/handshake.ts';
+import { readCredentials } from '../tls/credentials.ts';
+import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
+import type { SmtpTlsSettings, TlsSettings } from '../tls/options.ts';
 import { readTicketKeys } from '../tls/ticket-keys.ts';
 import { describeTls } from '../ucspi/control.ts';
 import { remoteAddress } from '../ucspi/environment.ts';
 
-/** What the proxy for one connection is told on its command line. */
-export interface ProxyOptions {
+/** The command line of the proxy for one connection. */
+export interface ProxyOptions extends SmtpdSettings, TlsSettings, SmtpTlsSettings, ProxyProtocolSettings {
   /** The name that messages begin with. */
   readonly program: string;
   /** 0 to 2, see `createReporter`. */
   readonly verbosity: number;
-  readonly terms: ConnectionContext['terms'];
-  readonly smtpd: Smtpd;
-  /** TCPLOCALHOST for smtpd; undefined to leave it as it is. */
-  readonly localHost: string | undefined;
-  readonly handshake: HandshakeOptions;
-  readonly credentials: CredentialOptions;
-  /** See `readTicketKeys`; undefined for keys that nobody else has. */
-  readonly ticketKeysFile: string | undefined;
-  /** Who to become when keys and certificates are read. */
+  readonly terms: SessionTerms;
+  /** The user to become when keys and certificates have been read. */
   readonly identity: Identity;
 }
 
@@ -62,7 +58,7 @@ export async function runProxy(options: ProxyOptions, environment: NodeJS.Proces
   const listener = reportTls(report, () => ends, environment);
   try {
     ends = await findEnds(connection, options, environment, stopping);
-    if (options.terms.implicitTls) inTls = await startTls(connection, tls, listener, stopping);
+    if (options.implicitTls) inTls = await startTls(connection, tls, listener, stopping);
   } catch (error) {
     report.warning(errorCode(error));
     connection.destroy();
@@ -92,7 +88,7 @@ async function setUp(options: ProxyOptions, environment: NodeJS.ProcessEnv): Pro
     tls = prepareTls(options, environment);
     privileges.drop();
   } catch (error) {
-    if (!options.terms.implicitTls) await refuseClient(privileges);
+    if (!options.implicitTls) await refuseClient(privileges);
     throw error;
   }
   return tls;
@@ -128,15 +124,15 @@ function prepareTls(options: ProxyOptions, environment: NodeJS.ProcessEnv): TlsS
  */
 async function findEnds(
   connection: Duplex,
-  { terms }: ProxyOptions,
+  { proxies }: ProxyOptions,
   environment: NodeJS.ProcessEnv,
   abort: Promise<void>,
 ): Promise<Endpoints | undefined> {
   const ends =
     endpointsIn(environment, 'TCP') ?? (connection instanceof Socket ? endpointsOf(connection) : undefined);
-  if (terms.proxies === undefined) return ends;
+  if (proxies === undefined) return ends;
   const ip = ends?.remote.ip ?? 'an unknown address';
-  if (!terms.proxies.contains(ip))
+  if (!proxies.contains(ip))
     throw new Error(`unable to take a connection from ${ip}: it is no proxy of ours`);
   try {
     return (await readProxyHeader(connection, abort)) ?? ends;

@@ -1,18 +1,78 @@
-/** The command lines of the server and of the proxy for one connection, which have most options in common. */
+/** The options of the server that are its own, and the sections of its `--help`. */
 
 import { availableParallelism } from 'node:os';
-import { listenHost, parseHostPort, parseNetworks, parsePort } from '../net/address.ts';
-import { listOption, numberOption, type OptionValues, usage } from '../program/options.ts';
-import { type Identity, readIdentity } from '../program/privileges.ts';
-import type { ProxyOptions } from '../proxy/proxy.ts';
-import { checkSmtpdCommand } from '../smtpd/command.ts';
-import type { Smtpd } from '../smtpd/environment.ts';
-import type { HandshakeOptions } from '../tls/handshake.ts';
-import type { ConnectionContext } from './connection/connection.ts';
+import { addressOption, proxyProtocolOptions } from '../net/options.ts';
+import { identityOptions } from '../program/identity.ts';
+import {
+  type HelpSection,
+  listOption,
+  numberOption,
+  type OptionRow,
+  type OptionValues,
+  usage,
+} from '../program/options.ts';
+import { quietRows, readVerbosity } from '../program/verbosity.ts';
+import { SESSION_LIMITS, SESSION_RULES, sessionOptions } from '../session/options.ts';
+import { smtpdOptions } from '../smtpd/options.ts';
+import { HANDSHAKE_LIMITS, HANDSHAKE_RULES, smtpTlsOptions, tlsOptions } from '../tls/options.ts';
 import type { ListenPoint } from './listen/listeners.ts';
 import type { ServerOptions } from './server.ts';
 
-const SECONDS = { least: 1, most: 2_000_000 };
+const LISTENING: readonly OptionRow[] = [
+  { name: 'listen', value: 'HOST:PORT', multiple: true, help: 'listen there too; repeatable' },
+  {
+    name: 'backlog',
+    short: 'b',
+    value: 'N',
+    help: 'connections that may wait, in the system and here (128)',
+  },
+  { name: 'print-port', short: '1', help: 'print the port on stdout when listening' },
+  { name: 'notify-fd', value: 'FD', help: 'write a newline to this descriptor when listening' },
+];
+
+const CONNECTION_LIMITS: readonly OptionRow[] = [
+  {
+    name: 'connections',
+    short: 'c',
+    value: 'N',
+    help: 'connections that are served at once; others wait (400)',
+  },
+  {
+    name: 'per-address',
+    short: 'C',
+    value: 'N',
+    help: 'connections from one address, served and waiting (no limit)',
+  },
+];
+
+const GRACE: OptionRow = {
+  name: 'grace',
+  value: 'SECONDS',
+  help: 'time for sessions to end after SIGTERM (30)',
+};
+
+const WORKERS: OptionRow = {
+  name: 'workers',
+  value: 'N',
+  help: 'processes that serve (1); 0 for one per core',
+};
+
+const METRICS: OptionRow = {
+  name: 'metrics',
+  value: 'HOST:PORT',
+  help: 'serve metrics over HTTP, for Prometheus',
+};
+
+/** All options of the server, as `--help` shows them. */
+export const SERVER_SECTIONS: readonly HelpSection[] = [
+  { title: 'listening', rows: LISTENING },
+  { title: 'limits', rows: [...CONNECTION_LIMITS, ...SESSION_LIMITS, ...HANDSHAKE_LIMITS, GRACE] },
+  { title: 'mail', rows: [...SESSION_RULES, ...smtpdOptions.rows, ...proxyProtocolOptions.rows] },
+  { title: 'TLS', rows: [...HANDSHAKE_RULES, ...smtpTlsOptions.rows] },
+  { title: 'processes', rows: [WORKERS, ...identityOptions.rows] },
+  { title: 'messages', rows: [...quietRows('2 sessions too, 3 all'), METRICS] },
+];
+
 const MANY = 1_000_000;
 
 /**
@@ -21,80 +81,45 @@ const MANY = 1_000_000;
  * @param words what follows the options.
  * @throws Failure (100) that says what is wrong with it.
  */
-export function readServerOptions(
+export async function readServerOptions(
   program: string,
   values: OptionValues,
   words: readonly string[],
   environment: NodeJS.ProcessEnv,
-): ServerOptions {
-  // First: with -v as a flag, as tcpserver has it, the host is taken for the level and the rest is malformed.
+): Promise<ServerOptions> {
+  // First: with -v as a flag, as in tcpserver, the host would be read as the level and the rest be malformed.
   const verbosity = readVerbosity(values);
-  const { listen, command } = readListen(values, words);
-  const workers = numberOption(values, 'workers', { least: 0, most: 1024, standard: 1 });
-  return {
-    ...readCommon(program, values, command, environment),
-    verbosity,
-    listen,
-    backlog: numberOption(values, 'backlog', { least: 1, most: 65535, standard: 128 }),
-    connections: numberOption(values, 'connections', { least: 1, most: MANY, standard: 400 }),
-    perAddress: numberOption(values, 'per-address', {
-      least: 1,
-      most: MANY,
-      standard: Number.POSITIVE_INFINITY,
-    }),
-    grace: numberOption(values, 'grace', { ...SECONDS, least: 0, standard: 30 }) * 1000,
-    workers: workers === 0 ? availableParallelism() : workers,
-    metricsAt: readAddress(values, 'metrics'),
-    printsPorts: values['print-port'] !== undefined,
-    notifyDescriptor: readNotifyDescriptor(values),
-  };
-}
-
-/**
- * Reads the command line of the proxy for one connection.
- *
- * @param words the smtpd and its arguments.
- * @throws Failure (100) that says what is wrong with it.
- */
-export function readProxyOptions(
-  program: string,
-  values: OptionValues,
-  words: readonly string[],
-  environment: NodeJS.ProcessEnv,
-): ProxyOptions {
-  return { ...readCommon(program, values, words, environment), verbosity: readVerbosity(values) };
-}
-
-function readCommon(
-  program: string,
-  values: OptionValues,
-  command: readonly string[],
-  environment: NodeJS.ProcessEnv,
-): Omit<ProxyOptions, 'verbosity'> {
-  const clientCertificate = readClientCertificate(values);
+  const { listen, command } = await readListen(values, words);
   return {
     program,
-    smtpd: readSmtpd(program, values, command),
-    localHost: stringOption(values, 'local-name'),
-    terms: readTerms(values),
-    handshake: {
-      clientCertificate,
-      timeout: numberOption(values, 'K', { least: 0, most: 2 ** 31 - 1, standard: 30_000 }),
-      alpn: readAlpn(values),
-    },
-    credentials: {
-      sniLevel: numberOption(values, 'k', { least: 0, most: 2, standard: 0 }),
-      asksClients: clientCertificate !== 'none',
-    },
-    identity: readUser(values, environment),
-    ticketKeysFile: stringOption(values, 'ticket-keys'),
+    verbosity,
+    listen,
+    ...(await smtpdOptions.read(values, program, command)),
+    ...(await proxyProtocolOptions.read(values)),
+    ...tlsOptions.read(values),
+    ...smtpTlsOptions.read(values),
+    terms: sessionOptions.read(values),
+    identity: identityOptions.read(values, environment),
+    backlog: numberOption(values, 'backlog', { min: 1, max: 65535, default: 128 }),
+    connections: numberOption(values, 'connections', { min: 1, max: MANY, default: 400 }),
+    perAddress: numberOption(values, 'per-address', { min: 1, max: MANY, default: Number.POSITIVE_INFINITY }),
+    grace: numberOption(values, 'grace', { min: 0, max: 2_000_000, default: 30 }) * 1000,
+    workers: numberOption(values, 'workers', { min: 0, max: 1024, default: 1 }) || availableParallelism(),
+    metricsAt: await addressOption(values, 'metrics'),
+    printsPorts: values['print-port'] !== undefined,
+    notifyDescriptor: numberOption(values, 'notify-fd', { min: 1, max: MANY, default: undefined }),
   };
 }
 
-function readListen(
+async function readListen(
   values: OptionValues,
   words: readonly string[],
-): { listen: ServerOptions['listen']; command: readonly string[] } {
+): Promise<{ listen: ServerOptions['listen']; command: readonly string[] }> {
+  const { listenHost, parseHostPort, parsePort } = await import('../net/address.ts');
+  const listenPoint = ({ host, port }: { host: string; port: number }): ListenPoint => ({
+    host: listenHost(host),
+    port,
+  });
   const [host, port, ...command] = words;
   if (host === undefined) throw usage('no host and port to listen on');
   const others = listOption(values, 'listen').map((text) => listenPoint(parseHostPort(text)));
@@ -104,97 +129,4 @@ function readListen(
   }
   if (port === undefined) throw usage(`no port to listen on at ${host}`);
   return { listen: [listenPoint({ host, port: parsePort(port) }), ...others], command };
-}
-
-function listenPoint({ host, port }: { host: string; port: number }): ListenPoint {
-  return { host: listenHost(host), port };
-}
-
-function readSmtpd(program: string, values: OptionValues, command: readonly string[]): Smtpd {
-  const to = readAddress(values, 'to');
-  const sendProxy = stringOption(values, 'send-proxy');
-  if (sendProxy !== undefined && sendProxy !== 'v1' && sendProxy !== 'v2') {
-    throw usage(`--send-proxy takes v1 or v2, not ${sendProxy}`);
-  }
-  if (to === undefined) {
-    if (sendProxy !== undefined) throw usage('--send-proxy is for --to');
-    checkSmtpdCommand(command, program);
-    return command;
-  }
-  if (command.length > 0) throw usage(`--to takes the place of an smtpd, but there is ${command[0]}`);
-  return { ...to, sendProxy };
-}
-
-function readTerms(values: OptionValues): ConnectionContext['terms'] {
-  if (values['require-tls'] === true && values['plaintext-auth'] === true) {
-    throw usage('--require-tls and --plaintext-auth contradict each other');
-  }
-  const relayTimeout = numberOption(values, 'relay-timeout', { ...SECONDS, standard: 0 });
-  return {
-    requireTls: values['require-tls'] === true,
-    plaintextAuth: values['plaintext-auth'] === true,
-    errorLimit: numberOption(values, 'error-limit', { least: 1, most: MANY, standard: 100 }),
-    fresh: values.fresh === true,
-    idleTimeout: numberOption(values, 'timeout', { ...SECONDS, standard: 300 }) * 1000,
-    relayIdleTimeout: relayTimeout === 0 ? undefined : relayTimeout * 1000,
-    implicitTls: values['implicit-tls'] === true,
-    proxies: readProxies(values),
-  };
-}
-
-function readClientCertificate(values: OptionValues): HandshakeOptions['clientCertificate'] {
-  if (values.Y !== undefined && values.y !== undefined) throw usage('-Y and -y contradict each other');
-  if (values.y !== undefined) return 'required';
-  return values.Y === undefined ? 'none' : 'optional';
-}
-
-function readAlpn(values: OptionValues): string | undefined {
-  const protocol = stringOption(values, 'alpn');
-  if (protocol === '') throw usage('--alpn takes the name of a protocol');
-  return protocol;
-}
-
-function readVerbosity(values: OptionValues): number {
-  if (values.quiet === undefined)
-    return numberOption(values, 'verbosity', { least: 0, most: 9, standard: 1 });
-  if (values.verbosity !== undefined) throw usage('-q and -v contradict each other');
-  return 0;
-}
-
-function readUser(values: OptionValues, environment: NodeJS.ProcessEnv): Identity {
-  if (values['user-from-environment'] === undefined) {
-    return { uid: readId(values, 'uid'), gid: readId(values, 'gid'), groups: undefined };
-  }
-  if (values.uid !== undefined || values.gid !== undefined) {
-    throw usage('-U takes user and group from the environment: -u and -g contradict it');
-  }
-  return readIdentity(environment);
-}
-
-function readId(values: OptionValues, name: string): number | undefined {
-  // The highest number means "no change" to the system.
-  const id = numberOption(values, name, { least: 0, most: 2 ** 32 - 2, standard: -1 });
-  return id === -1 ? undefined : id;
-}
-
-function readProxies(values: OptionValues): ConnectionContext['terms']['proxies'] {
-  const networks = stringOption(values, 'proxy-protocol');
-  return networks === undefined ? undefined : parseNetworks(networks);
-}
-
-function readNotifyDescriptor(values: OptionValues): number | undefined {
-  const descriptor = numberOption(values, 'notify-fd', { least: 1, most: MANY, standard: 0 });
-  return descriptor === 0 ? undefined : descriptor;
-}
-
-function readAddress(values: OptionValues, name: string): { host: string; port: number } | undefined {
-  const text = stringOption(values, name);
-  if (text === undefined) return undefined;
-  const { host, port } = parseHostPort(text);
-  return { host: listenHost(host), port };
-}
-
-function stringOption(values: OptionValues, name: string): string | undefined {
-  const value = values[name];
-  return typeof value === 'string' ? value : undefined;
 }

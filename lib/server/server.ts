@@ -4,7 +4,6 @@ import { EXIT, Failure } from '../program/failure.ts';
 import { checkProgram } from '../program/find.ts';
 import { refuseInspector } from '../program/inspector.ts';
 import { type Identity, privilegesOf } from '../program/privileges.ts';
-import type { CredentialOptions } from '../tls/credentials.ts';
 import { createLimiter } from './connection/limiter.ts';
 import { keepHeapSmall } from './heap.ts';
 import { inheritedListeners, type ListenPoint } from './listen/listeners.ts';
@@ -18,7 +17,7 @@ import { isWorker } from './processes/worker-process.ts';
 import { createSecrets } from './secrets.ts';
 import type { ServiceOptions } from './service.ts';
 
-/** What the server is told on its command line. */
+/** The command line of the server. */
 export interface ServerOptions extends ServiceOptions {
   /** The name that messages begin with. */
   readonly program: string;
@@ -33,9 +32,6 @@ export interface ServerOptions extends ServiceOptions {
   readonly workers: number;
   /** Who those are to be that serve. */
   readonly identity: Identity;
-  readonly credentials: CredentialOptions;
-  /** See `createSecrets`. */
-  readonly ticketKeysFile: string | undefined;
   /** Where to tell what was counted; undefined for nowhere. */
   readonly metricsAt: { readonly host: string; readonly port: number } | undefined;
   /** See `announceReady`. */

@@ -1,10 +1,13 @@
 import type { Socket } from 'node:net';
 import { withoutUcspiTcp } from '../net/endpoints.ts';
+import type { ProxyProtocolSettings } from '../net/options.ts';
 import { errorCode } from '../program/failure.ts';
-import { environmentForSmtpd, type Smtpd, smtpdFor } from '../smtpd/environment.ts';
+import type { SessionTerms } from '../session/options.ts';
+import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
+import type { SmtpdSettings } from '../smtpd/options.ts';
 import { after } from '../stream/time.ts';
-import type { HandshakeOptions } from '../tls/handshake.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
+import type { SmtpTlsSettings, TlsSettings } from '../tls/options.ts';
 import { type Connection, type ConnectionContext, serveConnection } from './connection/connection.ts';
 import { createLimiter, type Limiter } from './connection/limiter.ts';
 import { type Listener, type ListenPoint, openListener } from './listen/listeners.ts';
@@ -14,13 +17,9 @@ import { createRateLimit } from './rate-limit.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 
 /** What a process that serves connections is told. */
-export interface ServiceOptions {
-  readonly terms: ConnectionContext['terms'];
-  readonly smtpd: Smtpd;
-  /** TCPLOCALHOST for smtpd; undefined to leave it out. */
-  readonly localHost: string | undefined;
+export interface ServiceOptions extends SmtpdSettings, TlsSettings, SmtpTlsSettings, ProxyProtocolSettings {
+  readonly terms: SessionTerms;
   readonly backlog: number;
-  readonly handshake: HandshakeOptions;
   /** How long sessions may go on when the service is stopped, in milliseconds. */
   readonly grace: number;
 }
@@ -68,6 +67,8 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
   const rateLimited = createRateLimit();
   const context: ConnectionContext = {
     terms: options.terms,
+    implicitTls: options.implicitTls,
+    proxies: options.proxies,
     smtpdFor: (ends) => smtpdFor(options.smtpd, ends, environment, options.localHost),
     limiter: parts.limiter,
     closingReplies: createLimiter({

@@ -1,6 +1,6 @@
 import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
-import { createDialogue, type DialogueOptions, type Verdict } from '../smtp/dialogue.ts';
+import { createDialogue, type Verdict } from '../smtp/dialogue.ts';
 import { REPLIES } from '../smtp/reply.ts';
 import { reportEnd, type StartSmtpd } from '../smtpd/program.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
@@ -9,6 +9,7 @@ import { endAfterOutput, endChild, GRACE } from '../stream/end-child.ts';
 import { hangUp, type RelayEnd, relay } from '../stream/relay.ts';
 import { converse } from './converse.ts';
 import { swallowGreeting } from './greeting.ts';
+import type { SessionTerms } from './options.ts';
 
 /** A client with whom TLS has been started. */
 export interface TlsClient extends ByteStream {
@@ -33,17 +34,11 @@ export interface TlsOffer {
 }
 
 /** One client, one smtpd. */
-export interface SessionOptions extends DialogueOptions {
+export interface SessionOptions extends SessionTerms {
   readonly client: ByteStream;
   /** Undefined when the client is in TLS already: then there is nothing to say but what smtpd says. */
   readonly tls: TlsOffer | undefined;
   readonly startSmtpd: StartSmtpd;
-  /** Start a new smtpd, which is told of TLS, when TLS has been started. */
-  readonly fresh: boolean;
-  /** How long nothing may happen in the dialogue, in milliseconds. */
-  readonly idleTimeout: number;
-  /** How long nothing may pass in the relay, in milliseconds; undefined for no bound but smtpd's own. */
-  readonly relayIdleTimeout: number | undefined;
   /** See `ConverseOptions`. */
   readonly errorLimitReached?: () => void;
   /** Told of the verdict of the dialogue. */

@@ -114,17 +114,11 @@ describe('a command line', { concurrency: 2 }, () => {
     [['--listen', '127.0.0.1:0', '-', 'true'], '--listen and - contradict each other'],
     [['-r', '-a', ...AT, 'true'], '--require-tls and --plaintext-auth contradict each other'],
     [['-Y', '-y', ...AT, 'true'], '-Y and -y contradict each other'],
-    [['-q', '-v2', ...AT, 'true'], '-q and -v contradict each other'],
+    [['-q', '-v2', ...AT, 'true'], '--quiet and --verbosity contradict each other'],
     [['-v', ...AT, 'true'], '--verbosity takes a whole number from 0 to 9, not 127.0.0.1'],
     [['-vv', ...AT, 'true'], '--verbosity takes a whole number from 0 to 9, not v'],
-    [
-      ['-U', '-u', '1', ...AT, 'true'],
-      '-U takes user and group from the environment: -u and -g contradict it',
-    ],
-    [
-      ['-U', '-g', '1', ...AT, 'true'],
-      '-U takes user and group from the environment: -u and -g contradict it',
-    ],
+    [['-U', '-u', '1', ...AT, 'true'], '--user-from-environment and --uid contradict each other'],
+    [['-U', '-g', '1', ...AT, 'true'], '--user-from-environment and --gid contradict each other'],
   ] as const) {
     it(`${words.join(' ') || 'without a word'} is refused`, () => assertRefused(words, why));
   }

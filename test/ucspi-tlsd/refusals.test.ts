@@ -217,6 +217,21 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       variables: () => environment,
       says: 'wrong usage: *-K*',
     },
+    {
+      what: 'with --alpn and no protocol',
+      options: ['--alpn='],
+      variables: () => environment,
+      says: 'wrong usage: --alpn takes the name of a protocol',
+    },
+    ...['S', 'J', 'Y', 'Z'].map((letter): Refusal => {
+      const other = letter.toLowerCase();
+      return {
+        what: `with both -${letter} and -${other}`,
+        options: [`-${letter}`, `-${other}`],
+        variables: () => environment,
+        says: `wrong usage: -${letter} and -${other} contradict each other`,
+      };
+    }),
   ];
 
   for (const { what, options = [], variables, status = 100, says } of refusals) {

@@ -1,16 +1,19 @@
 import type { Socket } from 'node:net';
-import { addressGroup, type Endpoint, type Networks } from '../../net/address.ts';
+import { addressGroup, type Endpoint } from '../../net/address.ts';
 import { type Endpoints, endpointsOf } from '../../net/endpoints.ts';
+import type { ProxyProtocolSettings } from '../../net/options.ts';
 import { deferred } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';
+import type { SessionTerms } from '../../session/options.ts';
 import { createTlsOffer, type HandshakeListener, startTls } from '../../session/own-tls.ts';
-import { type Session, type SessionOptions, startSession, type TlsOffer } from '../../session/session.ts';
+import { type Session, startSession, type TlsOffer } from '../../session/session.ts';
 import type { Verdict } from '../../smtp/dialogue.ts';
 import { REPLIES } from '../../smtp/reply.ts';
 import type { StartSmtpd } from '../../smtpd/program.ts';
 import { type ByteStream, type Sink, sinkOfStream, sourceOfStream } from '../../stream/byte-stream.ts';
 import { hangUp } from '../../stream/relay.ts';
 import { HandshakeFailure, type TlsServer } from '../../tls/handshake.ts';
+import type { SmtpTlsSettings } from '../../tls/options.ts';
 import { describeTls } from '../../ucspi/control.ts';
 import type { Log } from '../log.ts';
 import type { Refusal } from '../metrics/families.ts';
@@ -20,16 +23,8 @@ import { enter } from './admission.ts';
 import type { Limiter } from './limiter.ts';
 
 /** What holds for all connections of a server. */
-export interface ConnectionContext {
-  readonly terms: Pick<
-    SessionOptions,
-    'requireTls' | 'plaintextAuth' | 'errorLimit' | 'fresh' | 'idleTimeout' | 'relayIdleTimeout'
-  > & {
-    /** TLS from the first byte on, as on port 465. */
-    readonly implicitTls: boolean;
-    /** From where a PROXY header is asked for and believed; undefined when none is. */
-    readonly proxies: Networks | undefined;
-  };
+export interface ConnectionContext extends ProxyProtocolSettings, Pick<SmtpTlsSettings, 'implicitTls'> {
+  readonly terms: SessionTerms;
   /** How to start the smtpd of a connection. */
   smtpdFor(ends: Endpoints): StartSmtpd;
   readonly limiter: Limiter;
@@ -56,7 +51,7 @@ export interface Connection {
 /** Serves a connection from its beginning to its end. */
 export function serveConnection(socket: Socket, id: string, context: ConnectionContext): Connection {
   const begun = process.uptime();
-  const { limiter, metrics, rateLimited, terms } = context;
+  const { limiter, metrics, rateLimited, terms, proxies, implicitTls } = context;
   const { promise: draining, resolve: drain } = deferred();
   const { promise: stopping, resolve: end } = deferred();
   let log = context.log.with({ id });
@@ -74,7 +69,6 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     if (ends === undefined) return log.debug('departed');
     log = log.with({ remote: nameOf(ends.remote) });
     log.debug('accepted', { local: nameOf(ends.local) });
-    const { proxies, idleTimeout } = terms;
     const slot = limiter.slot(proxies === undefined ? addressGroup(ends.remote.ip) : undefined);
     try {
       const admission = await enter({
@@ -82,7 +76,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
         ends,
         slot,
         proxies,
-        waitTimeout: idleTimeout,
+        waitTimeout: terms.idleTimeout,
         draining,
         stopping,
       });
@@ -100,7 +94,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
 
   async function serve(ends: Endpoints): Promise<void> {
     const startSmtpd = context.smtpdFor(ends);
-    if (terms.implicitTls) {
+    if (implicitTls) {
       let client: Awaited<ReturnType<typeof startTls>>;
       try {
         client = await startTls(socket, context.tls(), handshakes(), stopping);
@@ -184,7 +178,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     metrics.connectionRefused(why);
     rateLimited((suppressed) => log.warning('refused', { why, text, suppressed }));
     const reply = REFUSAL_REPLIES[why];
-    if (reply === undefined || terms.implicitTls) return;
+    if (reply === undefined || implicitTls) return;
     // To close in good order takes its time, and must not become a way to fill the server.
     const slot = context.closingReplies.slot(undefined);
     if ((await slot.admission) === 'in') {

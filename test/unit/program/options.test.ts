@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Failure } from '../../../lib/program/failure.ts';
-import { numberOption, type OptionTable, parseOptions } from '../../../lib/program/options.ts';
+import {
+  formatHelp,
+  numberOption,
+  type OptionTable,
+  optionTable,
+  parseOptions,
+  refuseBoth,
+} from '../../../lib/program/options.ts';
 
 const TABLE: OptionTable = {
   fresh: { type: 'boolean', short: 'f' },
@@ -53,9 +60,12 @@ describe('parseOptions: what cannot be used is refused by name', () => {
 });
 
 describe('numberOption', () => {
-  const range = { least: 1, most: 10, standard: 3 };
-  test('gives the standard where there is no option', () => {
+  const range = { min: 1, max: 10, default: 3 };
+  test('gives the default where there is no option', () => {
     assert.equal(numberOption({}, 'timeout', range), 3);
+  });
+  test('gives undefined where that is the default', () => {
+    assert.equal(numberOption({}, 'timeout', { ...range, default: undefined }), undefined);
   });
   test('takes both ends of the range', () => {
     assert.equal(numberOption({ timeout: '1' }, 'timeout', range), 1);
@@ -70,4 +80,60 @@ describe('numberOption', () => {
       assert.throws(() => numberOption({ t: text }, 't', range), /: -t takes/);
     });
   }
+});
+
+describe('refuseBoth', () => {
+  test('accepts either option', () => {
+    refuseBoth({}, 'fresh', 'S');
+    refuseBoth({ fresh: true }, 'fresh', 'S');
+    refuseBoth({ S: true }, 'fresh', 'S');
+  });
+  test('refuses both, and names them', () => {
+    assert.throws(
+      () => refuseBoth({ fresh: true, S: true }, 'fresh', 'S'),
+      /^Error: wrong usage: --fresh and -S contradict each other$/,
+    );
+  });
+});
+
+const ROWS = [
+  { name: 'fresh', short: 'f', help: 'a flag' },
+  { name: 'S', help: 'a letter alone' },
+  { name: 'listen', value: 'HOST:PORT', multiple: true, help: 'a name alone' },
+  { name: 'relay-timeout', short: 'T', value: 'SECONDS', help: 'one whose name is too long' },
+  { name: 'k', value: 'LEVEL', help: `0:${' word'.repeat(12)}\n1: other words` },
+];
+
+test('optionTable gives what parseOptions takes', () => {
+  const table = optionTable(ROWS);
+  const { values, rest } = parseOptions(
+    ['-fS', '--listen', 'a:1', '-k2', '--listen=b:2', '-T', '5', 'smtpd'],
+    table,
+  );
+  const listen = ['a:1', 'b:2'];
+  assert.deepEqual({ ...values }, { fresh: true, S: true, listen, k: '2', 'relay-timeout': '5' });
+  assert.deepEqual(rest, ['smtpd']);
+});
+
+test('formatHelp gives each option a line, wraps what is long, and adds --version and --help', () => {
+  const sections = [{ title: 'first', rows: ROWS.slice(0, 3) }, { rows: ROWS.slice(3) }];
+  assert.equal(
+    formatHelp('Usage: program', sections, 'The end.'),
+    `Usage: program
+
+  first
+  -f, --fresh                 a flag
+  -S                          a letter alone
+      --listen HOST:PORT      a name alone
+  -T, --relay-timeout SECONDS
+                              one whose name is too long
+  -k LEVEL                    0: word word word word word word word word word
+                              word word word
+                              1: other words
+      --version               print the version
+      --help                  print this help
+
+The end.
+`,
+  );
 });

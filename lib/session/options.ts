@@ -1,0 +1,54 @@
+import { numberOption, type OptionGroup, type OptionRow, refuseBoth } from '../program/options.ts';
+import type { DialogueOptions } from '../smtp/dialogue.ts';
+
+/** The options of a session. */
+export interface SessionTerms extends DialogueOptions {
+  /** Start a new smtpd, with TLS described in its environment, when TLS has been started. */
+  readonly fresh: boolean;
+  /** Idle timeout of the dialogue before TLS, in milliseconds. */
+  readonly idleTimeout: number;
+  /** Idle timeout of the relay, in milliseconds; undefined for no limit but smtpd's own. */
+  readonly relayIdleTimeout: number | undefined;
+}
+
+/** What a client may do. */
+export const SESSION_RULES: readonly OptionRow[] = [
+  { name: 'require-tls', short: 'r', help: 'refuse mail without TLS' },
+  { name: 'plaintext-auth', short: 'a', help: 'allow AUTH without TLS' },
+  {
+    name: 'fresh',
+    short: 'f',
+    help: 'start a new smtpd, with TLS described in its environment, after the handshake',
+  },
+];
+
+/** How long and how often. */
+export const SESSION_LIMITS: readonly OptionRow[] = [
+  { name: 'timeout', short: 't', value: 'SECONDS', help: 'idle timeout before TLS (300)' },
+  {
+    name: 'relay-timeout',
+    short: 'T',
+    value: 'SECONDS',
+    help: 'idle timeout of the relay after that (no limit)',
+  },
+  { name: 'error-limit', value: 'N', help: 'commands that may be refused before MAIL (100)' },
+];
+
+const SECONDS = { min: 1, max: 2_000_000 };
+
+/** The options of a session, for all programs that run one. */
+export const sessionOptions: OptionGroup<SessionTerms> = {
+  rows: [...SESSION_RULES, ...SESSION_LIMITS],
+  read: (values) => {
+    refuseBoth(values, 'require-tls', 'plaintext-auth');
+    const relay = numberOption(values, 'relay-timeout', { ...SECONDS, default: undefined });
+    return {
+      requireTls: values['require-tls'] === true,
+      plaintextAuth: values['plaintext-auth'] === true,
+      errorLimit: numberOption(values, 'error-limit', { min: 1, max: 1_000_000, default: 100 }),
+      fresh: values.fresh === true,
+      idleTimeout: numberOption(values, 'timeout', { ...SECONDS, default: 300 }) * 1000,
+      relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
+    };
+  },
+};

@@ -1,0 +1,49 @@
+import { addressOption } from '../net/options.ts';
+import { type OptionGroup, type OptionValues, stringOption, usage } from '../program/options.ts';
+import { checkSmtpdCommand } from './command.ts';
+import type { Smtpd } from './environment.ts';
+
+/** What the options of smtpd are read as. */
+export interface SmtpdSettings {
+  readonly smtpd: Smtpd;
+  /** TCPLOCALHOST for smtpd; undefined to leave it as it is. */
+  readonly localHost: string | undefined;
+}
+
+/**
+ * Which smtpd there is, and the name of this host for it. `read` takes the name of the program, whose man page
+ * messages refer to, and the smtpd command.
+ */
+export const smtpdOptions: OptionGroup<
+  Promise<SmtpdSettings>,
+  [program: string, command: readonly string[]]
+> = {
+  rows: [
+    { name: 'local-name', short: 'l', value: 'NAME', help: 'name of this host for smtpd: TCPLOCALHOST' },
+    { name: 'to', value: 'HOST:PORT', help: 'connect to this server instead of running an smtpd' },
+    {
+      name: 'send-proxy',
+      value: 'VERSION',
+      help: 'send it the client address, by PROXY protocol v1 or v2',
+    },
+  ],
+  read: async (values, program, command) => ({
+    smtpd: await readSmtpd(values, program, command),
+    localHost: stringOption(values, 'local-name'),
+  }),
+};
+
+async function readSmtpd(values: OptionValues, program: string, command: readonly string[]): Promise<Smtpd> {
+  const to = await addressOption(values, 'to');
+  const sendProxy = stringOption(values, 'send-proxy');
+  if (sendProxy !== undefined && sendProxy !== 'v1' && sendProxy !== 'v2') {
+    throw usage(`--send-proxy takes v1 or v2, not ${sendProxy}`);
+  }
+  if (to === undefined) {
+    if (sendProxy !== undefined) throw usage('--send-proxy is for --to');
+    checkSmtpdCommand(command, program);
+    return command;
+  }
+  if (command.length > 0) throw usage(`--to takes the place of an smtpd, but there is ${command[0]}`);
+  return { ...to, sendProxy };
+}
