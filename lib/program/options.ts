@@ -130,7 +130,7 @@ function countOptionWords(words: readonly string[], options: OptionTable): numbe
   return Math.min(count, words.length);
 }
 
-/** Whether the value of an option stands in a word of its own: "-t 5", "-ft 5", "--timeout 5". */
+/** Whether the value of an option stands in a word of its own: "-t 5", "-ft 5", "--idle-timeout 5". */
 function takesNextWord(word: string, options: OptionTable): boolean {
   if (word.startsWith('--')) return options[word.slice(2)]?.type === 'string';
   const letters = [...word.slice(1)];

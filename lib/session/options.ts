@@ -24,9 +24,9 @@ export const SESSION_RULES: readonly OptionRow[] = [
 
 /** How long and how often. */
 export const SESSION_LIMITS: readonly OptionRow[] = [
-  { name: 'timeout', short: 't', value: 'SECONDS', help: 'idle timeout before TLS (300)' },
+  { name: 'idle-timeout', short: 't', value: 'SECONDS', help: 'idle timeout before TLS (300)' },
   {
-    name: 'relay-timeout',
+    name: 'relay-idle-timeout',
     short: 'T',
     value: 'SECONDS',
     help: 'idle timeout of the relay after that (no limit)',
@@ -41,13 +41,13 @@ export const sessionOptions: OptionGroup<SessionTerms> = {
   rows: [...SESSION_RULES, ...SESSION_LIMITS],
   read: (values) => {
     refuseBoth(values, 'require-tls', 'plaintext-auth');
-    const relay = numberOption(values, 'relay-timeout', { ...SECONDS, default: undefined });
+    const relay = numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: undefined });
     return {
       requireTls: values['require-tls'] === true,
       plaintextAuth: values['plaintext-auth'] === true,
       errorLimit: numberOption(values, 'error-limit', { min: 1, max: 1_000_000, default: 100 }),
       fresh: values.fresh === true,
-      idleTimeout: numberOption(values, 'timeout', { ...SECONDS, default: 300 }) * 1000,
+      idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
       relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
     };
   },

@@ -46,8 +46,8 @@ describe('the value of an option', { concurrency: 2 }, () => {
     ['--backlog', 1, 65_535],
     ['--connections', 1, 1_000_000],
     ['--per-address', 1, 1_000_000],
-    ['--timeout', 1, 2_000_000],
-    ['--relay-timeout', 1, 2_000_000],
+    ['--idle-timeout', 1, 2_000_000],
+    ['--relay-idle-timeout', 1, 2_000_000],
     ['--error-limit', 1, 1_000_000],
     ['-K', 0, 2_147_483_647],
     ['--grace', 0, 2_000_000],
@@ -123,7 +123,7 @@ describe('a command line', { concurrency: 2 }, () => {
     it(`${words.join(' ') || 'without a word'} is refused`, () => assertRefused(words, why));
   }
 
-  for (const words of [['--nonsense'], ['-Z'], ['--require-tls=yes'], ['--timeout'], ['-c']]) {
+  for (const words of [['--nonsense'], ['-Z'], ['--require-tls=yes'], ['--idle-timeout'], ['-c']]) {
     it(`${words.join(' ')} is refused, and named`, async () => {
       const { status, stderr } = await run(words);
       const [, name = ''] = /^(-+[\w-]+)/.exec(words[0] ?? '') ?? [];

@@ -12,7 +12,7 @@ import {
 
 const TABLE: OptionTable = {
   fresh: { type: 'boolean', short: 'f' },
-  timeout: { type: 'string', short: 't' },
+  'idle-timeout': { type: 'string', short: 't' },
   S: { type: 'boolean', short: 'S' },
 };
 
@@ -23,14 +23,14 @@ describe('parseOptions: options end where the program begins', () => {
     ['-f smtpd -f', { fresh: true }, ['smtpd', '-f']],
     ['-f -- smtpd', { fresh: true }, ['smtpd']],
     ['-- -smtpd --', {}, ['-smtpd', '--']],
-    ['-t 5 smtpd', { timeout: '5' }, ['smtpd']],
-    ['-t5 smtpd', { timeout: '5' }, ['smtpd']],
-    ['-ft5 smtpd', { fresh: true, timeout: '5' }, ['smtpd']],
-    ['-ft 5 smtpd', { fresh: true, timeout: '5' }, ['smtpd']],
+    ['-t 5 smtpd', { 'idle-timeout': '5' }, ['smtpd']],
+    ['-t5 smtpd', { 'idle-timeout': '5' }, ['smtpd']],
+    ['-ft5 smtpd', { fresh: true, 'idle-timeout': '5' }, ['smtpd']],
+    ['-ft 5 smtpd', { fresh: true, 'idle-timeout': '5' }, ['smtpd']],
     ['-fS smtpd', { fresh: true, S: true }, ['smtpd']],
-    ['--timeout 5 smtpd', { timeout: '5' }, ['smtpd']],
-    ['--timeout=5 smtpd 5', { timeout: '5' }, ['smtpd', '5']],
-    ['--fresh -t 7 - -t', { fresh: true, timeout: '7' }, ['-', '-t']],
+    ['--idle-timeout 5 smtpd', { 'idle-timeout': '5' }, ['smtpd']],
+    ['--idle-timeout=5 smtpd 5', { 'idle-timeout': '5' }, ['smtpd', '5']],
+    ['--fresh -t 7 - -t', { fresh: true, 'idle-timeout': '7' }, ['-', '-t']],
   ];
   for (const [words, values, rest] of cases) {
     test(words === '' ? 'no words' : words, () => {
@@ -46,7 +46,7 @@ describe('parseOptions: what cannot be used is refused by name', () => {
     ['-x smtpd', '-x'],
     ['--none smtpd', '--none'],
     ['-t', '-t'],
-    ['--timeout', '--timeout'],
+    ['--idle-timeout', '--idle-timeout'],
     ['--fresh=yes smtpd', '--fresh'],
     ['-t -f smtpd', '-t'],
   ] as const) {
@@ -62,20 +62,20 @@ describe('parseOptions: what cannot be used is refused by name', () => {
 describe('numberOption', () => {
   const range = { min: 1, max: 10, default: 3 };
   test('gives the default where there is no option', () => {
-    assert.equal(numberOption({}, 'timeout', range), 3);
+    assert.equal(numberOption({}, 'idle-timeout', range), 3);
   });
   test('gives undefined where that is the default', () => {
-    assert.equal(numberOption({}, 'timeout', { ...range, default: undefined }), undefined);
+    assert.equal(numberOption({}, 'idle-timeout', { ...range, default: undefined }), undefined);
   });
   test('takes both ends of the range', () => {
-    assert.equal(numberOption({ timeout: '1' }, 'timeout', range), 1);
-    assert.equal(numberOption({ timeout: '10' }, 'timeout', range), 10);
+    assert.equal(numberOption({ 'idle-timeout': '1' }, 'idle-timeout', range), 1);
+    assert.equal(numberOption({ 'idle-timeout': '10' }, 'idle-timeout', range), 10);
   });
   for (const text of ['0', '11', '-1', '1.5', '1e1', '', ' 2', 'x']) {
     test(`refuses "${text}", and says so by the option's name`, () => {
       assert.throws(
-        () => numberOption({ timeout: text }, 'timeout', range),
-        /--timeout takes a whole number from 1 to 10/,
+        () => numberOption({ 'idle-timeout': text }, 'idle-timeout', range),
+        /--idle-timeout takes a whole number from 1 to 10/,
       );
       assert.throws(() => numberOption({ t: text }, 't', range), /: -t takes/);
     });
@@ -100,7 +100,7 @@ const ROWS = [
   { name: 'fresh', short: 'f', help: 'a flag' },
   { name: 'S', help: 'a letter alone' },
   { name: 'listen', value: 'HOST:PORT', multiple: true, help: 'a name alone' },
-  { name: 'relay-timeout', short: 'T', value: 'SECONDS', help: 'one whose name is too long' },
+  { name: 'relay-idle-timeout', short: 'T', value: 'SECONDS', help: 'one whose name is too long' },
   { name: 'k', value: 'LEVEL', help: `0:${' word'.repeat(12)}\n1: other words` },
 ];
 
@@ -111,7 +111,7 @@ test('optionTable gives what parseOptions takes', () => {
     table,
   );
   const listen = ['a:1', 'b:2'];
-  assert.deepEqual({ ...values }, { fresh: true, S: true, listen, k: '2', 'relay-timeout': '5' });
+  assert.deepEqual({ ...values }, { fresh: true, S: true, listen, k: '2', 'relay-idle-timeout': '5' });
   assert.deepEqual(rest, ['smtpd']);
 });
 
@@ -125,7 +125,7 @@ test('formatHelp gives each option a line, wraps what is long, and adds --versio
   -f, --fresh                 a flag
   -S                          a letter alone
       --listen HOST:PORT      a name alone
-  -T, --relay-timeout SECONDS
+  -T, --relay-idle-timeout SECONDS
                               one whose name is too long
   -k LEVEL                    0: word word word word word word word word word
                               word word word
