@@ -29,7 +29,7 @@ request, by the rules of UCSPI-TLS. Reads CERTFILE and KEYFILE.`,
     ),
   options: optionTable(ROWS),
   run: async (values, command) => {
-    if (command.length === 0) throw usage('no program named');
+    if (command.length === 0) throw usage('missing program');
     for (const letter of ['S', 'J', 'Z']) refuseBoth(values, letter, letter.toLowerCase());
     const options = {
       program: NAME,

@@ -186,7 +186,7 @@ export function refuseBoth(values: OptionValues, one: string, other: string): vo
 
 /** An error for a command line or an environment that cannot be used. */
 export function usage(why: string): Failure {
-  return new Failure(EXIT.wrongUsage, `wrong usage: ${why}`);
+  return new Failure(EXIT.wrongUsage, `usage error: ${why}`);
 }
 
 declare const PROJECT_VERSION: string | undefined;

@@ -121,12 +121,12 @@ async function readListen(
     port,
   });
   const [host, port, ...command] = words;
-  if (host === undefined) throw usage('no host and port to listen on');
+  if (host === undefined) throw usage('missing host and port');
   const others = listOption(values, 'listen').map((text) => listenPoint(parseHostPort(text)));
   if (host === '-') {
     if (others.length > 0) throw usage('--listen and - contradict each other');
     return { listen: 'inherited', command: words.slice(1) };
   }
-  if (port === undefined) throw usage(`no port to listen on at ${host}`);
+  if (port === undefined) throw usage(`missing port after ${host}`);
   return { listen: [listenPoint({ host, port: parsePort(port) }), ...others], command };
 }

@@ -11,7 +11,7 @@ const TRUSTS_PIPES = /^(?:.*\/)?(?:exim4?|sendmail)$/s;
  * @throws Failure (100) when it is missing, or would be an open relay: exim and its like on pipes.
  */
 export function checkSmtpdCommand([file = '', ...args]: readonly string[], page: string): void {
-  if (file === '') throw usage('no smtpd named');
+  if (file === '') throw usage('missing smtpd command');
   if (TRUSTS_PIPES.test(file) && args.includes('-bs') && !args.includes('-oMa')) {
     throw usage(
       `${file} -bs without -oMa treats every client as a local user, an open relay; ` +

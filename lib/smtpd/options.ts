@@ -40,10 +40,10 @@ async function readSmtpd(values: OptionValues, program: string, command: readonl
     throw usage(`--send-proxy takes v1 or v2, not ${sendProxy}`);
   }
   if (to === undefined) {
-    if (sendProxy !== undefined) throw usage('--send-proxy is for --to');
+    if (sendProxy !== undefined) throw usage('--send-proxy requires --to');
     checkSmtpdCommand(command, program);
     return command;
   }
-  if (command.length > 0) throw usage(`--to takes the place of an smtpd, but there is ${command[0]}`);
+  if (command.length > 0) throw usage(`unexpected argument with --to: ${command.join(' ')}`);
   return { ...to, sendProxy };
 }

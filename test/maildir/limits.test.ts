@@ -223,7 +223,7 @@ describe('smtpd-maildir exits', () => {
     for (const [args, environment, message] of cases) {
       const server = startServer(t, { args, environment });
       assert.equal(await server.ended, 100);
-      assert.match(server.stderr(), /^smtpd-maildir: fatal: wrong usage: /);
+      assert.match(server.stderr(), /^smtpd-maildir: fatal: usage error: /);
       assert.match(server.stderr(), message);
     }
   });

@@ -244,7 +244,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
 
   describe('a command line', () => {
     it('that names an smtpd without a name is refused', async (t) => {
-      await assert.rejects(start(t, [], ['']), /with 100: [^\n]*wrong usage: no smtpd named\n/);
+      await assert.rejects(start(t, [], ['']), /with 100: [^\n]*usage error: missing smtpd command\n/);
     });
   });
 });

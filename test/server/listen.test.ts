@@ -262,7 +262,7 @@ describe('sockets from systemd', { concurrency: 2 }, () => {
           under: addressed,
           environment: { LISTEN_FDS: count },
         }),
-        new RegExp(`ended with 100: smtpd-starttls-server: fatal: wrong usage: ${why}\n$`),
+        new RegExp(`ended with 100: smtpd-starttls-server: fatal: usage error: ${why}\n$`),
       );
     });
   }

@@ -34,7 +34,7 @@ async function run(words: readonly string[], environment: NodeJS.ProcessEnv = {}
 
 async function assertRefused(words: readonly string[], why: string, environment?: NodeJS.ProcessEnv) {
   const { status, stdout, stderr } = await run(words, environment);
-  assert.equal(stderr, `smtpd-starttls-server: fatal: wrong usage: ${why}\n`);
+  assert.equal(stderr, `smtpd-starttls-server: fatal: usage error: ${why}\n`);
   assert.equal(status, 100);
   assert.equal(stdout, '');
 }
@@ -69,8 +69,8 @@ describe('the value of an option', { concurrency: 2 }, () => {
 
   for (const [words, why] of [
     [['--send-proxy', 'v3', '--to', '127.0.0.1:25', ...AT], '--send-proxy takes v1 or v2, not v3'],
-    [['--send-proxy', 'v1', ...AT, 'true'], '--send-proxy is for --to'],
-    [['--to', '127.0.0.1:25', ...AT, 'true'], '--to takes the place of an smtpd, but there is true'],
+    [['--send-proxy', 'v1', ...AT, 'true'], '--send-proxy requires --to'],
+    [['--to', '127.0.0.1:25', ...AT, 'true'], 'unexpected argument with --to: true'],
     [
       ['--to', '127.0.0.1', ...AT],
       'expected HOST:PORT, an IPv6 address in brackets as [::1]:25, not "127.0.0.1"',
@@ -97,10 +97,10 @@ describe('the value of an option', { concurrency: 2 }, () => {
 
 describe('a command line', { concurrency: 2 }, () => {
   for (const [words, why] of [
-    [[], 'no host and port to listen on'],
-    [['127.0.0.1'], 'no port to listen on at 127.0.0.1'],
-    [AT, 'no smtpd named'],
-    [['-'], 'no smtpd named'],
+    [[], 'missing host and port'],
+    [['127.0.0.1'], 'missing port after 127.0.0.1'],
+    [AT, 'missing smtpd command'],
+    [['-'], 'missing smtpd command'],
     [
       ['127.0.0.1', 'no-such-service', 'true'],
       'expected a port from 0 to 65535 or a service of /etc/services, not "no-such-service"',
@@ -127,7 +127,7 @@ describe('a command line', { concurrency: 2 }, () => {
     it(`${words.join(' ')} is refused, and named`, async () => {
       const { status, stderr } = await run(words);
       const [, name = ''] = /^(-+[\w-]+)/.exec(words[0] ?? '') ?? [];
-      assert.match(stderr, /^smtpd-starttls-server: fatal: wrong usage: [^\n]*\n$/);
+      assert.match(stderr, /^smtpd-starttls-server: fatal: usage error: [^\n]*\n$/);
       assert.ok(stderr.includes(name), stderr);
       assert.equal(status, 100);
     });

@@ -104,9 +104,9 @@ describe('the environment', { concurrency: 4 }, () => {
 
 describe('the command line', { concurrency: 4 }, () => {
   for (const [args, why] of [
-    [[], 'no smtpd named'],
-    [['--'], 'no smtpd named'],
-    [['-r'], 'no smtpd named'],
+    [[], 'missing smtpd command'],
+    [['--'], 'missing smtpd command'],
+    [['-r'], 'missing smtpd command'],
     [['-r', '-a', 'true'], '--require-tls and --plaintext-auth contradict each other'],
     [['-ra', 'true'], '--require-tls and --plaintext-auth contradict each other'],
     [['-t', '0', 'true'], '--idle-timeout takes a whole number from 1 to 2000000, not 0'],
@@ -118,7 +118,7 @@ describe('the command line', { concurrency: 4 }, () => {
     [['-v', '10', 'true'], '--verbosity takes a whole number from 0 to 9, not 10'],
   ] as const) {
     it(`"${args.join(' ')}" is refused`, async () => {
-      assertRefusal(await run(args, GOOD), `wrong usage: ${why}`);
+      assertRefusal(await run(args, GOOD), `usage error: ${why}`);
     });
   }
 
@@ -129,7 +129,7 @@ describe('the command line', { concurrency: 4 }, () => {
       assert.match(
         outcome.said,
         new RegExp(
-          `^smtpd-starttls-proxy-io: fatal: wrong usage: [^\\n]*${args[0]?.split('=')[0]}[^\\n]*\\n$`,
+          `^smtpd-starttls-proxy-io: fatal: usage error: [^\\n]*${args[0]?.split('=')[0]}[^\\n]*\\n$`,
         ),
       );
     });

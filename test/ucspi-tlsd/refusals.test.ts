@@ -192,36 +192,36 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
     {
       what: 'with a TLS_UID that is no number',
       variables: () => ({ ...environment, TLS_UID: 'nobody' }),
-      says: 'wrong usage: TLS_UID is no number: nobody',
+      says: 'usage error: TLS_UID is no number: nobody',
     },
     {
       what: 'with a TLS_GID that is no number',
       variables: () => ({ ...environment, TLS_GID: '-1' }),
-      says: 'wrong usage: TLS_GID is no number: -1',
+      says: 'usage error: TLS_GID is no number: -1',
     },
     {
       what: 'with an option that it does not know',
       options: ['-q'],
       variables: () => environment,
-      says: 'wrong usage: *-q*',
+      says: 'usage error: *-q*',
     },
     {
       what: 'with a level that is no number',
       options: ['-k', 'one'],
       variables: () => environment,
-      says: 'wrong usage: -k takes a whole number from 0 to 2, not one',
+      says: 'usage error: -k takes a whole number from 0 to 2, not one',
     },
     {
       what: 'with a handshake timeout below nothing',
       options: ['-K', '-5'],
       variables: () => environment,
-      says: 'wrong usage: *-K*',
+      says: 'usage error: *-K*',
     },
     {
       what: 'with --alpn and no protocol',
       options: ['--alpn='],
       variables: () => environment,
-      says: 'wrong usage: --alpn takes the name of a protocol',
+      says: 'usage error: --alpn takes the name of a protocol',
     },
     ...['S', 'J', 'Y', 'Z'].map((letter): Refusal => {
       const other = letter.toLowerCase();
@@ -229,7 +229,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
         what: `with both -${letter} and -${other}`,
         options: [`-${letter}`, `-${other}`],
         variables: () => environment,
-        says: `wrong usage: -${letter} and -${other} contradict each other`,
+        says: `usage error: -${letter} and -${other} contradict each other`,
       };
     }),
   ];
@@ -247,7 +247,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
 
   it('without a program to run', async () => {
     const { status, stderr } = await run([ours('ucspi-tlsd'), '-S'], { environment });
-    assert.equal(stderr, 'ucspi-tlsd: fatal: wrong usage: no program named\n');
+    assert.equal(stderr, 'ucspi-tlsd: fatal: usage error: missing program\n');
     assert.equal(status, 100);
   });
 

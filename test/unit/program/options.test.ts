@@ -91,7 +91,7 @@ describe('refuseBoth', () => {
   test('refuses both, and names them', () => {
     assert.throws(
       () => refuseBoth({ fresh: true, S: true }, 'fresh', 'S'),
-      /^Error: wrong usage: --fresh and -S contradict each other$/,
+      /^Error: usage error: --fresh and -S contradict each other$/,
     );
   });
 });

@@ -24,7 +24,7 @@ describe('an smtpd that treats clients on pipes as local users', { concurrency: 
         (error) =>
           error instanceof Failure &&
           error.status === 100 &&
-          /^wrong usage: \S+ -bs without -oMa .* see "What smtpd must know" in smtpd-starttls-server\(8\)$/.test(
+          /^usage error: \S+ -bs without -oMa .* see "What smtpd must know" in smtpd-starttls-server\(8\)$/.test(
             error.message,
           ),
       );
@@ -53,7 +53,7 @@ describe('an smtpd that treats clients on pipes as local users', { concurrency: 
       const { status, stdout, stderr } = await run([ours(name), ...words, 'exim4', '-bs']);
       assert.equal(
         stderr,
-        `${name}: fatal: wrong usage: exim4 -bs without -oMa treats every client as a local user, an open relay; ` +
+        `${name}: fatal: usage error: exim4 -bs without -oMa treats every client as a local user, an open relay; ` +
           `see "What smtpd must know" in ${name}(8)\n`,
       );
       assert.deepEqual([status, stdout], [100, '']);
