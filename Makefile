@@ -15,7 +15,7 @@ SUPPORT  = $(shell find test/support -name '*.ts')
 TESTS    = $(sort $(shell find test -name '*.test.ts'))
 SOURCES  = $(shell find lib -name '*.ts')
 
-# npm leaves this file behind when it has installed what the lock file asks for.
+# npm writes this file when it has installed the packages of the lock file.
 TOOLS   = node_modules/.package-lock.json
 ESBUILD = node_modules/.bin/esbuild
 TSX     = node --import tsx
@@ -30,8 +30,8 @@ $(TOOLS): package.json package-lock.json
 	npm ci --no-audit --no-fund
 	@touch $@
 
-# One CommonJS file a program: start-up time is paid for every connection, and the module loader is dear.
-# Small, because V8 reads all of it at every start: 10 kB less are 1 % of a start.
+# One CommonJS file per program: each connection pays for the start, and the module loader is expensive.
+# Minified, because V8 reads the whole file at every start: 10 kB are 1 % of a start.
 dist/bin/%: bin/%.ts $(SOURCES) package.json LICENSE dist/package.json $(TOOLS)
 	@mkdir -p $(@D)
 	$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --minify \
@@ -39,12 +39,12 @@ dist/bin/%: bin/%.ts $(SOURCES) package.json LICENSE dist/package.json $(TOOLS)
 	  --banner:js="$$(printf '#!/usr/bin/env node\n/*\n%s\n*/' "$$(cat LICENSE)")" --outfile=$@
 	@chmod +x $@
 
-# Files without an extension are taken for what the nearest package.json says.
+# The nearest package.json decides the module type of files without an extension.
 dist/package.json:
 	@mkdir -p $(@D)
 	printf '{ "type": "commonjs" }\n' > $@
 
-# The programs that tests start: the same way, because some are started for each connection.
+# The programs that tests start, bundled too, because some are started for each connection.
 dist/test/%.cjs: test/support/programs/%.ts $(SUPPORT) $(SOURCES) $(TOOLS)
 	@mkdir -p $(@D)
 	$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --log-level=warning --outfile=$@
@@ -52,7 +52,7 @@ dist/test/%.cjs: test/support/programs/%.ts $(SUPPORT) $(SOURCES) $(TOOLS)
 test: build $(FIXTURES)
 	$(TSX) --test --test-concurrency=2 --test-timeout=120000 $(TESTS)
 
-# FUZZ="--count N --seed S" for another run than the usual one.
+# FUZZ="--count N --seed S" for a run other than the default.
 fuzz: $(TOOLS)
 	$(TSX) test/fuzz/fuzz.ts $(FUZZ)
 
@@ -60,20 +60,20 @@ fuzz: $(TOOLS)
 fuzz-server: build
 	$(TSX) test/fuzz/tcp.ts $(FUZZ)
 
-# What takes too long for "make test": thousands of sessions held open for minutes, tens of thousands in turn,
-# a siege. ENDURANCE="hold --sessions N --seconds S", "turns", "siege".
+# Tests that take too long for "make test": thousands of sessions held open for minutes, tens of thousands in turn,
+# a siege, an attack. ENDURANCE="hold --sessions N --seconds S", "turns", "siege", "attack".
 endurance: build dist/test/heap-probe.cjs
 	$(TSX) test/reliability/endurance.ts $(ENDURANCE)
 
-# Our programs beside others that do the same. BENCH="--quick" for a minute's worth, "--only server,stunnel".
+# A comparison with other programs. BENCH="--quick" for a run of about a minute, "--only server,stunnel" for some.
 bench: build
 	$(TSX) test/bench/bench.ts $(BENCH)
 
-# How much CPU time a start takes, beside an empty file. BENCH="--pairs N".
+# The CPU time of a start, compared with an empty file. BENCH="--pairs N".
 bench-start: build
 	$(TSX) test/bench/start.ts $(BENCH)
 
-# What a client that does no arithmetic can make the server compute. BENCH="--count N".
+# The CPU time that a client which computes nothing can cost the server. BENCH="--count N".
 bench-hello: build
 	$(TSX) test/bench/hello.ts $(BENCH)
 
@@ -84,12 +84,12 @@ check: $(TOOLS)
 format: $(TOOLS)
 	node_modules/.bin/biome check --write
 
-# The main job: a mail server with STARTTLS on 127.0.0.1 port 2525 and a Maildir under ./run.
+# A mail server with STARTTLS on 127.0.0.1 port 2525 and a Maildir under ./run.
 run: build
 	docs/examples/demo/run run 2525
 
-# The programs lie beside a package.json that says what they are, and have links in bin: where Node finds none
-# it tries a file without an extension as an ES module first, which takes a fifth of a start.
+# The programs are installed beside a package.json that declares their module type, with links in bin. Without a
+# package.json, Node first tries to load a file without an extension as an ES module: a fifth of a start.
 install: build
 	install -d $(BINDIR) $(LIBDIR) $(MANDIR)
 	install -m 644 dist/package.json $(LIBDIR)
@@ -104,7 +104,7 @@ uninstall:
 clean:
 	rm -rf dist
 
-# Written once, in Markdown, for the repository's pages and for man.
+# The Markdown source serves both the repository and man.
 dist/man/%: docs/man/%.md $(TOOLS)
 	@mkdir -p $(@D)
 	node_modules/.bin/marked-man --no-breaks --manual "smtpd-starttls-proxy" $< > $@.new
