@@ -11,18 +11,18 @@ export type CommandKind =
   | 'empty'
   | 'other';
 
-/** A command line taken apart. */
+/** A parsed command line. */
 export interface Command {
   readonly kind: CommandKind;
-  /** What follows the verb, without white space around it. */
+  /** The text after the verb, without surrounding white space. */
   readonly argument: string;
 }
 
 /**
- * The verbs that the dialogue knows. All others are smtpd's business.
+ * The verbs that the dialogue handles itself. All others are forwarded to smtpd.
  *
- * The foreign ones are methods of HTTP (RFC 9110 section 9, and PRI of RFC 9113): no SMTP client ever
- * says them, a browser that was led to the SMTP port does.
+ * The foreign ones are HTTP methods (RFC 9110 section 9, and PRI of RFC 9113). No SMTP client sends them;
+ * a browser directed to the SMTP port does.
  */
 const KINDS: ReadonlyMap<string, CommandKind> = new Map([
   ['', 'empty'],
@@ -48,12 +48,12 @@ const KINDS: ReadonlyMap<string, CommandKind> = new Map([
 ]);
 
 /**
- * Takes a command line apart (RFC 5321 section 4.1.1). Verbs are the same in upper and lower case.
+ * Parses a command line (RFC 5321 section 4.1.1). Verbs are case-insensitive.
  *
- * White space of any kind ends a verb, and before the verb it is passed over, because some servers read
- * it so: a line that smtpd would take for AUTH must not look like something else here.
+ * White space of any kind ends a verb and is skipped before it, because some servers parse lines that way:
+ * a line that smtpd takes for AUTH must not be another command here.
  *
- * @param text the line without its stopping.
+ * @param text the line without its line ending.
  */
 export function parseCommand(text: Buffer): Command {
   const line = text.toString('latin1').trim();
@@ -63,9 +63,10 @@ export function parseCommand(text: Buffer): Command {
 }
 
 /**
- * The number of octets that follow a BDAT command (RFC 3030 section 2); 0 when its argument names none.
+ * The number of octets that follow a BDAT command (RFC 3030 section 2), at most `Number.MAX_SAFE_INTEGER`;
+ * 0 if its argument has no size.
  *
- * @param argument what stands behind BDAT: a size and perhaps LAST.
+ * @param argument the text after BDAT: a size, optionally followed by LAST.
  */
 export function chunkSize(argument: string): number {
   const digits = /^\d+/.exec(argument)?.[0] ?? '0';

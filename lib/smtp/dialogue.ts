@@ -1,39 +1,39 @@
 /**
- * The dialogue: what is said in cleartext between a client and an smtpd that knows no TLS, until it is
- * clear whether this will be a session in TLS, one in cleartext, or none.
+ * The dialogue: the SMTP commands and replies that pass in cleartext between a client and an smtpd without
+ * TLS, until the session is known to continue in TLS, to continue in cleartext, or to close.
  *
- * RULES. Everything that decides what either side hears stands in this file. It does no I/O and knows no
- * clock: bytes go in, steps come out, and the driver (converse.ts) carries them out in their order.
+ * RULES. Everything that decides what either side receives is in this file. It does no I/O and has no timers:
+ * bytes go in, steps come out, and the driver (converse.ts) carries the steps out in order.
  *
  * THEORY OF OPERATION
  *
- * Two parties talk through us, and each sees an honest counterpart. The client sees an SMTP server that
- * offers STARTTLS. smtpd sees a client that never pipelines.
+ * The dialogue stands between two parties. The client sees an SMTP server that offers STARTTLS. smtpd sees a
+ * client that never pipelines.
  *
- * One thing at a time. The dialogue is in lock-step: while a reply is owed to the client, be it the
- * greeting, the answer to a command, or an unasked reply of which smtpd has said the first of several
- * lines, no further command is looked at, and the driver is told not to read the client. From that one
- * rule follow the order of replies (RFC 2920 section 3.2), the bound on memory (one read of input, one
- * line of output), and the safety of STARTTLS.
+ * Lock-step. While a reply is outstanding (the greeting, the reply to a command, or an unsolicited multiline
+ * reply that smtpd has begun), the dialogue processes no further command, and the driver does not read the
+ * client. This one rule gives the order of replies (RFC 2920 section 3.2), the bound on memory (one read of
+ * input, one line of output), and the safety of STARTTLS.
  *
- * STARTTLS is safe because nothing is read behind it. When its line is looked at, bytes behind it in the
- * same read are an answer to a reply that was not sent yet: an injected command (CVE-2011-0411), or a
- * client that does not wait as RFC 3207 section 4 says. It is refused, and those bytes are thrown away to
- * the end of their line, so that the client gets one reply to its one command. With nothing behind it the client
- * is not read again while smtpd is reset, and not after the 220 either: whatever comes later goes to the
- * TLS engine, which takes no SMTP. There is no path from such bytes to smtpd.
+ * STARTTLS is safe because nothing is read after it. When its line is processed, any bytes after it in the
+ * same read were sent before the client had the reply: they are an injected command (CVE-2011-0411), or the
+ * client does not wait as RFC 3207 section 4 requires. The command is refused and the bytes are discarded up
+ * to the end of their line, so the client gets one reply to its one command. If nothing follows the command,
+ * the client is not read while smtpd is reset, nor after the 220: whatever arrives later goes to the TLS
+ * engine, which accepts no SMTP. Such bytes have no path to smtpd.
  *
  * The verdict. HELO and MAIL (and AUTH, where it is allowed in cleartext) show that the client will not
- * ask for TLS. They are not consumed: verdict `plaintext` hands them on with all that stands behind them,
- * and the relay begins with those bytes. That is also why pipelining costs nothing: what clients pipeline
- * begins with MAIL.
+ * ask for TLS. They are not consumed: the verdict `plaintext` leaves the command and everything after it to
+ * the relay, which begins with those bytes. Pipelining therefore costs nothing: what clients pipeline begins
+ * with MAIL.
  *
- * Mistakes are bounded. An empty line of one octet costs its client nothing and us a reply of fifty, so after
- * `errorLimit` commands that were refused, by smtpd or by us, the client gets a 421 and the verdict is `close`.
- * All refused commands of the dialogue count, not those in a row: a NOOP now and then would begin the count anew.
+ * Errors are bounded. An empty line of one octet costs the client nothing and the server a reply of fifty, so
+ * after `errorLimit` commands refused by smtpd or by the dialogue, the client gets a 421 and the verdict is
+ * `close`. All refused commands of the dialogue count, not only consecutive ones: otherwise an occasional NOOP
+ * would reset the count.
  *
- * smtpd's replies pass line by line as they come, never gathered, so a reply may be of any length. The
- * only ones that are changed are those to EHLO; that too is done a line at a time (`helloLine`).
+ * smtpd's replies are forwarded line by line as they arrive and are never collected, so a reply may have any
+ * length. Only replies to EHLO are modified, also line by line (`forwardHelloLine`).
  */
 
 import { type Command, type CommandKind, chunkSize, parseCommand } from './command.ts';
@@ -44,92 +44,92 @@ import { extensionKeyword, formatReplyLine, parseReplyLine, REPLIES, type ReplyL
 export type Verdict =
   /** Relay both sides raw, in cleartext, beginning with `rest`. */
   | 'plaintext'
-  /** The 220 is said: start TLS with the client, then relay both sides raw. */
+  /** The 220 has been sent: start TLS with the client, then relay both sides raw. */
   | 'tls'
-  /** Nothing more to say: close the client's side and end smtpd. */
+  /** Nothing more to send: close the client's side and end smtpd. */
   | 'close';
 
 /** What the driver is to do next. */
 export type Step =
   | { readonly type: 'to-client'; readonly bytes: Buffer }
   | { readonly type: 'to-smtpd'; readonly bytes: Buffer }
-  /** Close smtpd's standard input: the client will say no more. */
+  /** Close smtpd's standard input: the client will send no more. */
   | { readonly type: 'end-smtpd' }
   /**
-   * Write one line to stderr. Where it is about how smtpd ended the driver knows more; where it is about the
-   * error limit any client can cause it.
+   * Write one line to stderr. About `smtpd-end` the driver has the details, such as the exit status;
+   * `error-limit` can be caused by any client.
    */
   | { readonly type: 'notice'; readonly text: string; readonly about?: 'smtpd-end' | 'error-limit' }
   | { readonly type: 'verdict'; readonly verdict: Verdict };
 
-/** What the one who runs the server decides. */
+/** The administrator's settings. */
 export interface DialogueOptions {
   /** No mail and no HELO session without TLS (RFC 3207 section 4, reply 530). */
   readonly requireTls: boolean;
-  /** AUTH may be offered and used in cleartext; means nothing together with `requireTls`. */
+  /** AUTH may be offered and used in cleartext; no effect with `requireTls`. */
   readonly plaintextAuth: boolean;
-  /** How many commands may be refused, with 4xx or 5xx, by smtpd or by us: the last of them ends the dialogue. */
+  /** The dialogue ends with this many refused commands (4xx or 5xx, from smtpd or from us); at least 1. */
   readonly errorLimit: number;
 }
 
 /** The dialogue of one connection. */
 export interface Dialogue {
-  /** Takes what the client said. To be called only while `wantsClient`. */
+  /** Takes bytes from the client. To be called only while `wantsClient` is true. */
   fromClient(bytes: Uint8Array): void;
-  /** Takes what smtpd said. */
+  /** Takes bytes from smtpd. */
   fromSmtpd(bytes: Uint8Array): void;
-  /** The client will say no more (it may still listen). */
+  /** The client will send no more (it may still read). */
   clientEnded(): void;
-  /** smtpd will say no more, or could not even be started. */
+  /** smtpd will send no more, or could not be started. */
   smtpdEnded(): void;
-  /** Nothing happened for too long, or there is no time left: the client hears 421, the verdict is `close`. */
+  /** The idle timeout has passed, or the session is aborted: the client gets a 421, the verdict is `close`. */
   timedOut(): void;
-  /** The server is being shut down. smtpd knows and may say so itself; if it does not, the client hears 421. */
+  /** The server is shutting down. The client gets smtpd's own 421, or ours if smtpd ends without one. */
   terminated(): void;
-  /** The next thing to do; undefined when there is none until something comes in. */
+  /** The next step; undefined when there is none until more input arrives. */
   next(): Step | undefined;
-  /** Whether the client may be read: true only when nothing is owed to it. Ask when `next` has run dry. */
+  /** Whether the client may be read: only when no reply is outstanding. Valid once `next` gives undefined. */
   wantsClient(): boolean;
-  /** What came in and was not consumed; asked for after the verdict. */
+  /** The input that was not consumed; valid after the verdict. */
   rest(): { readonly client: Buffer; readonly smtpd: Buffer };
 }
 
-/** What smtpd owes. `reset` is the answer to our own RSET, of which the client hears nothing. */
-type Owed = 'greeting' | 'hello' | 'reply' | 'reset';
+/** The reply awaited from smtpd. `reset` is the reply to our own RSET, which the client does not see. */
+type Awaited = 'greeting' | 'hello' | 'reply' | 'reset';
 
 const RSET = Buffer.from('RSET\r\n');
 const CRLF = Buffer.from('\r\n');
 const LF = Buffer.from('\n');
 
 /**
- * Opens a dialogue. smtpd owes its greeting, so the client is not listened to yet.
+ * Creates a dialogue. It begins with smtpd's greeting; until that has arrived the client is not read.
  *
- * @param options what the one who runs the server decides.
+ * @param options the administrator's settings.
  */
 export function createDialogue(options: DialogueOptions): Dialogue {
-  const mayAuth = options.plaintextAuth && !options.requireTls;
+  const authAllowed = options.plaintextAuth && !options.requireTls;
   const client = createLineReader();
   const smtpd = createLineReader();
   const steps: Step[] = [];
-  let owed: Owed | undefined = 'greeting';
-  /** The code of a reply of which a line was said and more must follow. */
-  let unfinished: number | undefined;
-  /** The code of smtpd's last whole reply. */
+  let awaited: Awaited | undefined = 'greeting';
+  /** The code of a multiline reply whose last line has not arrived yet. */
+  let partialCode: number | undefined;
+  /** The code of smtpd's last complete reply. */
   let lastCode = 0;
   let verdict: Verdict | undefined;
   let shuttingDown = false;
-  let clientGone = false;
-  let smtpdWasTold = false;
-  let smtpdHasEof = false;
-  let saidThatSmtpdOffersTls = false;
-  /** How many commands were refused. */
+  let clientHasEnded = false;
+  let smtpdInputEnded = false;
+  let smtpdHasEnded = false;
+  let tlsOfferReported = false;
+  /** The number of commands refused so far. */
   let refused = 0;
 
   // ---- commands ------------------------------------------------------------------------------------
 
   const commands: Readonly<Record<CommandKind, (command: Command, line: Line) => void>> = {
-    hello: (_, line) => ask('hello', line),
-    helo: (_, line) => (options.requireTls ? ask('reply', line) : handOver()),
+    hello: (_, line) => forward('hello', line),
+    helo: (_, line) => (options.requireTls ? forward('reply', line) : startRelay()),
     starttls: ({ argument }) => {
       if (argument !== '') answer(REPLIES.noParameter);
       else if (client.hasMore()) {
@@ -140,30 +140,30 @@ export function createDialogue(options: DialogueOptions): Dialogue {
         toSmtpd(RSET, 'reset');
       }
     },
-    mail: () => (options.requireTls ? answer(REPLIES.tlsFirst) : handOver()),
-    auth: () => (mayAuth ? handOver() : answer(REPLIES.tlsBeforeAuth)),
+    mail: () => (options.requireTls ? answer(REPLIES.tlsFirst) : startRelay()),
+    auth: () => (authAllowed ? startRelay() : answer(REPLIES.tlsBeforeAuth)),
     early: () => answer(REPLIES.mailFirst),
     chunk: ({ argument }) => {
-      // The octets of the chunk come whatever we say to it (RFC 3030 section 4.2). They are no commands.
+      // The client sends the octets of the chunk whatever the reply (RFC 3030 section 4.2). They are not commands.
       client.skip(chunkSize(argument));
       refuse(REPLIES.mailFirst);
     },
     foreign: () => {
-      steps.push({ type: 'notice', text: 'the client speaks HTTP, closing' });
+      steps.push({ type: 'notice', text: 'the client sent an HTTP request, closing' });
       close(REPLIES.notHttp);
     },
     empty: () => answer(REPLIES.noCommand),
-    other: (_, line) => ask('reply', line),
+    other: (_, line) => forward('reply', line),
   };
 
-  function takeCommand(line: Line): void {
+  function handleCommand(line: Line): void {
     if (line.fault === 'too-long') return answer(REPLIES.tooLong);
     if (line.fault === 'control') return answer(REPLIES.controls);
     const command = parseCommand(line.text);
     commands[command.kind](command, line);
   }
 
-  /** Refuses the command at hand without asking smtpd. */
+  /** Refuses the current command without forwarding it to smtpd. */
   function answer(reply: Buffer): void {
     client.drop();
     refuse(reply);
@@ -181,58 +181,57 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     close(REPLIES.tooManyErrors);
   }
 
-  /** Lets smtpd answer the command at hand. */
-  function ask(what: Owed, line: Line): void {
+  /** Forwards the current command to smtpd. */
+  function forward(reply: Awaited, line: Line): void {
     const bytes = Buffer.concat([line.text, CRLF]);
     client.drop();
-    toSmtpd(bytes, what);
+    toSmtpd(bytes, reply);
   }
 
-  function toSmtpd(bytes: Buffer, what: Owed): void {
-    owed = what;
+  function toSmtpd(bytes: Buffer, reply: Awaited): void {
+    awaited = reply;
     steps.push({ type: 'to-smtpd', bytes });
   }
 
-  /** The command at hand, unconsumed, is where the relay begins. */
-  function handOver(): void {
+  /** The relay begins with the current command, which is not consumed. */
+  function startRelay(): void {
     decide('plaintext');
   }
 
   // ---- replies -------------------------------------------------------------------------------------
 
-  function takeReplyLine(line: Line): void {
+  function handleReplyLine(line: Line): void {
     smtpd.drop();
     const reply = line.fault === undefined ? parseReplyLine(line.text) : undefined;
-    if (reply === undefined || (unfinished !== undefined && unfinished !== reply.code)) {
-      steps.push({ type: 'notice', text: 'smtpd said something that is no SMTP reply, closing' });
+    if (reply === undefined || (partialCode !== undefined && partialCode !== reply.code)) {
+      steps.push({ type: 'notice', text: 'smtpd sent an invalid SMTP reply, closing' });
       return close(REPLIES.smtpdFailed);
     }
-    const first = unfinished === undefined;
-    unfinished = reply.last ? undefined : reply.code;
-    if (owed === 'reset') return takeResetReply(reply);
-    if (owed === 'hello' && reply.code === 250) helloLine(reply, first);
+    const first = partialCode === undefined;
+    partialCode = reply.last ? undefined : reply.code;
+    if (awaited === 'reset') return handleResetReply(reply);
+    if (awaited === 'hello' && reply.code === 250) forwardHelloLine(reply, first);
     else steps.push({ type: 'to-client', bytes: formatReplyLine(reply) });
     if (!reply.last) return;
-    const isAnswer = owed === 'hello' || owed === 'reply';
-    owed = undefined;
+    const isAnswer = awaited === 'hello' || awaited === 'reply';
+    awaited = undefined;
     lastCode = reply.code;
     if (isAnswer && reply.code >= 400) countRefusal();
   }
 
-  function takeResetReply(reply: ReplyLine): void {
+  function handleResetReply(reply: ReplyLine): void {
     if (!reply.last) return;
-    owed = undefined;
-    const willing = reply.code < 300;
-    if (!willing) return refuse(REPLIES.tlsUnavailable);
+    awaited = undefined;
+    if (reply.code >= 300) return refuse(REPLIES.tlsUnavailable);
     steps.push({ type: 'to-client', bytes: REPLIES.readyForTls });
     decide('tls');
   }
 
   /**
-   * Passes on a line of a 250 reply to EHLO: STARTTLS stands in it once, as its last line, and AUTH only
-   * where it may be used. The first line names the host and is no extension, whatever it looks like.
+   * Forwards a line of a 250 reply to EHLO. STARTTLS appears in the reply once, as the last line, and AUTH only
+   * where it may be used. The first line names the host and is not an extension, whatever its text.
    */
-  function helloLine(line: ReplyLine, first: boolean): void {
+  function forwardHelloLine(line: ReplyLine, first: boolean): void {
     if (first || isOffered(extensionKeyword(line))) {
       steps.push({ type: 'to-client', bytes: formatReplyLine({ ...line, last: false }) });
     }
@@ -245,24 +244,25 @@ export function createDialogue(options: DialogueOptions): Dialogue {
   }
 
   function isOffered(keyword: string): boolean {
-    if (keyword === 'AUTH') return mayAuth;
+    if (keyword === 'AUTH') return authAllowed;
     if (keyword !== 'STARTTLS') return true;
-    if (!saidThatSmtpdOffersTls) {
-      saidThatSmtpdOffersTls = true;
-      steps.push({ type: 'notice', text: 'smtpd offers STARTTLS itself; ours stands in its place' });
+    if (!tlsOfferReported) {
+      tlsOfferReported = true;
+      steps.push({ type: 'notice', text: 'smtpd offers STARTTLS itself; replacing its offer' });
     }
     return false;
   }
 
   // ---- ends ----------------------------------------------------------------------------------------
 
-  /** smtpd has said its last. If the client waits for more than that, it is told. */
-  function takeSmtpdEnd(): void {
-    // A server that hangs up after a refusal has said why, 421 or not.
-    const saidWhy = lastCode === 221 || lastCode === 421 || (lastCode >= 400 && client.peek() === undefined);
-    if (isClientsTurn() && (clientGone || saidWhy)) return decide('close');
+  /** smtpd will send no more. A client that expects a reply gets a 421. */
+  function handleSmtpdEnd(): void {
+    // A server that closes the connection after a refusal has given the reason, with 421 or another code.
+    const reasonSent =
+      lastCode === 221 || lastCode === 421 || (lastCode >= 400 && client.peek() === undefined);
+    if (clientMaySend() && (clientHasEnded || reasonSent)) return decide('close');
     if (shuttingDown) return close(REPLIES.shuttingDown);
-    const text = owed === 'greeting' ? 'smtpd ended before its greeting' : 'smtpd ended in mid-dialogue';
+    const text = awaited === 'greeting' ? 'smtpd exited before its greeting' : 'smtpd exited mid-dialogue';
     steps.push({ type: 'notice', text, about: 'smtpd-end' });
     close(REPLIES.smtpdFailed);
   }
@@ -272,38 +272,38 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     decide('close');
   }
 
-  function decide(what: Verdict): void {
-    verdict = what;
-    steps.push({ type: 'verdict', verdict: what });
+  function decide(decision: Verdict): void {
+    verdict = decision;
+    steps.push({ type: 'verdict', verdict: decision });
   }
 
   // ---- the machine ---------------------------------------------------------------------------------
 
-  /** Nothing is owed to the client: it may speak. */
-  function isClientsTurn(): boolean {
-    return verdict === undefined && owed === undefined && unfinished === undefined;
+  /** No reply is outstanding: the client may send a command. */
+  function clientMaySend(): boolean {
+    return verdict === undefined && awaited === undefined && partialCode === undefined;
   }
 
-  /** Consumes one line, or one end; returns false when there is nothing to consume. */
+  /** Consumes one line or one end of input; returns false when there is nothing to consume. */
   function advance(): boolean {
     if (verdict !== undefined) return false;
     const reply = smtpd.peek();
     if (reply !== undefined) {
-      takeReplyLine(reply);
+      handleReplyLine(reply);
       return true;
     }
-    if (smtpdHasEof) {
-      takeSmtpdEnd();
+    if (smtpdHasEnded) {
+      handleSmtpdEnd();
       return true;
     }
-    if (!isClientsTurn()) return false;
+    if (!clientMaySend()) return false;
     const line = client.peek();
     if (line !== undefined) {
-      takeCommand(line);
+      handleCommand(line);
       return true;
     }
-    if (clientGone && !smtpdWasTold) {
-      smtpdWasTold = true;
+    if (clientHasEnded && !smtpdInputEnded) {
+      smtpdInputEnded = true;
       steps.push({ type: 'end-smtpd' });
       return true;
     }
@@ -314,17 +314,17 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     fromClient: (bytes) => client.push(bytes),
     fromSmtpd: (bytes) => smtpd.push(bytes),
     clientEnded: () => {
-      clientGone = true;
+      clientHasEnded = true;
     },
     smtpdEnded: () => {
-      smtpdHasEof = true;
-      // Last words without a line's end are delivered all the same.
+      smtpdHasEnded = true;
+      // A last line without a line ending is delivered too.
       if (smtpd.rest().length > 0 && smtpd.peek() === undefined) smtpd.push(LF);
     },
     timedOut: () => {
       if (verdict !== undefined) return;
-      // After its 221 there is nothing to add, but smtpd ought to have hung up.
-      if (isClientsTurn() && lastCode === 221) decide('close');
+      // After 221 smtpd should have closed the connection; no further reply is due.
+      if (clientMaySend() && lastCode === 221) decide('close');
       else close(shuttingDown ? REPLIES.shuttingDown : REPLIES.tooSlow);
     },
     terminated: () => {
@@ -334,7 +334,7 @@ export function createDialogue(options: DialogueOptions): Dialogue {
       while (steps.length === 0 && advance());
       return steps.shift();
     },
-    wantsClient: () => isClientsTurn() && !clientGone,
+    wantsClient: () => clientMaySend() && !clientHasEnded,
     rest: () => ({ client: client.rest(), smtpd: smtpd.rest() }),
   };
 }

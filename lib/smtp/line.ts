@@ -1,9 +1,9 @@
 /**
- * Lines out of a stream of bytes, in bounded memory.
+ * Splits a stream of bytes into lines, in bounded memory.
  *
- * A line ends with LF. A CR before it belongs to the stopping, and its absence is forgiven: people type
- * into netcat, and home-made servers print "\n". Whoever passes a line on writes it with CRLF, so that
- * no two programs of a chain ever disagree about where a line ends.
+ * A line ends with LF. A CR before it is part of the line ending and is optional: people type into netcat, and
+ * home-made servers print "\n". Callers that forward a line write it with CRLF, so that no two programs of a
+ * chain disagree about where a line ends.
  */
 
 const LF = 0x0a;
@@ -13,61 +13,61 @@ const NUL = 0x00;
 const NOTHING: Buffer = Buffer.alloc(0);
 
 /**
- * The longest line that is taken, in octets with its CRLF: what RFC 4954 section 4 asks a server to
- * take for AUTH, which is more than any other command may need (RFC 5321 section 4.5.3.1 asks for 512).
+ * The longest line that is accepted, in octets with its CRLF: what RFC 4954 section 4 requires of a server for
+ * AUTH, and more than any other command needs (RFC 5321 section 4.5.3.1 requires 512).
  */
 export const LINE_LIMIT = 12288;
 
 /** One line of a stream. */
 export interface Line {
-  /** The line without its stopping. Empty when `fault` is `too-long`: the octets are gone. */
+  /** The line without its line ending. Empty if `fault` is `too-long`: the octets were discarded. */
   readonly text: Buffer;
-  /** Why the line must not be passed on; undefined for a sound line. */
+  /** Why the line must not be forwarded: too long, or a bare CR or a NUL in it; undefined for a valid line. */
   readonly fault: 'too-long' | 'control' | undefined;
 }
 
-/** Takes bytes as they come and gives lines. */
+/** Takes bytes as they arrive and gives lines. */
 export interface LineReader {
-  /** Adds what arrived. The bytes are copied, so the caller may use its buffer again. */
+  /** Adds bytes that have arrived. They are copied, so the caller may reuse its buffer. */
   push(bytes: Uint8Array): void;
-  /** The first complete line, which stays where it is until `drop`; undefined when there is none yet. */
+  /** The first complete line, which remains until `drop`; undefined if there is none yet. */
   peek(): Line | undefined;
-  /** Lets go of the line that `peek` gave. */
+  /** Discards the line that `peek` gives. */
   drop(): void;
-  /** Lets go of the line that `peek` gave and of `octets` octets behind it, those that have yet to come too. */
-  skip(octets: number): void;
-  /** Lets go of all that came, up to the end of the line that is on its way. */
+  /** Discards the line that `peek` gives and the next `count` octets, including those that have not arrived. */
+  skip(count: number): void;
+  /** Discards everything up to now, and the rest of a line of which only a part has arrived. */
   clear(): void;
-  /** True when something stands behind the line that `peek` gives. */
+  /** True if bytes follow the line that `peek` gives. */
   hasMore(): boolean;
-  /** All that was pushed and not dropped, the line that `peek` gives included. */
+  /** Everything pushed and not discarded, including the line that `peek` gives. */
   rest(): Buffer;
 }
 
 /**
- * Makes a reader of lines.
+ * Creates a line reader.
  *
- * Memory: never more than `limit` octets and the largest single `push`.
+ * Memory: at most `limit` octets plus the largest single `push`.
  *
- * @param limit the longest line in octets, with its stopping; a longer one is given as a line with the
- * fault `too-long` once its end has come, and is not kept meanwhile.
+ * @param limit the longest line in octets, with its line ending. A longer line is not kept; once its end has
+ * arrived it is given as a line with the fault `too-long`.
  */
 export function createLineReader(limit: number = LINE_LIMIT): LineReader {
   let pending = NOTHING;
-  /** How much of `pending` was searched for LF in vain: a line that trickles in is searched once. */
+  /** The octets of `pending` known to hold no LF: a line that arrives in pieces is searched once. */
   let searched = 0;
   let overlong = false;
   let toSkip = 0;
-  /** Everything up to the next LF is to be let go. */
+  /** Everything up to the next LF is to be discarded. */
   let clearing = false;
-  /** The length of the first line in `pending`, with its stopping; 0 when it is not complete. */
+  /** The length of the first line in `pending`, with its line ending; 0 if it is incomplete. */
   let length = 0;
 
   function push(bytes: Uint8Array): void {
     const skipped = Math.min(toSkip, bytes.length);
     toSkip -= skipped;
     let rest = bytes.subarray(skipped);
-    // The rest of a line that nobody will see is not even copied.
+    // The rest of a line that is discarded is not copied.
     if (length === 0 && (clearing || overlong)) {
       const end = rest.indexOf(LF);
       if (end < 0) return;
@@ -102,8 +102,8 @@ export function createLineReader(limit: number = LINE_LIMIT): LineReader {
     findEnd();
   }
 
-  function skip(octets: number): void {
-    const all = length + octets;
+  function skip(count: number): void {
+    const all = length + count;
     const skipped = Math.min(all, pending.length);
     toSkip = all - skipped;
     pending = pending.subarray(skipped);

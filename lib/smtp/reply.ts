@@ -4,15 +4,15 @@ export interface ReplyLine {
   readonly code: number;
   /** False when another line of the same reply follows. */
   readonly last: boolean;
-  /** What stands behind the code and its separator; may be empty. */
+  /** The text after the code and its separator; may be empty. */
   readonly text: string;
 }
 
 /**
- * Reads a line as part of an SMTP reply: three digits, then "-" or a space and text, or nothing.
+ * Parses a line of an SMTP reply: three digits, then nothing, or "-" or a space and text.
  *
- * @param line the line without its stopping.
- * @returns undefined when the line is no such thing.
+ * @param line the line without its line ending.
+ * @returns undefined if the line is not an SMTP reply line.
  */
 export function parseReplyLine(line: Buffer): ReplyLine | undefined {
   const match = /^([2-5]\d\d)(?:([ -])(.*))?$/s.exec(line.toString('latin1'));
@@ -21,25 +21,24 @@ export function parseReplyLine(line: Buffer): ReplyLine | undefined {
 }
 
 /**
- * Writes a line of a reply, CRLF included.
+ * Formats a line of a reply, with CRLF.
  *
- * @param line the text is one octet a character (latin1), as `parseReplyLine` gives it.
+ * @param line its text has one octet per character (latin1), as `parseReplyLine` returns it.
  */
 export function formatReplyLine(line: ReplyLine): Buffer {
   return Buffer.from(`${line.code}${line.last ? ' ' : '-'}${line.text}\r\n`, 'latin1');
 }
 
-/** The keyword of an extension line in a reply to EHLO, in upper case; "AUTH=LOGIN" of old counts as AUTH. */
+/** The keyword of an extension line in a reply to EHLO, in upper case; the obsolete "AUTH=LOGIN" counts as AUTH. */
 export function extensionKeyword(line: ReplyLine): string {
   return (/^\s*([^\s=]*)/.exec(line.text)?.[1] ?? '').toUpperCase();
 }
 
 /**
- * The replies that are ours and not smtpd's, each with an enhanced status code (RFC 2034, RFC 3463) and
- * in the words of one who wants the mail to arrive.
+ * Our own replies, as opposed to smtpd's. Each has an enhanced status code (RFC 2034, RFC 3463) and a text that
+ * helps the sender to get the mail delivered.
  *
- * Each is made when it is asked for: to make them all is 1 % of the start of a program, and most are never
- * said.
+ * Each is created when it is used: creating them all takes 1 % of a program's start, and most are never sent.
  */
 export const REPLIES = {
   get readyForTls() {

@@ -1,4 +1,4 @@
-/** The dialogue, tried with every transcript of test/dialogue, whole and in pieces. */
+/** Runs the dialogue with every transcript of test/dialogue, whole and in pieces. */
 
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -9,17 +9,17 @@ import { formatEntries, parseTranscripts, type Transcript } from '../support/tra
 
 const FOLDER = new URL('./', import.meta.url);
 
-/** Packets longer than this are not cut at every byte, which would take minutes. */
+/** Packets longer than this, in bytes, are not cut at every byte, which would take minutes. */
 const EVERY_BYTE = 1000;
 
-/** Of more packets than twice this, those in the middle are not cut one by one. */
+/** If there are more than twice as many packets, those in the middle are not cut one by one. */
 const MANY_PACKETS = 20;
 
 const titles = new Set<string>();
 for (const file of readdirSync(FOLDER).filter((name) => name.endsWith('.transcript'))) {
   describe(file, () => {
     for (const transcript of parseTranscripts(readFileSync(new URL(file, FOLDER), 'latin1'))) {
-      assert.ok(!titles.has(transcript.title), `two scenarios are called: ${transcript.title}`);
+      assert.ok(!titles.has(transcript.title), `two scenarios have the title: ${transcript.title}`);
       titles.add(transcript.title);
       it(transcript.title, transcript.todo === undefined ? {} : { todo: transcript.todo }, () => {
         assert.equal(formatEntries(replay(transcript)), formatEntries(transcript.entries));
@@ -51,7 +51,7 @@ function replayInPieces(transcript: Transcript): void {
   );
 }
 
-/** Every place to cut a packet; of a long one those near its ends, its first line ends and the limit. */
+/** Every place to cut a packet; for a long one, those near its ends, its first line end and the limit. */
 function cutsOf(packet: Buffer): number[] {
   const all = Array.from({ length: packet.length - 1 }, (_, i) => i + 1);
   if (packet.length <= EVERY_BYTE) return all;
@@ -69,5 +69,5 @@ function compareWith(
   const pieces = outcomeOf(replay(transcript, cut));
   const injected = transcript.behindStarttls;
   if (injected === undefined) assert.deepEqual(pieces, whole, how);
-  else assert.ok(!pieces.toSmtpd.includes(injected), `${how}: smtpd heard what stood behind STARTTLS`);
+  else assert.ok(!pieces.toSmtpd.includes(injected), `${how}: smtpd received bytes sent after STARTTLS`);
 }

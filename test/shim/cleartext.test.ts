@@ -82,7 +82,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     assert.match(await client.ask('XDO die SIGABRT'), /^421 4\.3\.0 /);
     client.end();
     assert.equal(await run.status(), 134);
-    assertOneLine(run.served.stderr(), /warning: smtpd ended in mid-dialogue: killed by SIGABRT$/m);
+    assertOneLine(run.served.stderr(), /warning: smtpd exited mid-dialogue: killed by SIGABRT$/m);
   });
 
   for (const [what, command, status, why] of [
@@ -106,7 +106,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\n$/);
     client.end();
     assert.equal(await run.status(), 3);
-    assertOneLine(run.served.stderr(), /warning: smtpd ended before its greeting: exit status 3$/m);
+    assertOneLine(run.served.stderr(), /warning: smtpd exited before its greeting: exit status 3$/m);
   });
 
   it('may greet in several lines', async (t) => {

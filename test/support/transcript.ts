@@ -13,7 +13,7 @@
  *     > (end)                                                smtpd's standard input must be closed
  *     -- smtpd ends                                          or could not even be started
  *     ! smtpd says STARTTLS itself                           one line on stderr
- *     ! [smtpd-end] smtpd ended in mid-dialogue              the same, and what it is about
+ *     ! [smtpd-end] smtpd exited mid-dialogue                the same, and what it is about
  *     -- timeout                                             nothing happened for too long
  *     = close                                                the verdict: plaintext, tls or close
  *     = left from client: MAIL FROM:<a@b>                    read and not consumed: where the relay begins

@@ -183,7 +183,7 @@ describe('converse', () => {
     await settle();
     assert.equal(verdict(), 'close');
     assert.match(client.received(), /\r\n421 4\.3\.0 /);
-    assert.deepEqual(messages, ['warning: smtpd ended in mid-dialogue: exit status 3']);
+    assert.deepEqual(messages, ['warning: smtpd exited mid-dialogue: exit status 3']);
   });
 });
 
@@ -256,7 +256,7 @@ describe('a process that smtpd leaves behind, in the dialogue', () => {
     await clock.pass(1);
     assert.equal(verdict(), 'close');
     assert.match(client.received(), /250 from the other process\r\n421 4\.3\.0 /);
-    assert.deepEqual(messages, ['warning: smtpd ended in mid-dialogue: exit status 3']);
+    assert.deepEqual(messages, ['warning: smtpd exited mid-dialogue: exit status 3']);
   });
 
   it('is not given up while the client does not take what waits', async (t) => {

@@ -1,4 +1,4 @@
-/** Command lines taken apart. */
+/** Parsing of command lines. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -21,7 +21,7 @@ describe('parseCommand', () => {
     ['other', ['QUIT', 'NOOP', 'RSET', 'VRFY', 'EXPN', 'HELP', 'XYZZY', 'toString', '__proto__']],
   ];
   for (const [kind, verbs] of kinds) {
-    it(`knows ${verbs.join(', ')} as ${kind}, in any case`, () => {
+    it(`parses ${verbs.join(', ')} as ${kind}, in any case`, () => {
       for (const verb of verbs) {
         for (const line of [verb, verb.toLowerCase(), `${verb} x`])
           assert.equal(parse(line).kind, kind, line);
@@ -29,7 +29,7 @@ describe('parseCommand', () => {
     });
   }
 
-  it('passes over white space before a verb and ends the verb at white space of any kind', () => {
+  it('skips white space before a verb and ends the verb at white space of any kind', () => {
     for (const space of [' ', '\t', '\v', '\f', ' \t ']) {
       assert.deepEqual(parse(`${space}AUTH${space}PLAIN${space}x${space}`), {
         kind: 'auth',
@@ -38,17 +38,17 @@ describe('parseCommand', () => {
     }
   });
 
-  it('takes the whole first word for the verb', () => {
+  it('takes the whole first word as the verb', () => {
     for (const line of ['AUTHX', 'XAUTH', 'AU TH', 'MAIL:', 'STARTTLS2', 'AUTH\x00']) {
       assert.equal(parse(line).kind, 'other', line);
     }
   });
 
-  it('knows an empty line', () => {
+  it('recognizes an empty line', () => {
     for (const line of ['', ' ', '\t \v']) assert.deepEqual(parse(line), { kind: 'empty', argument: '' });
   });
 
-  it('gives the argument without white space around it', () => {
+  it('gives the argument without surrounding white space', () => {
     assert.equal(parse('STARTTLS').argument, '');
     assert.equal(parse('STARTTLS \t').argument, '');
     assert.equal(parse(' MAIL  FROM:<a@b>  SIZE=1 ').argument, 'FROM:<a@b>  SIZE=1');
@@ -63,12 +63,12 @@ describe('chunkSize', () => {
     assert.equal(chunkSize('0086 LAST'), 86);
   });
 
-  it('is 0 when there is none', () => {
+  it('is 0 if there is none', () => {
     for (const argument of ['', 'LAST', '-5', '+5', 'x5', 'a5', '.5'])
       assert.equal(chunkSize(argument), 0, argument);
   });
 
-  it('stays a number one can count with', () => {
+  it('is at most the largest safe integer', () => {
     assert.equal(chunkSize('9'.repeat(400)), Number.MAX_SAFE_INTEGER);
   });
 });

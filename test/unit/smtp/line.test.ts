@@ -1,4 +1,4 @@
-/** Lines out of a stream of bytes: endings, faults, the limit, and what is let go. */
+/** The line reader: line endings, faults, the limit, and what is discarded. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -8,7 +8,7 @@ function bytes(text: string): Buffer {
   return Buffer.from(text, 'latin1');
 }
 
-/** Takes all lines there are; a line with a fault is given as the fault in brackets. */
+/** Takes all complete lines; a line with a fault is given as the fault in brackets. */
 function takeAll(reader: LineReader): string[] {
   const lines: string[] = [];
   for (let line = reader.peek(); line !== undefined; line = reader.peek()) {
@@ -57,7 +57,7 @@ describe('createLineReader', () => {
     assert.deepEqual(takeAll(reader), ['one']);
   });
 
-  it('keeps a copy: the caller may use its buffer again', () => {
+  it('copies the bytes: the caller may reuse its buffer', () => {
     const reader = createLineReader();
     const buffer = bytes('one\n');
     reader.push(buffer);
@@ -65,7 +65,7 @@ describe('createLineReader', () => {
     assert.deepEqual(takeAll(reader), ['one']);
   });
 
-  it('finds fault with a bare CR and with NUL, and with that line alone', () => {
+  it('reports a bare CR and a NUL as a fault of that line only', () => {
     assert.deepEqual(linesOf('a\rb\r\nc\r\r\n\rd\ne\0\n\0\nok\n'), [
       '[control]',
       '[control]',
@@ -76,7 +76,7 @@ describe('createLineReader', () => {
     ]);
   });
 
-  it('takes a line of exactly the limit, stopping included, and no longer one', () => {
+  it('accepts a line of exactly the limit, line ending included, and no longer one', () => {
     for (const end of ['\r\n', '\n']) {
       const longest = 'a'.repeat(LINE_LIMIT - end.length);
       for (const cut of [0, 1, LINE_LIMIT - 2, LINE_LIMIT - 1]) {
@@ -87,7 +87,7 @@ describe('createLineReader', () => {
     }
   });
 
-  it('gives a line over the limit once, at its end, and then goes on', () => {
+  it('gives a line over the limit once, at its end, and then continues', () => {
     const long = 'a'.repeat(LINE_LIMIT);
     assert.deepEqual(linesOf(long, long, `${long}\r\nnext\r\n`), ['[too-long]', 'next']);
     assert.deepEqual(linesOf(long, '\n', 'next\n'), ['[too-long]', 'next']);
@@ -103,13 +103,13 @@ describe('createLineReader', () => {
     }
   });
 
-  it('has another limit if it is told so', () => {
+  it('accepts another limit', () => {
     const reader = createLineReader(8);
     reader.push(bytes('123456\r\n1234567\r\n'));
     assert.deepEqual(takeAll(reader), ['123456', '[too-long]']);
   });
 
-  it('skips octets that are there and octets that have yet to come', () => {
+  it('skips octets that have arrived and octets that have not', () => {
     const reader = createLineReader();
     reader.push(bytes('QUI'));
     reader.skip(8);
@@ -120,7 +120,7 @@ describe('createLineReader', () => {
     assert.deepEqual(takeAll(reader), ['NOOP']);
   });
 
-  it('finds the end of a line of which the beginning was skipped', () => {
+  it('finds the end of a line whose beginning was skipped', () => {
     const reader = createLineReader();
     reader.push(bytes('QUITab'));
     reader.skip(4);
@@ -128,7 +128,7 @@ describe('createLineReader', () => {
     assert.deepEqual(takeAll(reader), ['ab']);
   });
 
-  it('skips nothing when told so', () => {
+  it('skips nothing for a count of 0', () => {
     const reader = createLineReader();
     reader.push(bytes('NO'));
     reader.skip(0);
@@ -136,7 +136,7 @@ describe('createLineReader', () => {
     assert.deepEqual(takeAll(reader), ['NOOP']);
   });
 
-  it('clears whole lines', () => {
+  it('clears complete lines', () => {
     const reader = createLineReader();
     reader.push(bytes('one\r\ntwo\r\n'));
     reader.clear();
@@ -145,7 +145,7 @@ describe('createLineReader', () => {
     assert.deepEqual(takeAll(reader), ['three']);
   });
 
-  it('clears the line that is on its way, to its end', () => {
+  it('clears a line of which a part has arrived, to its end', () => {
     for (const start of ['one\r\ntw', 'one\r', 'x'.repeat(LINE_LIMIT + 1)]) {
       const reader = createLineReader();
       reader.push(bytes(start));
@@ -156,14 +156,14 @@ describe('createLineReader', () => {
     }
   });
 
-  it('clears nothing when nothing is there', () => {
+  it('clears nothing when nothing has arrived', () => {
     const reader = createLineReader();
     reader.clear();
     reader.push(bytes('one\n'));
     assert.deepEqual(takeAll(reader), ['one']);
   });
 
-  it('knows whether something stands behind the line', () => {
+  it('reports whether bytes follow the line', () => {
     const reader = createLineReader();
     reader.push(bytes('one\r\n'));
     assert.equal(reader.hasMore(), false);
@@ -174,7 +174,7 @@ describe('createLineReader', () => {
     assert.equal(reader.hasMore(), false);
   });
 
-  it('gives as the rest all that was not dropped', () => {
+  it('gives as the rest everything that was not dropped', () => {
     const reader = createLineReader();
     reader.push(bytes('one\ntwo\r\nthr'));
     assert.equal(reader.rest().toString(), 'one\ntwo\r\nthr');

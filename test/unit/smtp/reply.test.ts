@@ -1,4 +1,4 @@
-/** Reply lines read and written. */
+/** Parsing and formatting of reply lines. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -9,27 +9,27 @@ function parse(line: string) {
 }
 
 describe('parseReplyLine', () => {
-  it('reads a line that is the last and one that is not', () => {
+  it('parses a last line and a line that is not the last', () => {
     assert.deepEqual(parse('250 ok then'), { code: 250, last: true, text: 'ok then' });
     assert.deepEqual(parse('250-ok then'), { code: 250, last: false, text: 'ok then' });
   });
 
-  it('reads a line without text', () => {
+  it('parses a line without text', () => {
     assert.deepEqual(parse('250'), { code: 250, last: true, text: '' });
     assert.deepEqual(parse('250 '), { code: 250, last: true, text: '' });
     assert.deepEqual(parse('250-'), { code: 250, last: false, text: '' });
   });
 
-  it('keeps the text as it is, octet by octet', () => {
+  it('keeps the text unchanged, octet by octet', () => {
     assert.equal(parse('250  - a\t\xff\x85\n ')?.text, ' - a\t\xff\x85\n ');
   });
 
-  it('takes the codes 200 to 599 and no others', () => {
+  it('accepts the codes 200 to 599 and no others', () => {
     for (const code of [200, 299, 300, 421, 599]) assert.equal(parse(`${code} x`)?.code, code);
     for (const code of ['000', '199', '600', '999']) assert.equal(parse(`${code} x`), undefined, code);
   });
 
-  it('takes nothing else', () => {
+  it('rejects everything else', () => {
     for (const line of [
       '',
       '2',
@@ -49,7 +49,7 @@ describe('parseReplyLine', () => {
 });
 
 describe('formatReplyLine', () => {
-  it('writes what parseReplyLine read', () => {
+  it('formats what parseReplyLine parsed', () => {
     for (const line of ['250 ok', '250-ok', '599 ', '200-', '421 \xff\x80-']) {
       const reply = parse(line);
       assert.ok(reply !== undefined);
