@@ -7,55 +7,56 @@ import type { Child, ChildEnd } from '../stream/child.ts';
 import { endAfterOutput, ORPHAN_IDLE_TIMEOUT } from '../stream/end-child.ts';
 import { type IdleWatch, watchIdle } from '../stream/time.ts';
 
-/** What a dialogue is held between, and under which terms. */
+/** The two sides of a dialogue, its limits and its events. */
 export interface ConverseOptions {
   readonly dialogue: Dialogue;
   readonly client: ByteStream;
   readonly smtpd: Child;
-  /** How long nothing may happen, in milliseconds; a line that trickles in does not count as happening. */
+  /** The idle timeout in milliseconds. Each step of the dialogue renews it; a part of a line does not. */
   readonly idleTimeout: number;
-  /** Settles when smtpd was told to end, and may take its leave. */
+  /** Settles when smtpd was asked to end; it may still send its closing reply. */
   readonly stopping: Promise<void>;
-  /** Settles when it is to end at once: the client hears 421, and the verdict is `close`. */
+  /** Settles when the dialogue must end at once: the client gets a 421, and the verdict is `close`. */
   readonly abort: Promise<void>;
-  /** Called when the client has reached the error limit; without it that is a warning. */
+  /** Called when the client has reached the error limit; without it a warning is logged. */
   readonly errorLimitReached?: (() => void) | undefined;
   readonly report: Reporter;
 }
 
 /**
- * How much is gathered to be said to a client at once, in octets, and a line. A reply of many lines should
- * come in one packet: there are clients that read no further.
+ * Replies to the client are collected and written when they reach this size in octets, so a write is at most this
+ * and one line. A multiline reply should be in one packet: some clients read only the first.
  */
-const PIECE = 16384;
+const FLUSH_SIZE = 16384;
 
 /**
- * Drives a dialogue: carries bytes into it and its steps out, until the verdict.
+ * Drives a dialogue: passes input to it and carries out its steps, until the verdict.
  *
- * Steps wait while a side does not take what was written to it, and then nobody is read: that is what
- * bounds the memory. When the verdict is given both sources are paused, and nothing that was written is
- * left in this process.
+ * While either side has not taken all that was written to it, steps wait and neither side is read. That bounds
+ * memory. When the verdict is given, both sources are paused, and nothing that was written is left in this
+ * process.
  */
-export function converse(conversation: ConverseOptions): Promise<Verdict> {
-  const { dialogue, client, smtpd, report } = conversation;
+export function converse(options: ConverseOptions): Promise<Verdict> {
+  const { dialogue, client, smtpd, report } = options;
   const { promise, resolve } = deferred<Verdict>();
   let clientStalled = false;
   let smtpdStalled = false;
   let isConcluding = false;
-  /** What is to be said to the client in one piece. */
-  let words: Buffer[] = [];
-  let octets = 0;
-  /** A step that has to wait until that is said. */
-  let held: Step | undefined;
+  /** Replies to be sent to the client in one write. */
+  let pending: Buffer[] = [];
+  /** Their size in octets. */
+  let pendingSize = 0;
+  /** A step that waits until they are written. */
+  let deferredStep: Step | undefined;
   let verdict: Verdict | undefined;
   let smtpdEnd: ChildEnd | undefined;
 
-  const idleTimeout = watchIdle(conversation.idleTimeout, () => {
+  const idleTimeout = watchIdle(options.idleTimeout, () => {
     dialogue.timedOut();
     conclude();
   });
-  void conversation.stopping.then(() => dialogue.terminated());
-  void conversation.abort.then(() => {
+  void options.stopping.then(() => dialogue.terminated());
+  void options.abort.then(() => {
     dialogue.timedOut();
     conclude();
   });
@@ -67,38 +68,38 @@ export function converse(conversation: ConverseOptions): Promise<Verdict> {
       dialogue.fromClient(bytes);
       advance();
     },
-    ended: clientGone,
+    ended: clientEnded,
   });
-  client.sink.listen({ drained: clientTakes, failed: clientGone });
+  client.sink.listen({ drained: clientDrained, failed: clientEnded });
   smtpd.source.listen({
     bytes: (bytes) => {
       orphan?.active();
       dialogue.fromSmtpd(bytes);
       advance();
     },
-    ended: smtpdGone,
+    ended: smtpdOutputEnded,
   });
-  // A failed write to smtpd needs no answer of its own: the end of its output follows.
-  smtpd.sink.listen({ drained: smtpdTakes, failed: smtpdTakes });
+  // A failed write to smtpd needs no handling: the end of its output follows.
+  smtpd.sink.listen({ drained: smtpdDrained, failed: smtpdDrained });
   advance();
   return promise;
 
   function advance(): void {
     while (verdict === undefined && (isConcluding || (!clientStalled && !smtpdStalled))) {
-      const step = held ?? dialogue.next();
-      held = undefined;
+      const step = deferredStep ?? dialogue.next();
+      deferredStep = undefined;
       if (step !== undefined) idleTimeout.active();
       if (step?.type === 'to-client') {
-        words.push(step.bytes);
-        octets += step.bytes.length;
-        if (octets >= PIECE) clientStalled = !sayWords();
-      } else if (words.length > 0) {
-        held = step;
-        clientStalled = !sayWords();
+        pending.push(step.bytes);
+        pendingSize += step.bytes.length;
+        if (pendingSize >= FLUSH_SIZE) clientStalled = !flushPending();
+      } else if (pending.length > 0) {
+        deferredStep = step;
+        clientStalled = !flushPending();
       } else if (step === undefined) break;
       else carryOut(step);
     }
-    // From the verdict on both sides are another's: what we still hear of them must not stop it.
+    // After the verdict both sides belong to the caller: late events must not pause them.
     if (verdict !== undefined) return;
     if (clientStalled || smtpdStalled) return pauseBoth();
     smtpd.source.read();
@@ -106,12 +107,12 @@ export function converse(conversation: ConverseOptions): Promise<Verdict> {
     else client.source.pause();
   }
 
-  /** Returns false when the client does not take them all. */
-  function sayWords(): boolean {
-    const piece = Buffer.concat(words);
-    words = [];
-    octets = 0;
-    return client.sink.write(piece);
+  /** Returns false if the client has not taken them all yet. */
+  function flushPending(): boolean {
+    const bytes = Buffer.concat(pending);
+    pending = [];
+    pendingSize = 0;
+    return client.sink.write(bytes);
   }
 
   function carryOut(step: Exclude<Step, { type: 'to-client' }>): void {
@@ -119,51 +120,51 @@ export function converse(conversation: ConverseOptions): Promise<Verdict> {
     else if (step.type === 'end-smtpd') smtpd.sink.end();
     else if (step.type === 'verdict') decide(step.verdict);
     else if (step.about === 'smtpd-end') reportEnd(report, step.text, smtpdEnd);
-    else if (step.about === 'error-limit' && conversation.errorLimitReached !== undefined) {
-      conversation.errorLimitReached();
+    else if (step.about === 'error-limit' && options.errorLimitReached !== undefined) {
+      options.errorLimitReached();
     } else report.warning(step.text);
   }
 
-  /** Comes to the verdict. Whoever did not listen until now will not hear the closingReply: it is not waited for. */
+  /** Carries out the remaining steps up to the verdict, without waiting for a side that has stalled. */
   function conclude(): void {
     isConcluding = true;
     advance();
   }
 
-  function clientTakes(): void {
+  function clientDrained(): void {
     clientStalled = false;
     advance();
   }
 
-  function smtpdTakes(): void {
+  function smtpdDrained(): void {
     smtpdStalled = false;
     advance();
   }
 
-  function clientGone(): void {
+  function clientEnded(): void {
     dialogue.clientEnded();
-    clientTakes();
+    clientDrained();
   }
 
-  async function smtpdGone(): Promise<void> {
+  async function smtpdOutputEnded(): Promise<void> {
     smtpdEnd = await endAfterOutput(smtpd);
     dialogue.smtpdEnded();
     advance();
   }
 
-  /** smtpd has ended. A process that it left behind may hold its output and say nothing. */
+  /** smtpd has exited. A process that it left behind may hold its output open and send nothing. */
   function watchOrphan(): void {
     if (verdict !== undefined) return;
-    orphan = watchIdle(ORPHAN_IDLE_TIMEOUT, () => (clientStalled ? watchOrphan() : void smtpdGone()));
+    orphan = watchIdle(ORPHAN_IDLE_TIMEOUT, () => (clientStalled ? watchOrphan() : void smtpdOutputEnded()));
   }
 
-  function decide(what: Verdict): void {
+  function decide(decision: Verdict): void {
     if (verdict !== undefined) return;
-    verdict = what;
+    verdict = decision;
     idleTimeout.stop();
     orphan?.stop();
     pauseBoth();
-    resolve(what);
+    resolve(decision);
   }
 
   function pauseBoth(): void {

@@ -3,36 +3,36 @@ import { parseReplyLine } from '../smtp/reply.ts';
 import type { Child } from '../stream/child.ts';
 import { watchIdle } from '../stream/time.ts';
 
-/** The longest greeting that is taken, in octets. */
+/** The longest greeting that is accepted, in octets. */
 const GREETING_LIMIT = 65536;
 
-/** How a second greeting went. */
+/** The outcome of reading a second greeting. */
 export type Greeting =
   /**
-   * What the client must see: what came right behind the greeting, nothing as a rule. A greeting that
-   * refuses service is no secret and is given whole: it stands as the reply to the client's next command.
+   * The bytes for the client: those that arrived right after the greeting, usually none. A greeting that refuses
+   * service is given complete, because it serves as the reply to the client's next command.
    */
   | { readonly forClient: Buffer }
-  /** There was none: why, where it is not that smtpd has ended its output. */
+  /** No greeting was read, because of `fault`; without a fault, smtpd has closed its output. */
   | { readonly forClient: undefined; readonly fault?: string };
 
 /**
- * Reads the greeting of a second smtpd, which the client must not see, because it has had one.
+ * Reads the greeting of a second smtpd. The client must not see it, because it has had a greeting.
  *
- * Memory: `GREETING_LIMIT` and one read.
+ * Memory: at most `GREETING_LIMIT` and one read.
  *
- * @param idleTimeout how long smtpd may say nothing, in milliseconds.
- * @param abort settles when it is to give up.
- * @returns how that went. The source is paused then.
+ * @param idleTimeout how long smtpd may send nothing, in milliseconds.
+ * @param abort settles to give up.
+ * @returns the outcome. The source is paused then.
  */
-export function swallowGreeting(smtpd: Child, idleTimeout: number, abort: Promise<void>): Promise<Greeting> {
+export function readGreeting(smtpd: Child, idleTimeout: number, abort: Promise<void>): Promise<Greeting> {
   const reader = createLineReader();
-  const said: Buffer[] = [];
-  let octets = 0;
+  const received: Buffer[] = [];
+  let size = 0;
   let settled = false;
   return new Promise((resolve) => {
     const settle = (greeting: Greeting): void => {
-      // Told to end after the greeting: the source is the relay's by now.
+      // Aborted after the greeting: the source belongs to the relay by now.
       if (settled) return;
       settled = true;
       watch.stop();
@@ -40,21 +40,21 @@ export function swallowGreeting(smtpd: Child, idleTimeout: number, abort: Promis
       resolve(greeting);
     };
     const fail = (fault: string): void => settle({ forClient: undefined, fault });
-    const watch = watchIdle(idleTimeout, () => fail('it said nothing for too long'));
-    void abort.then(() => fail('it was told to end'));
+    const watch = watchIdle(idleTimeout, () => fail('idle timeout'));
+    void abort.then(() => fail('shutting down'));
     smtpd.source.listen({
       bytes: (bytes) => {
         watch.active();
-        octets += bytes.length;
-        if (octets > GREETING_LIMIT) return fail('its greeting is too long');
-        said.push(Buffer.from(bytes));
+        size += bytes.length;
+        if (size > GREETING_LIMIT) return fail('it is too long');
+        received.push(Buffer.from(bytes));
         reader.push(bytes);
         for (let line = reader.peek(); line !== undefined; line = reader.peek()) {
           reader.drop();
           const reply = line.fault === undefined ? parseReplyLine(line.text) : undefined;
-          if (reply === undefined) return fail('what it said is no SMTP reply');
+          if (reply === undefined) return fail('invalid SMTP reply');
           if (reply.last) {
-            return settle({ forClient: reply.code < 300 ? reader.rest() : Buffer.concat(said) });
+            return settle({ forClient: reply.code < 300 ? reader.rest() : Buffer.concat(received) });
           }
         }
       },

@@ -6,21 +6,21 @@ import type { TlsServer } from '../tls/handshake.ts';
 import { type TlsVariables, tlsEnvironment } from '../ucspi/control.ts';
 import type { TlsClient, TlsOffer } from './session.ts';
 
-/** Who is told how a handshake went. */
+/** Receives the outcome of a handshake. */
 export interface HandshakeListener {
-  /** It is done, after so many seconds. */
+  /** The handshake is done and took `seconds`. */
   done(session: TlsVariables, socket: TLSSocket, seconds: number): void;
-  /** There is no TLS. */
+  /** The handshake failed. */
   failed(error: unknown): void;
-  /** The session was ended later for what the client does in it. */
+  /** The session was ended later, because the client exceeded a limit within TLS. */
   exceeded(why: string): void;
 }
 
 /**
- * Does the server's part of a TLS handshake over a connection of which nobody else reads any more.
+ * Performs the server side of a TLS handshake over a connection that nothing else reads any more.
  *
- * @param abort settles when it is to give up.
- * @throws Error that says why there is no TLS; the connection is closed then.
+ * @param abort settles to give up.
+ * @throws Error with the reason if the handshake fails; the connection is closed then.
  */
 export async function startTls(
   connection: Duplex,
@@ -28,15 +28,15 @@ export async function startTls(
   listener: HandshakeListener,
   abort: Promise<void>,
 ): Promise<TlsClient> {
-  const begun = process.uptime();
-  let isOver = false;
+  const startedAt = process.uptime();
+  let isSettled = false;
   void abort.then(() => {
-    if (!isOver) connection.destroy();
+    if (!isSettled) connection.destroy();
   });
   try {
     const socket = await server.shakeHands(connection, listener.exceeded);
     const session = describeSession(socket);
-    listener.done(session, socket, process.uptime() - begun);
+    listener.done(session, socket, process.uptime() - startedAt);
     return {
       source: sourceOfStream(socket),
       sink: sinkOfStream(socket, connection),
@@ -48,20 +48,20 @@ export async function startTls(
     listener.failed(error);
     throw error;
   } finally {
-    isOver = true;
+    isSettled = true;
   }
 }
 
 const NOTHING = Buffer.alloc(0);
 
 /**
- * Makes the offer of TLS of a program that does TLS itself, over the connection that it speaks on.
+ * Creates the TLS offer of a program that does TLS itself, over the connection it serves.
  *
- * What the client has said too early, and nobody has read, goes to the TLS engine, which takes it for a
- * broken handshake: it cannot come to smtpd.
+ * Bytes that the client sent too early and that were not read go to the TLS engine, which treats them as a broken
+ * handshake. They cannot reach smtpd.
  *
  * @param client the two directions of `connection` in cleartext.
- * @param server is asked for when the client wants TLS: certificates may be renewed until then.
+ * @param server called when the client asks for TLS, because certificates may be renewed until then.
  */
 export function createTlsOffer(
   connection: Duplex,
@@ -72,7 +72,7 @@ export function createTlsOffer(
   return {
     decline() {},
     start: (abort) => {
-      // The dialogue has ended, and must not hear of the handshake.
+      // The dialogue has ended and must get no events of the handshake.
       client.source.listen(IGNORE);
       client.sink.listen(IGNORE);
       return startTls(connection, server(), listener, abort);

@@ -8,63 +8,63 @@ import type { Child, ChildEnd } from '../stream/child.ts';
 import { endAfterOutput, endChild, GRACE } from '../stream/end-child.ts';
 import { hangUp, type RelayEnd, relay } from '../stream/relay.ts';
 import { converse } from './converse.ts';
-import { swallowGreeting } from './greeting.ts';
+import { readGreeting } from './greeting.ts';
 import type { SessionTerms } from './options.ts';
 
 /** A client with whom TLS has been started. */
 export interface TlsClient extends ByteStream {
-  /** What the client said in TLS and was read already. */
+  /** Bytes that the client sent in TLS and that have been read already. */
   readonly early: Uint8Array;
-  /** What tells smtpd of the TLS session: environment variables, undefined for one that must not be set. */
+  /** Environment variables that describe the TLS session to smtpd; undefined for one that must not be set. */
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
-/** Where TLS comes from. The session knows no more of it than this. */
+/** The source of TLS, as far as the session is concerned. */
 export interface TlsOffer {
   /**
-   * Takes the connection over into TLS. The client has been told to begin and its side in cleartext is
-   * paused, with nothing left to write; it is closed by this call when the handshake is done.
+   * Starts TLS on the connection. The client has been sent the 220, and its cleartext side is paused with
+   * nothing left to write; this call closes it when the handshake is done.
    *
-   * @param abort settles when it is to give up.
-   * @throws Error with a message that says why there is no TLS.
+   * @param abort settles to give up.
+   * @throws Error with the reason if there is no TLS.
    */
   start(abort: Promise<void>): Promise<TlsClient>;
-  /** The session goes on in cleartext: TLS will not be asked for. */
+  /** The session continues in cleartext: `start` will not be called. */
   decline(): void;
 }
 
-/** One client, one smtpd. */
+/** The parts and settings of a session between one client and one smtpd. */
 export interface SessionOptions extends SessionTerms {
   readonly client: ByteStream;
-  /** Undefined when the client is in TLS already: then there is nothing to say but what smtpd says. */
+  /** Undefined if the client is in TLS already: then there is no dialogue, only the relay. */
   readonly tls: TlsOffer | undefined;
   readonly startSmtpd: StartSmtpd;
   /** See `ConverseOptions`. */
   readonly errorLimitReached?: () => void;
-  /** Told of the verdict of the dialogue. */
+  /** Called with the verdict of the dialogue. */
   readonly concluded?: (verdict: Verdict) => void;
   readonly report: Reporter;
 }
 
-/** A session under way. */
+/** A running session. */
 export interface Session {
-  /** Settles when all is over, no process is left and the client's side is closed. */
+  /** Settles when no process is left and the client's side is closed. */
   readonly ended: Promise<ChildEnd>;
-  /** Passes a signal on to smtpd. The session then ends with it, or without it after a while. */
+  /** Passes a signal on to smtpd. The session ends with smtpd, or is aborted after `GRACE` milliseconds. */
   terminate(signal: NodeJS.Signals): void;
 }
 
 /**
- * How long a client may take nothing of what waits for it, in milliseconds, at most, once it has ended its side
- * or smtpd has ended.
+ * The upper bound, in milliseconds, on how long a client may leave pending bytes unread once it has ended its side
+ * or smtpd has exited.
  */
 const ENDED_TIMEOUT = 60_000;
 
-/** Runs a session: dialogue, verdict, then relay. */
+/** Starts a session: dialogue, verdict, then relay. */
 export function startSession(options: SessionOptions): Session {
   const { client, tls, report } = options;
   const children: Child[] = [];
-  // Promises, where an AbortSignal would do: that one costs every start a quarter of a millisecond.
+  // Promises rather than an AbortSignal, which adds a quarter of a millisecond to every start.
   const { promise: abort, resolve: startAbort } = deferred();
   const { promise: stopping, resolve: startStopping } = deferred();
   let terminated = false;
@@ -97,7 +97,7 @@ export function startSession(options: SessionOptions): Session {
     }
     let tlsClient: TlsClient;
     try {
-      // smtpd is told to end as soon as we are, so there is nobody any more to do a handshake for.
+      // Already on the first signal: smtpd gets it too, so a handshake would serve no session.
       tlsClient = await tls.start(stopping);
     } catch (error) {
       report.warning(`unable to start TLS: ${error instanceof Error ? error.message : String(error)}`);
@@ -107,14 +107,14 @@ export function startSession(options: SessionOptions): Session {
     return relayWith(tlsClient, smtpd, tlsClient.early, dialogue.rest().smtpd);
   }
 
-  /** Puts an smtpd that is told of TLS in the place of the one that was not. */
+  /** Replaces smtpd by a new one whose environment describes the TLS session. */
   async function refresh(tlsClient: TlsClient, stale: Child): Promise<ChildEnd> {
     const staleEnded = endChild(stale);
     const smtpd = startSmtpd(tlsClient.environment);
-    const greeting = await swallowGreeting(smtpd, options.idleTimeout, abort);
+    const greeting = await readGreeting(smtpd, options.idleTimeout, abort);
     let ended: Promise<ChildEnd>;
     if (greeting.forClient === undefined) {
-      const what = 'smtpd did not greet a second time';
+      const what = 'unable to read the greeting of the second smtpd';
       if (greeting.fault !== undefined) report.warning(`${what}: ${greeting.fault}`);
       else reportEnd(report, what, await endAfterOutput(smtpd));
       tlsClient.sink.write(REPLIES.smtpdFailed);
@@ -150,22 +150,22 @@ export function startSession(options: SessionOptions): Session {
   }
 
   /**
-   * A client that waits for smtpd's next word, and will wait in vain, gets a 421 (RFC 5321 section 3.8),
-   * unless that would stand in the middle of a line.
+   * A client that still expects a reply from smtpd gets a 421 (RFC 5321 section 3.8), unless that would be in the
+   * middle of a line.
    */
-  function closingReply({ reason, end, said, atLineStart }: RelayEnd): Buffer | undefined {
+  function closingReply({ reason, end, hasOutput, atLineStart }: RelayEnd): Buffer | undefined {
     const wasCutShort = end?.signal !== undefined || end?.failure !== undefined;
-    if (reason === 'idle-timeout') report.warning('nothing passed for too long, closing');
+    if (reason === 'idle-timeout') report.warning('relay idle timeout, closing');
     else if (reason === 'client-stalled') report.warning('the client does not read its replies, closing');
-    else if (reason === 'output-ended' && !wasCutShort && said) return undefined;
-    else if (!terminated) reportEnd(report, 'smtpd ended in mid-session', end);
+    else if (reason === 'output-ended' && !wasCutShort && hasOutput) return undefined;
+    else if (!terminated) reportEnd(report, 'smtpd exited mid-session', end);
     if (!atLineStart) return undefined;
     if (reason === 'idle-timeout') return REPLIES.tooSlow;
     return terminated ? REPLIES.shuttingDown : REPLIES.smtpdFailed;
   }
 
-  let lastResort: NodeJS.Timeout | undefined;
-  const ended = run().finally(() => clearTimeout(lastResort));
+  let abortTimer: NodeJS.Timeout | undefined;
+  const ended = run().finally(() => clearTimeout(abortTimer));
   return {
     ended,
     terminate: (signal) => {
@@ -173,7 +173,7 @@ export function startSession(options: SessionOptions): Session {
       if (terminated) return;
       terminated = true;
       startStopping();
-      lastResort = setTimeout(() => {
+      abortTimer = setTimeout(() => {
         for (const child of children) child.kill('SIGKILL');
         startAbort();
       }, GRACE);

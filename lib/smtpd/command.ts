@@ -1,14 +1,14 @@
 import { usage } from '../program/options.ts';
 
-/** Programs that treat a client as a local user, unless it is on a socket or named by -oMa. */
+/** Programs that treat a client on a pipe as a local user, unless -oMa gives its address. */
 const TRUSTS_PIPES = /^(?:.*\/)?(?:exim4?|sendmail)$/s;
 
 /**
- * Checks the smtpd of a command line.
+ * Checks the smtpd command of a command line.
  *
- * @param command the program, looked for along PATH, and its arguments.
+ * @param command the program, searched in PATH, and its arguments.
  * @param page the man page with the section "What smtpd must know".
- * @throws Failure (100) when it is missing, or would be an open relay: exim and its like on pipes.
+ * @throws Failure (100) if it is missing, or would be an open relay, as Exim with -bs on pipes is.
  */
 export function checkSmtpdCommand([file = '', ...args]: readonly string[], page: string): void {
   if (file === '') throw usage('missing smtpd command');

@@ -6,14 +6,15 @@ import { withoutUcspiTls } from '../ucspi/environment.ts';
 import { type StartSmtpd, smtpdProgram } from './program.ts';
 import { type Backend, smtpdOverTcp } from './remote.ts';
 
-/** The smtpd: a program, looked for along PATH, and its arguments; or a server on the network. */
+/** The smtpd: a program, searched in PATH, and its arguments; or a server on the network. */
 export type Smtpd = readonly string[] | Backend;
 
 /**
- * How to start the smtpd of a connection.
+ * Returns the function that starts the smtpd of a connection.
  *
- * @param ends of the connection, which it is told; undefined to leave that to `environment`.
- * @param localHost TCPLOCALHOST, if not that of `environment`.
+ * @param ends the addresses of the connection, for smtpd's environment; undefined to keep those in `environment`.
+ * @param environment smtpd's environment, but for TLS.
+ * @param localHost TCPLOCALHOST; undefined to keep that of `environment`.
  */
 export function smtpdFor(
   smtpd: Smtpd,
@@ -22,7 +23,7 @@ export function smtpdFor(
   localHost: string | undefined,
 ): StartSmtpd {
   if ('host' in smtpd) return smtpdOverTcp(smtpd, ends);
-  // Made when it is needed: a thousand sessions would hold a thousand of them.
+  // The environment is built at the start of smtpd, so that waiting sessions do not hold a copy each.
   return (tlsEnvironment) =>
     smtpdProgram(smtpd, {
       ...environment,
@@ -32,8 +33,8 @@ export function smtpdFor(
 }
 
 /**
- * Our environment without what is ours alone, or tells of another TLS session than the client's: smtpd must
- * not see keys, or believe in TLS that is not there.
+ * Returns our environment without the variables that are meant for us alone or describe another TLS session than the
+ * client's: smtpd must not see keys, nor take a cleartext session for TLS.
  */
 export function environmentForSmtpd(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return [withoutListeners, withoutUcspiTls, withoutTlsSession, withoutTlsVariables].reduce(

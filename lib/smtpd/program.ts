@@ -2,10 +2,10 @@ import type { Reporter } from '../program/reporter.ts';
 import { type Child, type ChildEnd, startChild } from '../stream/child.ts';
 
 /**
- * Says on stderr that smtpd has ended when it should not have, or did not even begin.
+ * Reports that smtpd ended unexpectedly or could not be started.
  *
- * @param what what happened, as the client sees it.
- * @param end why, as `endAfterOutput` gives it.
+ * @param what what happened, the first part of the message.
+ * @param end how smtpd ended, as `endAfterOutput` returns it.
  */
 export function reportEnd(report: Reporter, what: string, end: ChildEnd | undefined): void {
   if (end?.failure !== undefined) report.fatal(end.failure);
@@ -20,15 +20,15 @@ function describeEnd(end: ChildEnd | undefined): string {
 /**
  * Starts an smtpd.
  *
- * @param tlsEnvironment what tells it of the TLS session: variables, undefined for one that must not be set;
- * empty while there is none.
+ * @param tlsEnvironment variables that describe the TLS session, undefined for one that must not be set; empty if
+ * there is no TLS session.
  */
 export type StartSmtpd = (tlsEnvironment: Readonly<Record<string, string | undefined>>) => Child;
 
 /**
- * The smtpd that is a program.
+ * An smtpd that is a program.
  *
- * @param command the program, looked for along PATH, and its arguments.
+ * @param command the program, searched in PATH, and its arguments.
  * @param environment its environment, but for TLS.
  */
 export function smtpdProgram(command: readonly string[], environment: NodeJS.ProcessEnv): StartSmtpd {

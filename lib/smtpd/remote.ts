@@ -8,22 +8,22 @@ import type { Child, ChildEnd } from '../stream/child.ts';
 import { after } from '../stream/time.ts';
 import type { StartSmtpd } from './program.ts';
 
-/** An SMTP server on the network that takes the place of a program. */
+/** An SMTP server on the network that is used instead of a program. */
 export interface Backend {
   readonly host: string;
   readonly port: number;
-  /** The version of the PROXY protocol in which it is told who the client is. */
+  /** The version of the PROXY protocol header that carries the client's address; undefined for no header. */
   readonly sendProxy: 'v1' | 'v2' | undefined;
 }
 
-/** How long it may take to reach it, in milliseconds. */
+/** The connect timeout, in milliseconds. */
 const CONNECT_TIMEOUT = 30_000;
 
 /**
- * The smtpd that is a server on the network. It is "started" by a connection to it and has ended when the
- * connection has. Signals that ask it to end half-close the connection.
+ * An smtpd that is a server on the network. It is started by a connection to it and ends with that connection.
+ * SIGKILL closes the connection; any other signal half-closes it.
  *
- * @param client the ends of the client's connection; undefined when they are not known.
+ * @param client the addresses of the client's connection; undefined if they are not known.
  */
 export function smtpdOverTcp(backend: Backend, client: Endpoints | undefined): StartSmtpd {
   return (tlsEnvironment) => connectTo(backend, proxyHeader(backend, client, tlsEnvironment));
@@ -33,38 +33,38 @@ function connectTo({ host, port }: Backend, header: Buffer | undefined): Child {
   const socket = connect({ host, port, noDelay: true, ...KEEPALIVE });
   const { promise: ended, resolve } = deferred<ChildEnd>();
   const limit = after(CONNECT_TIMEOUT);
-  let told: NodeJS.Signals | undefined;
+  let signalled: NodeJS.Signals | undefined;
   let isConnected = false;
 
-  const over = (failure?: string): void => {
+  const settle = (failure?: string): void => {
     limit.cancel();
-    if (told !== undefined) resolve({ status: EXIT.systemCallFailed, signal: told });
+    if (signalled !== undefined) resolve({ status: EXIT.systemCallFailed, signal: signalled });
     else if (failure !== undefined) resolve({ status: EXIT.systemCallFailed, failure });
     else resolve({ status: EXIT.success });
   };
-  void limit.passed.then(() => socket.destroy(new Error('it does not answer')));
+  void limit.passed.then(() => socket.destroy(new Error('timed out')));
   socket.on('connect', () => {
     isConnected = true;
     limit.cancel();
   });
-  // Before anybody else hears of it: who learns that its output has ended asks how it ended.
+  // Registered before the listeners of the Source: when they report the end, `ended` must have settled.
   socket.on('error', (error) =>
-    over(`${isConnected ? 'lost' : 'cannot reach'} ${host}:${port}: ${errorCode(error)}`),
+    settle(`${isConnected ? 'lost' : 'cannot reach'} ${host}:${port}: ${errorCode(error)}`),
   );
   socket.on('end', () => {
-    over();
-    // Like a program that has ended, it does not get what is still to be written. It might never take it.
+    settle();
+    // As with a program that has exited, pending bytes are not delivered. The server might never take them.
     socket.destroy();
   });
-  socket.on('close', () => over());
-  // First of all that is written, as the protocol wants it.
+  socket.on('close', () => settle());
+  // The PROXY protocol requires it before all other bytes.
   if (header !== undefined) socket.write(header);
   return {
     source: sourceOfStream(socket),
     sink: sinkOfStream(socket),
     ended,
     kill: (signal) => {
-      told ??= signal;
+      signalled ??= signal;
       if (signal === 'SIGKILL') socket.destroy();
       else hangUp(socket);
     },
@@ -94,8 +94,8 @@ function proxyHeader(
 }
 
 /**
- * The common name in a subject (RFC 4514). In values there are backslashes before commas and other special
- * characters: "O=Example\\,CN=admin" has none.
+ * The common name in a subject (RFC 4514). In values, commas and other special characters are escaped with a
+ * backslash: "O=Example\\,CN=admin" has no common name.
  */
 function commonNameIn(subject: string): string | undefined {
   const attributes = subject.match(/(?:[^,\\]|\\.)+/gs) ?? [];

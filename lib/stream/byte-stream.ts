@@ -1,76 +1,76 @@
 /**
- * The two ends of a stream of bytes, as the session and the relay see them.
+ * The two ends of a byte stream, as the session and the relay use them.
  *
- * Node's own streams are almost this. What they lack is a way to stop reading *at once*: a paused
- * net.Socket goes on to fill its buffer from the kernel, and bytes that belong to the TLS engine of
- * another process would be swallowed. `openSource` (descriptor.ts) has that way; a Source is what it and
- * an ordinary stream have in common, and a Sink is what goes with it.
+ * Node's streams lack one thing: a way to stop reading *at once*. A paused net.Socket continues to fill its buffer
+ * from the kernel, and would consume bytes that belong to the TLS engine of another process. `openSource`
+ * (descriptor.ts) stops at once. Source is the interface that it shares with ordinary streams; Sink is its
+ * counterpart for writing.
  */
 
 import type { Readable, Writable } from 'node:stream';
 import { unsentOctets } from './connected.ts';
 
-/** Who is told what a Source gives. */
+/** Receives the events of a Source. */
 export interface SourceListener {
   /**
-   * Bytes came. They are good until the Source reads again, so whoever keeps them after the call either
-   * copies them or pauses the Source. May come once more after `pause`, and must then be taken too.
+   * Bytes have arrived. They are valid until the Source reads again: to keep them after the call, copy them or
+   * pause the Source. May be called once more after `pause`; those bytes must be accepted too.
    */
   bytes(bytes: Uint8Array): void;
-  /** There will be no more: the peer has half-closed, or (with the failure) reading has failed. */
+  /** No more bytes follow: the peer has half-closed, or, with `failure`, reading has failed. */
   ended(failure?: Error): void;
 }
 
-/** Where bytes come from. It is paused until `read`. */
+/** The reading end of a stream. It is paused until `read`. */
 export interface Source {
-  /** Names the one listener from now on. If the end has come already, this one is told too. */
+  /** Replaces the listener. A listener set after the end is called with it too. */
   listen(listener: SourceListener): void;
-  /** Lets bytes come. */
+  /** Starts or resumes reading. */
   read(): void;
-  /** Stops them. */
+  /** Stops reading. */
   pause(): void;
-  /** Reads no more, and closes what this end alone holds. Nobody is told. */
+  /** Stops reading and closes what this end alone holds. The listener is not called. */
   close(): void;
 }
 
-/** Who is told how a Sink does. */
+/** Receives the events of a Sink. */
 export interface SinkListener {
-  /** All that was written has left this process, after a `write` that returned false. */
+  /** After a `write` that returned false: everything written has left this process. */
   drained(): void;
-  /** The peer takes no more (EPIPE, ECONNRESET); all further writes are lost. */
+  /** The peer accepts no more bytes (EPIPE, ECONNRESET); all further writes are lost. */
   failed(failure: Error): void;
 }
 
-/** Where bytes go. */
+/** The writing end of a stream. */
 export interface Sink {
-  /** Names the one listener from now on. If the failure has come already, this one is told too. */
+  /** Replaces the listener. A listener set after a failure is called with it too. */
   listen(listener: SinkListener): void;
   /**
-   * Writes.
+   * Writes bytes.
    *
-   * @returns true when all bytes have left this process, so that their memory may be used again; false
-   * when they wait, and the caller is to write no more until `drained`.
+   * @returns true if all bytes have left this process and their memory may be reused; false if they wait, and the
+   * caller must not write until `drained`.
    */
   write(bytes: Uint8Array): boolean;
   /**
-   * Writes out what waits and half-closes.
+   * Writes the bytes that wait, then half-closes.
    *
-   * @param done is called when that is over, in success or failure. May be given in a later call.
+   * @param done called when that has succeeded or failed. May be given in a later call.
    */
   end(done?: () => void): void;
-  /** How many octets wait in this process; undefined where that is not known. Another number is progress. */
+  /** How many octets wait in this process; undefined if that is not known. A change is progress. */
   readonly unsent?: () => number;
-  /** Closes, what waits is lost. Nobody is told. */
+  /** Closes the stream and discards the bytes that wait. The listener is not called. */
   close(): void;
 }
 
-/** Both directions of a conversation with one party. */
+/** Both directions of a connection with one party. */
 export interface ByteStream {
   readonly source: Source;
   readonly sink: Sink;
 }
 
-/** Makes a Source of a stream of Node's. The stream is paused from here on until `read`. */
+/** Makes a Source from a Node stream, which is paused until `read`. */
 export function sourceOfStream(stream: Readable): Source {
   stream.pause();
   const { source, bytes } = watchedSource(stream, {
@@ -82,12 +82,12 @@ export function sourceOfStream(stream: Readable): Source {
 }
 
 /**
- * The part of a Source that is the same for every kind of stream: who listens, and how it learns of the end.
+ * The part of a Source that is the same for every kind of stream: the listener, and detecting the end.
  *
- * @param stream tells of its end by 'end', 'error' or 'close', whichever is first: a child's pipes, say,
- * are destroyed with nothing but the last.
- * @param control how to let bytes come and how to stop them.
- * @returns the Source, and where to put the bytes that come.
+ * @param stream its end is the first of 'end', 'error' and 'close'. A child's pipes, for example, may be destroyed
+ * with 'close' only.
+ * @param control how to resume and to pause reading.
+ * @returns the Source, and the function to call with bytes that arrive.
  */
 export function watchedSource(
   stream: Readable,
@@ -97,15 +97,15 @@ export function watchedSource(
   let end: { failure?: Error } | undefined;
   let closed = false;
 
-  function over(failure?: Error): void {
+  function onEnd(failure?: Error): void {
     if (end !== undefined || closed) return;
     end = failure === undefined ? {} : { failure };
     listener.ended(failure);
   }
 
-  stream.on('end', () => over());
-  stream.on('error', over);
-  stream.on('close', () => over());
+  stream.on('end', () => onEnd());
+  stream.on('error', onEnd);
+  stream.on('close', () => onEnd());
   const source: Source = {
     ...control,
     listen: (next) => {
@@ -122,13 +122,13 @@ export function watchedSource(
   return { source, bytes: (bytes) => listener.bytes(bytes) };
 }
 
-/** A listener that does not listen. */
+/** A listener that ignores all events. */
 export const IGNORE: SourceListener & SinkListener = { bytes() {}, ended() {}, drained() {}, failed() {} };
 
 /**
- * Makes a Sink of a stream of Node's.
+ * Makes a Sink from a Node stream.
  *
- * @param below what the stream writes to, where that is another stream: TLS over a socket.
+ * @param below what the stream writes to, if that is another stream: TLS over a socket.
  */
 export function sinkOfStream(stream: Writable, below: Writable = stream): Sink {
   let listener: SinkListener = IGNORE;
@@ -149,7 +149,7 @@ export function sinkOfStream(stream: Writable, below: Writable = stream): Sink {
 
   stream.on('error', fail);
   stream.on('close', () => {
-    if (!stream.writableFinished) fail(new Error('closed before all was written'));
+    if (!stream.writableFinished) fail(new Error('closed before everything was written'));
   });
   return {
     listen: (next) => {
@@ -160,7 +160,7 @@ export function sinkOfStream(stream: Writable, below: Writable = stream): Sink {
     write: (bytes) => {
       if (failure !== undefined || stream.writableEnded) return true;
       stream.write(bytes, flushed);
-      // Not the answer of Node's `write`, which is about a mark in memory: "did the kernel take it all?"
+      // Not the result of Node's `write`, which compares with highWaterMark: bytes may still be in this process.
       waiting = stream.writableLength > 0;
       return !waiting;
     },
@@ -168,9 +168,9 @@ export function sinkOfStream(stream: Writable, below: Writable = stream): Sink {
       if (failure === undefined && !stream.writableEnded) stream.end();
       if (done === undefined) return;
       if (failure !== undefined || stream.writableFinished) return done();
-      const tellOnce = once(done);
-      stream.on('finish', tellOnce);
-      stream.on('close', tellOnce);
+      const doneOnce = once(done);
+      stream.on('finish', doneOnce);
+      stream.on('close', doneOnce);
     },
     unsent: () => unsentOctets(below),
     close: () => {
@@ -180,7 +180,7 @@ export function sinkOfStream(stream: Writable, below: Writable = stream): Sink {
   };
 }
 
-/** Makes a function that acts when it is called first, and never again. */
+/** Returns a function that calls `act` on its first call only. */
 export function once(act: () => void): () => void {
   let done = false;
   return () => {

@@ -4,35 +4,35 @@ import type { Readable, Writable } from 'node:stream';
 import { errorCode } from '../program/failure.ts';
 import { type ByteStream, sinkOfStream, sourceOfStream } from './byte-stream.ts';
 
-/** A program on whose standard input and output we are, the smtpd. */
+/** A running program with pipes from and to us on its standard input and output: the smtpd. */
 export interface Child extends ByteStream {
-  /** Settles when the program has ended, or at once when it could not be started. Never rejects. */
+  /** Settles when the program has exited, or at once if it could not be started. Never rejects. */
   readonly ended: Promise<ChildEnd>;
-  /** Sends a signal; nothing happens when the program has ended. */
+  /** Sends a signal; has no effect once the program has exited. */
   kill(signal: NodeJS.Signals): void;
 }
 
 /** How a program ended. */
 export interface ChildEnd {
   /**
-   * Its exit status; 128 and the number of the signal that ended it. 127 when there is no such program,
-   * 126 when it cannot be run, 111 when the system had no room for it.
+   * Its exit status; 128 plus the number of the signal that killed it; 127 if there is no such program, 126 if it
+   * cannot be run, 111 if the system lacked processes, descriptors or memory for it.
    */
   readonly status: number;
-  /** The signal that ended it. */
+  /** The signal that killed it. */
   readonly signal?: NodeJS.Signals;
-  /** Why it could not be started, ready for stderr. */
+  /** Why it could not be started, as a message for stderr. */
   readonly failure?: string;
 }
 
-/** A program with further descriptors, by number from 3 on, that lead to us. */
+/** A running program with additional descriptors, numbered from 3, that are connected to us. */
 export interface ChildWithDescriptors extends Pick<Child, 'ended' | 'kill'> {
-  /** Our ends, each both ways, and half-closed only by us; empty when the program could not be started. */
+  /** Our ends: bidirectional, half-closed only by us; empty if the program could not be started. */
   readonly descriptors: readonly Socket[];
 }
 
 /**
- * Starts a program that has our own standard descriptors, and `count` sockets more, from number 3 on.
+ * Starts a program with our own standard descriptors and `count` additional sockets, numbered from 3.
  *
  * @param command the program, looked for along PATH, and its arguments.
  * @param environment its whole environment.
@@ -52,7 +52,7 @@ export function startChildWithDescriptors(
   }
   const started = child.pid !== undefined;
   const ends = started ? child.stdio.slice(3).filter((end): end is Socket => end instanceof Socket) : [];
-  // Otherwise Node ends our side when the program half-closes its own. It has to be set before 'end'.
+  // Otherwise Node ends our side when the program half-closes its own. Must be set before 'end'.
   for (const end of ends) end.allowHalfOpen = true;
   return {
     descriptors: ends,
@@ -64,8 +64,8 @@ export function startChildWithDescriptors(
 }
 
 /**
- * Starts a program with pipes on its standard input and output. It shares our stderr and sees no other
- * descriptor of ours: Node has set close-on-exec on all that it inherited.
+ * Starts a program with pipes on its standard input and output. It shares our stderr and inherits no other
+ * descriptor of ours: Node has set close-on-exec on all that it inherited itself.
  *
  * @param command the program, looked for along PATH, and its arguments.
  * @param environment its whole environment.
@@ -79,7 +79,7 @@ export function startChild(command: readonly string[], environment: NodeJS.Proce
     return notStarted(Promise.resolve(startFailure(file, error)));
   }
   const ended = endOf(child, file);
-  // Node has made no pipes then, or ones that lead nowhere.
+  // Node has then made no pipes, or unconnected ones.
   if (child.pid === undefined) return notStarted(ended);
   return {
     source: sourceOfStream(child.stdout),
@@ -104,12 +104,12 @@ function endOf(child: ChildProcess, file: string): Promise<ChildEnd> {
 
 async function describeExit(code: number | null, signal: NodeJS.Signals | null): Promise<ChildEnd> {
   if (signal === null) return { status: code ?? 0 };
-  // Loaded here because few programs die of a signal and every start would pay for it.
+  // Loaded only here: few programs are killed by a signal, and loading it would slow down every start.
   const { constants } = await import('node:os');
   return { status: 128 + constants.signals[signal], signal };
 }
 
-/** The child that could not be started: it says nothing and takes nothing. */
+/** A child that could not be started: it sends nothing and discards what is written to it. */
 function notStarted(ended: Promise<ChildEnd>): Child {
   return {
     source: {
@@ -124,7 +124,7 @@ function notStarted(ended: Promise<ChildEnd>): Child {
   };
 }
 
-/** What a shell would make of it: 127 for not found, 126 for not to be run. */
+/** Exit statuses as in a shell, 127 for not found and 126 for not executable; 111 for temporary failures. */
 const START_STATUSES: Readonly<Record<string, number>> = {
   ENOENT: 127,
   EAGAIN: 111,

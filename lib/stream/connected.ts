@@ -2,18 +2,19 @@ import type { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 
 /**
- * Whether the system still has a connection with another end. False once it was reset, when nobody reads, too. A
- * socket of Node may tell less: it takes a reset that comes right behind data for an end, and notices none while it
- * does not read or after an end.
+ * Whether the kernel still has the connection with the peer. False once it was reset, even if nothing reads from it.
+ * A Node socket reports less: it takes a reset right after data for an end, and notices no reset while it does not
+ * read or after the end.
  *
- * Node has no documented way to ask: `remoteAddress` is kept. Where its own is missing, only `destroyed` counts.
+ * Node has no documented way to ask the kernel (`remoteAddress` is cached), so this uses the `getpeername` of the
+ * socket's handle. Where that is missing, the result depends only on `destroyed`.
  */
 export function isConnected(socket: Socket): boolean {
   if (socket.destroyed) return false;
   const handle: unknown = Reflect.get(socket, '_handle');
   if (typeof handle !== 'object' || handle === null || !('getpeername' in handle)) return true;
   if (typeof handle.getpeername !== 'function') return true;
-  // 0, or the number of an error: ENOTCONN. Nothing for TLS over a stream that is not a socket.
+  // 0, or an error number such as ENOTCONN. Undefined for TLS over a stream that is not a socket.
   const error: unknown = handle.getpeername({});
   return typeof error !== 'number' || error === 0;
 }

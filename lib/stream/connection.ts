@@ -5,18 +5,18 @@ import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import { release } from './descriptor.ts';
 
 /**
- * Opens descriptors 0 and 1, which lead to a network connection, as one stream of Node's. They are given
- * up, both, when it is destroyed.
+ * Opens descriptors 0 and 1, which are a network connection, as one Node stream. Both are released when it is
+ * destroyed.
  *
- * @throws Failure (111) when they are closed, or of another kind (a file, a terminal).
+ * @throws Failure (111) if they are closed, or of another kind (a file, a terminal).
  */
 export function openConnection(): Duplex {
   try {
     return openBoth();
   } catch (error) {
     const code = errorCode(error);
-    const why = code === 'ERR_INVALID_FD_TYPE' ? 'they lead to no connection' : code;
-    throw new Failure(EXIT.systemCallFailed, `unable to talk on descriptors 0 and 1: ${why}`);
+    const why = code === 'ERR_INVALID_FD_TYPE' ? 'not a network connection' : code;
+    throw new Failure(EXIT.systemCallFailed, `unable to use descriptors 0 and 1: ${why}`);
   }
 }
 
@@ -24,7 +24,7 @@ function openBoth(): Duplex {
   const isOne = fstatSync(0).ino === fstatSync(1).ino;
   const input = new Socket({ fd: 0, readable: true, writable: isOne, allowHalfOpen: true });
   input.on('close', () => release(0));
-  // TLS says much in pieces, and a client may keep its acknowledgement for 40 ms. Pipes take no notice.
+  // TLS writes in small pieces, and a client may delay its acknowledgement by 40 ms. No effect on pipes.
   input.setNoDelay(true);
   if (isOne) {
     input.on('close', () => release(1));
@@ -35,7 +35,7 @@ function openBoth(): Duplex {
   return Duplex.from({ readable: input, writable: output });
 }
 
-/** Gives up descriptors 0 and 1, which nobody in this process has opened. */
+/** Releases descriptors 0 and 1, which nothing in this process has opened. */
 export function releaseConnection(): void {
   release(0);
   release(1);

@@ -12,23 +12,23 @@ import {
 } from './byte-stream.ts';
 
 /**
- * How much is read at once, in octets, and with that how much of a direction is ever held: the pipes of a
- * chain hold as much, and a larger buffer was not measurably faster.
+ * The size of one read in octets, and so the most that is buffered per direction. The pipes of a chain hold as much,
+ * and a larger buffer was not measurably faster.
  */
 const READ_SIZE = 65536;
 
 /**
  * Opens a descriptor that is a socket or a pipe for reading.
  *
- * `pause` stops the reading itself, at once, even from within `bytes`: what the peer sends later stays in
- * the kernel for whoever reads the descriptor next. The bytes given are good until the next read.
+ * `pause` stops reading at once, even when called from `bytes`: what the peer sends later stays in the kernel for
+ * the next reader of the descriptor. The bytes given are valid until the next read.
  *
  * The descriptor becomes non-blocking, for all processes that share it.
  *
- * @throws when the descriptor is of another kind (a file, a terminal).
+ * @throws if the descriptor is of another kind (a file, a terminal).
  */
 export function openSource(fd: number): Source {
-  return readAtOnce(fd, false).source;
+  return openReadable(fd, false).source;
 }
 
 /**
@@ -36,7 +36,7 @@ export function openSource(fd: number): Source {
  *
  * The descriptor becomes non-blocking, for all processes that share it.
  *
- * @throws when the descriptor is of another kind (a file, a terminal).
+ * @throws if the descriptor is of another kind (a file, a terminal).
  */
 export function openSink(fd: number): Sink {
   const socket = new Socket({ fd, readable: false, writable: true, allowHalfOpen: true });
@@ -45,14 +45,14 @@ export function openSink(fd: number): Sink {
 }
 
 /**
- * Opens a pair of descriptors as one stream; they may be the same one, which then is closed when both
- * directions are.
+ * Opens a pair of descriptors as one stream. They may be the same descriptor, which is closed when both directions
+ * are.
  *
  * @throws as `openSource` and `openSink` do.
  */
 export function openDescriptors(readFd: number, writeFd: number): ByteStream {
   if (readFd !== writeFd) return { source: openSource(readFd), sink: openSink(writeFd) };
-  const { source, socket } = readAtOnce(readFd, true);
+  const { source, socket } = openReadable(readFd, true);
   const sink = sinkOfStream(socket);
   let open = 2;
   function closed(): void {
@@ -75,9 +75,9 @@ export function openDescriptors(readFd: number, writeFd: number): ByteStream {
 }
 
 /**
- * Opens descriptors 0 and 1, on which the client of a program started for one connection is.
+ * Opens descriptors 0 and 1, the client's connection of a program that is started for each connection.
  *
- * @throws Failure (111) when they lead to no client.
+ * @throws Failure (111) if they are not sockets or pipes.
  */
 export function openStandard(): ByteStream {
   try {
@@ -90,7 +90,7 @@ export function openStandard(): ByteStream {
   }
 }
 
-function readAtOnce(fd: number, writable: boolean): { source: Source; socket: Socket } {
+function openReadable(fd: number, writable: boolean): { source: Source; socket: Socket } {
   let paused = true;
   const options: SocketConstructorOpts & { onread: OnReadOpts } = {
     fd,
@@ -106,7 +106,7 @@ function readAtOnce(fd: number, writable: boolean): { source: Source; socket: So
     },
   };
   const socket = new Socket(options);
-  // The constructor has asked for bytes already. None can have come before the event loop turns.
+  // The constructor has started reading already. No bytes can arrive before the event loop turns.
   socket.pause();
   socket.on('close', () => release(fd));
   const { source, bytes } = watchedSource(socket, {
@@ -125,9 +125,9 @@ function readAtOnce(fd: number, writable: boolean): { source: Source; socket: So
 }
 
 /**
- * Gives up a standard descriptor, which libuv never closes itself. The null device takes its place: a
- * descriptor that is opened later, a pipe to a child, say, must not become number 0 or 1, because then
- * libuv would not close that either.
+ * Releases a standard descriptor, which libuv never closes itself. The null device takes its place: a descriptor
+ * that is opened later, such as a pipe to a child, must not get the number 0 or 1, because libuv would not close
+ * that either.
  */
 export function release(fd: number): void {
   if (fd > 2) return;
@@ -136,42 +136,42 @@ export function release(fd: number): void {
 }
 
 /**
- * Closes descriptors that nobody in this process reads or writes.
+ * Closes descriptors that nothing in this process reads or writes.
  *
- * @param fds numbers; one that stands there twice is closed once.
+ * @param fds numbers; a repeated number is closed once.
  */
 export function closeDescriptors(fds: readonly number[]): void {
   for (const fd of new Set(fds)) closeSync(fd);
 }
 
 /**
- * Tells what a descriptor is that this process was started with.
+ * The kind of a descriptor that this process was started with.
  *
- * @returns undefined when it is not open, or is one that Node made for itself: Node opens a dozen before
- * our first line runs, and a number out of a wrong environment may well name one of those.
+ * @returns undefined if it is not open, or is one of Node's own: Node opens a dozen before our first line runs, and
+ * a wrong number in the environment may be one of those.
  */
 export function inheritedKind(fd: number): 'socket' | 'pipe' | 'other' | undefined {
   const stats = tryStat(fd);
   if (stats === undefined) return undefined;
   if (stats.isSocket()) return 'socket';
   if (!stats.isFIFO()) return 'other';
-  return isNodesOwn(fd, stats) ? undefined : 'pipe';
+  return belongsToNode(fd, stats) ? undefined : 'pipe';
 }
 
-/** Node's pipes are younger than the process and have both their ends in it. */
-function isNodesOwn(fd: number, pipe: Stats): boolean {
-  // Not performance.timeOrigin: to load that takes a millisecond.
+/** Node's own pipes are newer than the process and have both ends in it. */
+function belongsToNode(fd: number, pipe: Stats): boolean {
+  // Not performance.timeOrigin, which takes a millisecond to load.
   const started = Date.now() - process.uptime() * 1000;
   if (pipe.ctimeMs < started - CLOCK_TICK_MS) return false;
   const mode = accessMode(fd);
-  for (let other = 3; other < MOST_NODE_DESCRIPTORS; other++) {
+  for (let other = 3; other < MAX_NODE_DESCRIPTORS; other++) {
     const stats = other === fd ? undefined : tryStat(other);
     if (stats?.ino === pipe.ino && stats.dev === pipe.dev && accessMode(other) !== mode) return true;
   }
   return false;
 }
 
-/** Whether a descriptor reads or writes: the lowest of its flags, which are octal. */
+/** The access mode of a descriptor (read, write or both): the last octal digit of its flags. */
 function accessMode(fd: number): string | undefined {
   return flagsOf(fd)?.at(-1);
 }
@@ -180,17 +180,17 @@ function accessMode(fd: number): string | undefined {
 const O_CLOEXEC = 0o2000000;
 
 /**
- * Whether a descriptor is kept from the programs that we start. Node sees to that for those it was started
- * with up to number 16, and above until the first number that is not open, and has no way to do it later.
+ * Whether programs that we start do not inherit a descriptor. At its start Node sets close-on-exec on inherited
+ * descriptors up to number 16, and above that up to the first number that is not open. It has no way to set it later.
  *
- * @returns true as well where the system does not tell.
+ * @returns true as well where the system does not provide the flags.
  */
 export function isClosedOnExec(fd: number): boolean {
   const flags = flagsOf(fd);
   return flags === undefined || (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0;
 }
 
-/** The flags of a descriptor, in octal, as Linux tells them. */
+/** The flags of a descriptor, in octal, from /proc (Linux); undefined elsewhere. */
 function flagsOf(fd: number): string | undefined {
   try {
     return /^flags:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
@@ -199,11 +199,11 @@ function flagsOf(fd: number): string | undefined {
   }
 }
 
-/** The stamps of a pipe are taken from a coarser clock than the start of the process. */
+/** Timestamps of pipes come from a coarser clock than the start time of the process; in milliseconds. */
 const CLOCK_TICK_MS = 10;
 
-/** No Node opens more than this for itself at its start. */
-const MOST_NODE_DESCRIPTORS = 64;
+/** No version of Node opens descriptors of its own above this number at its start. */
+const MAX_NODE_DESCRIPTORS = 64;
 
 function tryStat(fd: number): Stats | undefined {
   try {

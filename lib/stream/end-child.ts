@@ -1,22 +1,23 @@
+import { IGNORE } from './byte-stream.ts';
 import type { Child, ChildEnd } from './child.ts';
 import { after } from './time.ts';
 
-/** How long the system may take to tell that a program is gone once its output has ended, in milliseconds. */
+/** How long the system may take to report a program's exit once its output has ended, in milliseconds. */
 const EXIT_DELAY = 500;
 
-/** How long a program is given to end by itself, and how long after SIGTERM, in milliseconds. */
+/** How long a program has to exit by itself, and again after SIGTERM, in milliseconds. */
 export const GRACE = 5000;
 
 /**
- * How long the output of a program that has ended may stay open in silence, in milliseconds: a process
- * that it left behind holds it.
+ * How long the output of a program that has exited may stay open without data, in milliseconds. A process that it
+ * left behind may hold it.
  */
 export const ORPHAN_IDLE_TIMEOUT = 2000;
 
 /**
- * Learns how a program ended that has just closed its output.
+ * Waits for the end of a program that has just closed its output, for a short time.
  *
- * @returns undefined when it goes on without output.
+ * @returns how it ended; undefined if it still runs.
  */
 export async function endAfterOutput(child: Child): Promise<ChildEnd | undefined> {
   const limit = after(EXIT_DELAY);
@@ -26,12 +27,12 @@ export async function endAfterOutput(child: Child): Promise<ChildEnd | undefined
 }
 
 /**
- * Ends a program that is not needed any more: its standard input is closed, what it still says is thrown
- * away, and if that is not enough, it gets SIGTERM and then SIGKILL.
+ * Ends a program that is no longer needed: closes its standard input and discards its output; if it has not exited
+ * after `GRACE` milliseconds, sends SIGTERM, and after as long again, SIGKILL.
  */
 export async function endChild(child: Child): Promise<ChildEnd> {
   child.sink.end();
-  child.source.listen({ bytes() {}, ended() {} });
+  child.source.listen(IGNORE);
   child.source.read();
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     const limit = after(GRACE);

@@ -2,34 +2,34 @@ import { deferred } from '../program/deferred.ts';
 import { IGNORE, type Sink, type Source } from './byte-stream.ts';
 import { after } from './time.ts';
 
-/** How one direction of a relay ended: its source had no more to give, or its sink took no more. */
+/** How one direction of a relay ended: its source ended, or its sink failed. */
 export type FlowEnd = 'source-ended' | 'sink-failed';
 
-/** One direction of a relay under way. */
+/** One direction of a running relay. */
 export interface Flow {
-  /** Settles when the direction has ended and all that the sink took has left this process. */
+  /** Settles when the direction has ended and everything written to the sink has left this process. */
   readonly ended: Promise<FlowEnd>;
-  /** True while bytes wait because the far side does not read. */
+  /** True while bytes wait because the peer does not read. */
   isStalled(): boolean;
-  /** Lets go of source and sink as they are, so that they can be given to someone else. */
+  /** Detaches from source and sink and leaves them as they are, for another user. */
   release(): void;
 }
 
-/** What a direction is to do besides copying. */
+/** The first bytes and the events of a flow. */
 export interface FlowOptions {
-  /** What came before the relay began, and goes first. */
+  /** Bytes that arrived before the relay began; they are written first. */
   readonly first: Uint8Array;
-  /** Called with each piece on its way, `first` included when it is not empty. The bytes are not to be kept. */
+  /** Called with each piece, including `first` unless it is empty. The bytes are valid only during the call. */
   readonly passed: (bytes: Uint8Array) => void;
-  /** Called when bytes begin to wait because the far side does not read, and when they do not any more. */
+  /** Called with true when bytes begin to wait because the peer does not read, with false when they are taken. */
   readonly stalled?: (isStalled: boolean) => void;
 }
 
 /**
- * Copies bytes one way, untouched, until the source ends or the sink fails. Neither is closed then: the
- * other direction may need what they belong to.
+ * Copies bytes in one direction, unchanged, until the source ends or the sink fails. Neither is closed: the
+ * other direction may need the connection they belong to.
  *
- * Memory: one piece, the one that the source has read and the sink has not written yet.
+ * Memory: one piece, read by the source and not yet written by the sink.
  */
 export function flow(source: Source, sink: Sink, { first, passed, stalled: notify }: FlowOptions): Flow {
   let stalled = false;
@@ -81,10 +81,9 @@ export function flow(source: Source, sink: Sink, { first, passed, stalled: notif
 }
 
 /**
- * Reads a source to its end and throws away what it gives, for at most `milliseconds`.
+ * Reads a source to its end, for at most `milliseconds`, discards the bytes, and closes it.
  *
- * A socket that is closed with bytes in it that nobody has read resets the connection, and the peer may
- * lose the last words that were said to it. So they are read.
+ * Closing a socket with unread bytes resets the connection, and the peer may lose the last bytes sent to it.
  */
 export async function drain(source: Source, milliseconds: number): Promise<void> {
   const limit = after(milliseconds);

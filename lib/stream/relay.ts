@@ -6,46 +6,46 @@ import { drain, flow } from './flow.ts';
 import { after, type IdleWatch, watchIdle } from './time.ts';
 
 /**
- * How long a client may take to hang up after the program has, in milliseconds. Until then what it still
- * says is read and thrown away, so that the last words to it arrive.
+ * How long a client may take to close the connection after the program has, in milliseconds. Until then its input
+ * is read and discarded, so that the last bytes sent to it arrive.
  */
 const LINGER = 2000;
 
-/** Why nothing more will come from the program. */
+/** Why the program sends nothing more. */
 export interface RelayEnd {
   /**
-   * Its output has ended; nothing passed for too long; the client did not take what waits for it in time; or
-   * the relay was aborted.
+   * Its output has ended; the idle timeout has passed; the client has not taken the bytes that wait for it in
+   * time; or the relay was aborted.
    */
   readonly reason: 'output-ended' | 'idle-timeout' | 'client-stalled' | 'aborted';
-  /** How it ended, when it has. */
+  /** How the program ended; undefined if it has not. */
   readonly end: ChildEnd | undefined;
-  /** Whether anything has passed from it to the client. */
-  readonly said: boolean;
-  /** Whether what has passed ends with LF, so that a line of ours would not stand in the middle of one. */
+  /** Whether any bytes have passed from it to the client. */
+  readonly hasOutput: boolean;
+  /** Whether those bytes end with LF (or there are none), so that a reply of ours begins on a new line. */
   readonly atLineStart: boolean;
 }
 
-/** What is relayed, and under which terms. */
+/** The two sides of a relay, its limits and its events. */
 export interface RelayOptions {
   readonly client: ByteStream;
   readonly child: Child;
-  /** What was read from either side and has not gone to the other. */
+  /** Bytes read from either side that have not been written to the other. */
   readonly rest: { readonly client: Uint8Array; readonly child: Uint8Array };
-  /** How long nothing may pass either way, in milliseconds; undefined for no bound but the program's own. */
+  /** The idle timeout for both directions, in milliseconds; undefined for no limit but the program's own. */
   readonly idleTimeout: number | undefined;
   /**
-   * How long bytes may wait for a client that takes none of them, in milliseconds; undefined for no bound
-   * but the program's own.
+   * How long bytes may wait for a client that takes none of them, in milliseconds; undefined for no limit but the
+   * program's own.
    */
   readonly stallTimeout: number | undefined;
-  /** The same once the program has ended, or the client has: it may not be there any more. */
+  /** The same once the program has exited or the client has ended its side, and may be gone. */
   readonly endedTimeout: number;
-  /** Settles when it is to end at once. */
+  /** Settles when the relay must end at once. */
   readonly abort: Promise<void>;
   /**
-   * Told when nothing more will come from the program; gives what is to be said to the client instead.
-   * Without it the client is half-closed at once.
+   * Called when the program sends nothing more; returns a last reply for the client, if any. Without this
+   * function there is none.
    */
   readonly closingReply?: (end: RelayEnd) => Uint8Array | undefined;
   /** Called when the relay ends because bytes waited for the client for too long. They are lost. */
@@ -53,28 +53,28 @@ export interface RelayOptions {
 }
 
 /**
- * Copies bytes between a client and a program, both ways, untouched, until the program has ended and all
- * it said is delivered.
+ * Copies bytes between a client and a program, both ways, unchanged, until the program has exited and all of its
+ * output is delivered.
  *
- * A client that half-closes closes the program's input and goes on hearing it. A program that closes its
- * output half-closes the client and goes on hearing it. A client that is gone closes the program's output,
- * as if the program wrote to the connection itself.
+ * When the client half-closes, the program's input is closed and its output still delivered. When the program closes
+ * its output, the client is half-closed and its input still delivered. When the client is gone, the program's output
+ * is closed, as if the program wrote to the connection itself.
  *
  * @returns how the program ended. The client's side is closed then.
  */
-export async function relay(relaying: RelayOptions): Promise<ChildEnd> {
-  const { client, child, rest } = relaying;
-  let said = false;
+export async function relay(options: RelayOptions): Promise<ChildEnd> {
+  const { client, child, rest } = options;
+  let hasOutput = false;
   let atLineStart = true;
 
-  const aborted = relaying.abort.then(() => 'aborted' as const);
-  const limit = limitWaits(relaying);
+  const aborted = options.abort.then(() => 'aborted' as const);
+  const limit = limitWaits(options);
   const up = flow(client.source, child.sink, { first: rest.client, passed: limit.active });
   const down = flow(child.source, client.sink, {
     first: rest.child,
     passed: (bytes) => {
       limit.active();
-      said = true;
+      hasOutput = true;
       atLineStart = bytes[bytes.length - 1] === LF;
     },
     stalled: limit.clientStalled,
@@ -85,14 +85,14 @@ export async function relay(relaying: RelayOptions): Promise<ChildEnd> {
   });
 
   const reason = await Promise.race([down.ended, limit.passed, aborted]);
-  if (reason === 'client-stalled') relaying.clientStalled?.();
+  if (reason === 'client-stalled') options.clientStalled?.();
   if (reason === 'sink-failed') child.source.close();
-  else if (relaying.closingReply !== undefined) {
-    const isOver = reason === 'output-ended' || reason === 'source-ended';
-    const closingReply = relaying.closingReply({
-      reason: isOver ? 'output-ended' : reason,
-      end: isOver ? await endAfterOutput(child) : undefined,
-      said,
+  else if (options.closingReply !== undefined) {
+    const outputEnded = reason === 'output-ended' || reason === 'source-ended';
+    const closingReply = options.closingReply({
+      reason: outputEnded ? 'output-ended' : reason,
+      end: outputEnded ? await endAfterOutput(child) : undefined,
+      hasOutput,
       atLineStart,
     });
     if (closingReply !== undefined && !down.isStalled()) client.sink.write(closingReply);
@@ -102,9 +102,9 @@ export async function relay(relaying: RelayOptions): Promise<ChildEnd> {
   const isForced = reason === 'idle-timeout' || reason === 'client-stalled' || reason === 'aborted';
   const end = isForced ? reason : await Promise.race([child.ended, limit.passed, aborted]);
   limit.stop();
-  // Reading the client again overwrites the buffer that holds what waits for the program: it must not get that.
+  // Reading the client again overwrites the buffer with the bytes that wait for the program: drop them.
   if (up.isStalled()) child.sink.close();
-  // What fails from now on must not stop the reading of what the client has yet to say.
+  // Later failures of the program's input must not stop the reading of the client.
   up.release();
   const [childEnd] = await Promise.all([typeof end === 'string' ? endChild(child) : end, hangUp(client)]);
   return childEnd;
@@ -112,13 +112,13 @@ export async function relay(relaying: RelayOptions): Promise<ChildEnd> {
 
 const LF = 0x0a;
 
-/** The bounds on the waits of a relay. */
+/** The timeouts of a relay. */
 interface Limits {
-  /** Settles when one has passed, and why nothing more is to be expected. */
+  /** Settles with the reason when one has passed. */
   readonly passed: Promise<'idle-timeout' | 'client-stalled' | 'output-ended'>;
-  /** Bytes have passed, either way. */
+  /** Bytes have passed, in either direction. */
   active(): void;
-  /** Bytes wait for the client from now on, or do not any more. */
+  /** Bytes wait for the client from now on, or no longer. */
   clientStalled(isStalled: boolean): void;
   /** The client has ended its side. */
   ended(): void;
@@ -134,14 +134,14 @@ function limitWaits({ client, child, idleTimeout, stallTimeout, endedTimeout }: 
   let idle = watchIdle(idleTimeout, () => expire('idle-timeout'));
   let stall: IdleWatch | undefined;
 
-  /** Begins the waits that depend on who has ended and on whether the client is stalled. */
+  /** Starts the timeouts that depend on which side has ended and on whether the client is stalled. */
   function update(): void {
     stall?.stop();
     stall = undefined;
     if (stopped) return;
     if (isStalled) limitStall();
     if (!childEnded) return;
-    // From now on the program's own bounds end nothing. What it has left behind may hold its output.
+    // The program's own limits no longer apply. A process that it left behind may hold its output open.
     idle.stop();
     if (!isStalled) idle = watchIdle(ORPHAN_IDLE_TIMEOUT, () => expire('output-ended'));
   }
@@ -180,8 +180,8 @@ function limitWaits({ client, child, idleTimeout, stallTimeout, endedTimeout }: 
 }
 
 /**
- * Ends the connection with a client to which everything is said: half-closes it, waits a moment for it to
- * do the same, and closes it.
+ * Ends the connection with a client to which everything has been sent: half-closes it, waits for the client to do
+ * the same, at most `LINGER` milliseconds, and closes it.
  */
 export async function hangUp(client: ByteStream): Promise<void> {
   const limit = after(LINGER);

@@ -1,13 +1,13 @@
-/** A moment to come. */
-export interface Moment {
-  /** Settles when it has come; never, when it was cancelled. */
+/** A timeout that can be cancelled. */
+export interface Timeout {
+  /** Settles when the time has passed; never if it was cancelled. */
   readonly passed: Promise<undefined>;
-  /** Makes it stay away. */
+  /** Stops the timer. */
   cancel(): void;
 }
 
-/** The moment `milliseconds` from now. */
-export function after(milliseconds: number): Moment {
+/** Starts a timeout of `milliseconds`, at most 2^31 - 1. */
+export function after(milliseconds: number): Timeout {
   let timer: NodeJS.Timeout | undefined;
   const passed = new Promise<undefined>((resolve) => {
     timer = setTimeout(resolve, milliseconds, undefined);
@@ -15,18 +15,18 @@ export function after(milliseconds: number): Moment {
   return { passed, cancel: () => clearTimeout(timer) };
 }
 
-/** Watches for silence. */
+/** A running idle timeout. */
 export interface IdleWatch {
-  /** Something was active. */
+  /** There was activity: the timeout starts again. */
   active(): void;
-  /** Watch no more. */
+  /** Stops the timeout. */
   stop(): void;
 }
 
 /**
- * Calls back once when nothing was active for `milliseconds`.
+ * Calls `expired` once, when there was no activity for `milliseconds`.
  *
- * @param milliseconds at most 2^31 - 1; undefined to wait for ever.
+ * @param milliseconds at most 2^31 - 1; undefined for no timeout.
  */
 export function watchIdle(milliseconds: number | undefined, expired: () => void): IdleWatch {
   if (milliseconds === undefined) return { active() {}, stop() {} };

@@ -659,6 +659,6 @@ describe('a timeout', { concurrency: 2 }, () => {
     await client.startTls();
     assert.equal(await client.ask('EHLO me'), '250 yes');
     await assertDismissed(client, SLOW);
-    await server.says(/text="nothing passed for too long, closing"\n/);
+    await server.says(/text="relay idle timeout, closing"\n/);
   });
 });

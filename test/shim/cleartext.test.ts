@@ -63,7 +63,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     assert.match(await client.rest(), /^421 4\.3\.0 /);
     client.end();
     assert.equal(await run.status(), 137);
-    assertOneLine(run.served.stderr(), /warning: smtpd ended in mid-session: killed by SIGKILL$/m);
+    assertOneLine(run.served.stderr(), /warning: smtpd exited mid-session: killed by SIGKILL$/m);
   });
 
   it('that dies in the middle of a line is not given a line that was never its own', async (t) => {

@@ -130,9 +130,9 @@ describe('a second smtpd', { concurrency: 4 }, () => {
     ['ends without a word', 'exit 5', 5, 'exit status 5'],
     ['dies', 'die SIGKILL', 137, 'killed by SIGKILL'],
     ['closes its output', 'close-output; await-end; exit 0', 0, 'it closed its output'],
-    ['says what is no greeting', 'say hello; await-end; exit 6', 6, 'what it said is no SMTP reply'],
-    ['says nothing', 'await-end; exit 7', 7, 'it said nothing for too long'],
-    ['never ends its greeting', 'flood 100000; await-end; exit 8', 8, 'its greeting is too long'],
+    ['says what is no greeting', 'say hello; await-end; exit 6', 6, 'invalid SMTP reply'],
+    ['says nothing', 'await-end; exit 7', 7, 'idle timeout'],
+    ['never ends its greeting', 'flood 100000; await-end; exit 8', 8, 'it is too long'],
   ] as const) {
     it(`that ${what}: 421 in TLS and one line on stderr`, async (t) => {
       const { client, ...run } = await runShim(t, {
@@ -148,7 +148,7 @@ describe('a second smtpd', { concurrency: 4 }, () => {
       await run.allGone();
       assertOneLine(
         run.served.stderr(),
-        new RegExp(`warning: smtpd did not greet a second time: ${why}$`, 'm'),
+        new RegExp(`warning: unable to read the greeting of the second smtpd: ${why}$`, 'm'),
       );
     });
   }

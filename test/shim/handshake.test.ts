@@ -203,7 +203,7 @@ describe('in the dialogue, -t', { concurrency: 4 }, () => {
     await client.ask('HELO client');
     // Nothing but -T ends this: what comes is its 421, in the relay, where smtpd has been at fault.
     assert.match(await client.ask('NOOP'), /^421 4\.4\.2 /);
-    assertOneLine(run.served.stderr(), /warning: nothing passed for too long, closing$/m);
+    assertOneLine(run.served.stderr(), /warning: relay idle timeout, closing$/m);
   });
 });
 
@@ -222,7 +222,7 @@ describe('in the relay, -T', { concurrency: 4 }, () => {
       client.end();
       assert.equal(await run.status(), 0);
       await run.allGone();
-      assertOneLine(run.served.stderr(), /warning: nothing passed for too long, closing$/m);
+      assertOneLine(run.served.stderr(), /warning: relay idle timeout, closing$/m);
     });
   }
 

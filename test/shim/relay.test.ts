@@ -69,7 +69,7 @@ for (const tls of [false, true]) {
       assert.match(await client.rest(), tls ? /^421 4\.3\.0 [^\n]*\n$/ : /^$/);
       client.end();
       assert.equal(await run.status(), 0);
-      if (tls) assertOneLine(run.served.stderr(), /smtpd ended in mid-session: exit status 0$/m);
+      if (tls) assertOneLine(run.served.stderr(), /smtpd exited mid-session: exit status 0$/m);
       else assert.equal(run.served.stderr(), '');
     });
 
@@ -168,7 +168,7 @@ describe('where the dialogue ends and the relay begins', { concurrency: 4 }, () 
     assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\n$/);
     client.end();
     assert.equal(await run.status(), 2);
-    assertOneLine(run.served.stderr(), /smtpd ended in mid-session: exit status 2$/m);
+    assertOneLine(run.served.stderr(), /smtpd exited mid-session: exit status 2$/m);
   });
 
   it('an smtpd that ends before the TLS server has answered is waited for no longer than that', async (t) => {

@@ -219,7 +219,7 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     assert.equal(
       stderr,
       'ucspi-tlsd: warning: unable to start TLS with an unknown address: ' +
-        'unable to talk on descriptors 0 and 1: they lead to no connection\n',
+        'unable to use descriptors 0 and 1: not a network connection\n',
     );
     assert.equal(status, 4);
   });

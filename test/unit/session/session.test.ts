@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
-import { swallowGreeting } from '../../../lib/session/greeting.ts';
+import { readGreeting } from '../../../lib/session/greeting.ts';
 import { startSession, type TlsClient, type TlsOffer } from '../../../lib/session/session.ts';
 import { settle, stopClock } from '../../support/clock.ts';
 import { type FakeChild, makeChild, makeParty, outcomeOf, type Party } from '../../support/party.ts';
@@ -36,7 +36,7 @@ function open(t: TestContext, setup: Setup = {}) {
       return new Promise<TlsClient>((resolve, reject) => {
         completeHandshake = () =>
           resolve({ ...tlsParty, early: Buffer.from(setup.early ?? ''), environment });
-        void abort.then(() => reject(new Error('told to end')));
+        void abort.then(() => reject(new Error('shutting down')));
       });
     },
     decline: () => void calls.push('decline'),
@@ -110,7 +110,7 @@ describe('a signal', () => {
     await exit(smtpd(), 143, 'SIGTERM');
     await hangUp(client);
     assert.deepEqual(outcome(), { status: 143, signal: 'SIGTERM' });
-    assert.deepEqual(messages, ['warning: unable to start TLS: told to end']);
+    assert.deepEqual(messages, ['warning: unable to start TLS: shutting down']);
   });
 
   it('is passed on each time, to every smtpd', async (t) => {
@@ -264,7 +264,7 @@ describe('the closing reply', () => {
       3,
       undefined,
       /^421 4\.3\.0 /,
-      /in mid-session: exit status 3$/,
+      /exited mid-session: exit status 3$/,
     ],
     ['smtpd has sent something and exited', '250 ok\r\n', 3, undefined, /^250 ok\r\n$/, undefined],
     [
@@ -323,7 +323,7 @@ describe('the greeting of a second smtpd', () => {
     await clock.pass(9_999);
     assert.deepEqual(messages, []);
     await clock.pass(1);
-    assert.match(messages.join(), /did not greet a second time: /);
+    assert.match(messages.join(), /unable to read the greeting of the second smtpd: /);
     assert.match(tlsParty.received(), /^421 4\.3\.0 /);
   });
 
@@ -371,13 +371,13 @@ describe('the greeting of a second smtpd', () => {
   });
 });
 
-describe('swallowGreeting', () => {
+describe('readGreeting', () => {
   function swallow(t: TestContext) {
     const clock = stopClock(t);
     // Bytes in one buffer that is overwritten: who keeps them has to copy them.
     const smtpd = { ...makeChild(), ...makeParty() };
     const { promise: abort, resolve: abortNow } = deferred();
-    return { clock, smtpd, abortNow, greeting: outcomeOf(swallowGreeting(smtpd, 10_000, abort)) };
+    return { clock, smtpd, abortNow, greeting: outcomeOf(readGreeting(smtpd, 10_000, abort)) };
   }
 
   it('leaves the source paused, and alone from then on', async (t) => {
@@ -400,10 +400,10 @@ describe('swallowGreeting', () => {
   });
 
   for (const [what, act, fault] of [
-    ['it is aborted', (one) => one.abortNow(), 'it was told to end'],
-    ['nothing comes', (one) => one.clock.pass(10_000), 'it said nothing for too long'],
-    ['a line is no reply', (one) => one.smtpd.send('hi\r\n'), 'what it said is no SMTP reply'],
-    ['a line has a NUL in it', (one) => one.smtpd.send('220 \0\r\n'), 'what it said is no SMTP reply'],
+    ['it is aborted', (one) => one.abortNow(), 'shutting down'],
+    ['nothing comes', (one) => one.clock.pass(10_000), 'idle timeout'],
+    ['a line is no reply', (one) => one.smtpd.send('hi\r\n'), 'invalid SMTP reply'],
+    ['a line has a NUL in it', (one) => one.smtpd.send('220 \0\r\n'), 'invalid SMTP reply'],
     ['the output ends', (one) => one.smtpd.finish(), undefined],
   ] satisfies [string, (one: ReturnType<typeof swallow>) => unknown, string | undefined][]) {
     it(`gives up when ${what}`, async (t) => {

@@ -113,7 +113,7 @@ describe('the relay', () => {
     child.send('250 ok\r\n');
     child.finish();
     await clock.pass(3_600_000);
-    assert.deepEqual(ends[0], { reason: 'output-ended', end: undefined, said: true, atLineStart: true });
+    assert.deepEqual(ends[0], { reason: 'output-ended', end: undefined, hasOutput: true, atLineStart: true });
     assert.ok(client.hasEnded());
     assert.equal(outcome(), undefined);
     client.send('still passed on');
@@ -148,7 +148,7 @@ describe('the relay', () => {
     assert.deepEqual(ends[0]?.end, { status: 3 });
   });
 
-  for (const [what, text, said, atLineStart] of [
+  for (const [what, text, hasOutput, atLineStart] of [
     ['nothing', '', false, true],
     ['a whole line', '250 ok\r\n', true, true],
     ['half a line', '250 ok\r\n250-ha', true, false],
@@ -159,7 +159,7 @@ describe('the relay', () => {
       child.finish();
       child.exit({ status: 0 });
       await settle();
-      assert.deepEqual(ends, [{ reason: 'output-ended', end: { status: 0 }, said, atLineStart }]);
+      assert.deepEqual(ends, [{ reason: 'output-ended', end: { status: 0 }, hasOutput, atLineStart }]);
     });
   }
 });
@@ -210,7 +210,7 @@ describe('the bounds of the relay', () => {
     assert.deepEqual(ends[0], {
       reason: 'output-ended',
       end: { status: 5 },
-      said: true,
+      hasOutput: true,
       atLineStart: true,
     });
     client.finish();

@@ -390,7 +390,7 @@ describe('sinkOfStream', () => {
     const sink = sinkOfStream(stream);
     const failed = new Promise<Error>((resolve) => sink.listen({ drained() {}, failed: resolve }));
     stream.destroy();
-    assert.match((await failed).message, /closed before all was written/);
+    assert.match((await failed).message, /closed before everything was written/);
   });
 });
 
