@@ -36,7 +36,7 @@ request, by the rules of UCSPI-TLS. Reads CERTFILE and KEYFILE.`,
       command,
       ...tlsOptions.read(values),
       sendsCloseNotify: values.s === undefined,
-      insistsOnCloseNotify: values.J !== undefined,
+      requiresCloseNotify: values.J !== undefined,
       keepsVariables: values.Z !== undefined,
       verbosity: verbosityOptions.read(values),
     };

@@ -13,7 +13,7 @@ import { openConnection, releaseConnection } from '../stream/connection.ts';
 import { GRACE } from '../stream/end-child.ts';
 import { relay } from '../stream/relay.ts';
 import { after } from '../stream/time.ts';
-import { insistOnCloseNotify, wireOver } from '../tls/close-notify.ts';
+import { requireCloseNotify, wrapConnection } from '../tls/close-notify.ts';
 import { type CredentialFiles, readCredentials, withoutTlsVariables } from '../tls/credentials.ts';
 import { describeSession } from '../tls/description.ts';
 import { createTlsServer } from '../tls/handshake.ts';
@@ -35,7 +35,7 @@ export interface TlsdOptions extends TlsSettings {
   /** Say close_notify when the program has ended its side; else half-close without it. */
   readonly sendsCloseNotify: boolean;
   /** An end of the client's side without close_notify is an error. */
-  readonly insistsOnCloseNotify: boolean;
+  readonly requiresCloseNotify: boolean;
   /** The program keeps the variables that name keys and the like. */
   readonly keepsVariables: boolean;
   /** 0 to 2, see `createReporter`. */
@@ -183,14 +183,14 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
     void program.ended.then(() => {
       if (!isDone) connection.destroy();
     });
-    const wire = options.insistsOnCloseNotify ? wireOver(connection) : connection;
+    const wire = options.requiresCloseNotify ? wrapConnection(connection) : connection;
     const socket = await createTlsServer(credentials, options.handshake).shakeHands(wire, (why) =>
       report.warning(`${remote}: ${why}, closing`),
     );
     const variables = describeSession(socket);
     report.info(`TLS with ${remote}: ${describeTls(variables)}`);
-    if (options.insistsOnCloseNotify) {
-      insistOnCloseNotify(wire, socket, () => {
+    if (options.requiresCloseNotify) {
+      requireCloseNotify(wire, socket, () => {
         report.warning(`${remote} ended the connection without close_notify`);
         for (const descriptor of program.descriptors) descriptor.destroy();
       });

@@ -1,65 +1,65 @@
 import type { Duplex } from 'node:stream';
 
-/** How much of a ClientHello is looked at, in octets; those of today have two thousand at the most. */
+/** How much of a ClientHello is examined, in octets; those of today have at most two thousand. */
 const HELLO_LIMIT = 16384;
 
 const HANDSHAKE_RECORD = 22;
 const CLIENT_HELLO = 1;
-/** Of a handshake message: its type, and three octets of length. */
+/** The header of a handshake message: its type, and three octets of length. */
 const HEADER_LENGTH = 4;
 const SERVER_NAME = 0;
 const HOST_NAME = 0;
 
-/** What a server name may consist of (RFC 6066 section 3), and `_`, which some have in theirs. */
+/** The characters of a server name (RFC 6066 section 3), and `_`, which some names contain. */
 const VALID_NAME = /^[A-Za-z0-9._-]{1,255}$/;
 
 /**
- * Finds out which server a client asks for, before TLS begins. What was read is put back.
+ * Reads the server name that a client requests, before the TLS handshake. The bytes that were read are put back.
  *
- * Node can tell as well, in the midst of the handshake, but by then a certificate has been chosen: one by
- * name is only laid beside it, and a client that knows both kinds of key may be shown the wrong one. And it
- * gives no name in a resumed session of TLS 1.2.
+ * Node also gives the name, but during the handshake, when a certificate is already chosen: the one selected by
+ * name is only added to it, and a client that supports both key types may get the wrong one. Node gives no name
+ * for a resumed session of TLS 1.2.
  *
- * @returns the name as `findServerName` gives it; empty also when there is no ClientHello at all, which the TLS
- * engine will find too.
+ * @returns the name as `findServerName` returns it; also empty when the bytes are not a ClientHello, which the TLS
+ * engine then rejects.
  * @throws Error when the connection ends first.
  */
 export function peekServerName(connection: Duplex): Promise<string> {
   let received = Buffer.alloc(0);
   return new Promise((resolve, reject) => {
-    function letGo(): void {
-      connection.off('data', look);
+    function removeListeners(): void {
+      connection.off('data', onData);
       connection.off('error', reject);
-      connection.off('end', hungUp);
-      connection.off('close', hungUp);
+      connection.off('end', onEnd);
+      connection.off('close', onEnd);
     }
-    function hungUp(): void {
-      letGo();
-      reject(new Error('the connection has ended before the ClientHello'));
+    function onEnd(): void {
+      removeListeners();
+      reject(new Error('the connection ended before the ClientHello'));
     }
-    function look(bytes: Buffer): void {
+    function onData(bytes: Buffer): void {
       received = Buffer.concat([received, bytes]);
       const name = findServerName(received);
       if (name === undefined) return;
-      letGo();
+      removeListeners();
       connection.pause();
       connection.unshift(received);
       resolve(name);
     }
-    connection.on('data', look);
+    connection.on('data', onData);
     connection.on('error', reject);
-    connection.on('end', hungUp);
-    connection.on('close', hungUp);
-    // It may have been paused, and would stay so.
+    connection.on('end', onEnd);
+    connection.on('close', onEnd);
+    // A 'data' listener does not resume a stream that was paused explicitly.
     connection.resume();
   });
 }
 
 /**
- * Finds the server name (RFC 6066 section 3) in what a client has said so far.
+ * Finds the server name (RFC 6066 section 3) in the bytes received so far.
  *
  * @returns letters, digits, `-`, `_` and dots, at most 255: the name goes into the environment of an smtpd, and
- * into logs. Empty when there is none, or something else in its place; undefined when it takes more to tell.
+ * into logs. Empty when there is no name or an invalid one; undefined when more bytes are needed.
  */
 export function findServerName(received: Buffer): string | undefined {
   try {
@@ -67,13 +67,13 @@ export function findServerName(received: Buffer): string | undefined {
     if (hello === undefined) return received.length > HELLO_LIMIT ? '' : undefined;
     return serverNameOf(hello);
   } catch (error) {
-    // A length in it leads out of it.
+    // A length field points past the end of the message.
     if (error instanceof RangeError) return '';
     throw error;
   }
 }
 
-/** The body of the first handshake message, which may come in several records; undefined while it is not whole. */
+/** The body of the first handshake message, which may span several records; undefined until it is complete. */
 function joinRecords(received: Buffer): Buffer | undefined {
   const parts: Buffer[] = [];
   let octets = 0;
@@ -82,14 +82,14 @@ function joinRecords(received: Buffer): Buffer | undefined {
     if (received.readUInt8(at) !== HANDSHAKE_RECORD) return NOTHING;
     if (at + 5 > received.length) return undefined;
     const end = at + 5 + received.readUInt16BE(at + 3);
-    // Forbidden (RFC 8446 section 5.1), and many would be a way to keep this process busy.
+    // Empty records are forbidden (RFC 8446 section 5.1), and a client could send many to consume CPU time.
     if (end === at + 5) return NOTHING;
     const part = received.subarray(at + 5, end);
     if (octets === 0 && part.length > 0 && part.readUInt8(0) !== CLIENT_HELLO) return NOTHING;
     parts.push(part);
     octets += part.length;
     if (octets >= length) {
-      // Twice at the most: when the header is there, and when all is.
+      // At most twice: when the header is complete, and when the message is.
       const message = Buffer.concat(parts);
       length = HEADER_LENGTH + message.readUIntBE(1, 3);
       if (octets >= length) return message.subarray(HEADER_LENGTH, length);
@@ -99,12 +99,12 @@ function joinRecords(received: Buffer): Buffer | undefined {
   return undefined;
 }
 
-/** A message without a body: reading anything in it fails. */
+/** A message without a body: every read from it throws a RangeError. */
 const NOTHING = Buffer.alloc(0);
 
-/** Reads a ClientHello (RFC 8446 section 4.1.2) as far as its server name. @throws RangeError. */
+/** Reads a ClientHello (RFC 8446 section 4.1.2) up to its server name. @throws RangeError when it is truncated. */
 function serverNameOf(hello: Buffer): string {
-  // The version, and the random number.
+  // Skip the version and the random number.
   let at = 2 + 32;
   at += 1 + hello.readUInt8(at);
   at += 2 + hello.readUInt16BE(at);

@@ -2,13 +2,13 @@ import { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 
 /**
- * A stream over a connection, for TLS to be done over. Only of a wire of our own can be told whether the end
- * of the connection came before that of TLS: Node's TLS engine reads a socket of Node's below all streams.
+ * Wraps a connection in a stream for TLS to run over. Only with such a wrapper is it known whether the
+ * connection ended before the TLS session did: Node's TLS engine reads a net.Socket below all streams.
  *
- * It stays when both its directions have ended, unlike Node's own: the TLS engine goes with what it is over,
- * and with it all that nobody has read yet.
+ * Unlike Node's own streams it is not destroyed when both directions have ended: the TLS engine is destroyed
+ * with the stream below it, and its unread data with it.
  */
-export function wireOver(connection: Duplex): Duplex {
+export function wrapConnection(connection: Duplex): Duplex {
   const wire = new Duplex({
     autoDestroy: false,
     read: () => {
@@ -37,26 +37,26 @@ export function wireOver(connection: Duplex): Duplex {
 }
 
 /**
- * Calls back when a connection has ended without close_notify, and all that came before is read.
+ * Calls `missing` when the connection has ended without close_notify and all data before its end is read.
  *
- * @param wire what TLS is done over, made by `wireOver`.
- * @param socket with the handshake done just now.
+ * @param wire the stream below TLS, from `wrapConnection`.
+ * @param socket has just completed the handshake.
  */
-export function insistOnCloseNotify(wire: Duplex, socket: TLSSocket, missing: () => void): void {
+export function requireCloseNotify(wire: Duplex, socket: TLSSocket, missing: () => void): void {
   let hasEnded = false;
-  let cut = false;
-  // Before the TLS engine learns of it.
+  let isTruncated = false;
+  // Runs before the TLS engine's own listener.
   wire.prependListener('end', () => {
     hasEnded = true;
   });
-  // The moment to look is when the engine puts the end behind what it has decrypted. The event comes later,
-  // when all that is read: by then the end of the connection has come in any case.
+  // Checked when the engine queues the end behind the decrypted data. The 'end' event is emitted later, when
+  // that data is read, and by then the connection may have ended after a close_notify.
   const push = socket.push;
   socket.push = (...args) => {
-    if (args[0] === null) cut = hasEnded;
+    if (args[0] === null) isTruncated = hasEnded;
     return push.apply(socket, args);
   };
   socket.on('end', () => {
-    if (cut) missing();
+    if (isTruncated) missing();
   });
 }

@@ -6,8 +6,8 @@ import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import { readRegularFile } from './file.ts';
 
 /**
- * What is offered below TLS 1.3, whose own suites are all good: forward secrecy and authenticated
- * encryption only. Every mail server that knows TLS 1.2 in earnest has one of them.
+ * The cipher suites. For TLS 1.2, only those with forward secrecy and authenticated encryption; every current
+ * implementation of TLS 1.2 in mail servers has one of them. All suites of TLS 1.3 are acceptable.
  */
 const CIPHERS = [
   'TLS_AES_256_GCM_SHA384',
@@ -21,61 +21,60 @@ const CIPHERS = [
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
 
-/** The groups of the key exchange that every mail client in use knows one of, the cheapest first. */
+/** The groups of the key exchange, the cheapest first. Every mail client in use supports one of them. */
 const GROUPS = 'X25519:P-256:P-384';
 
 /**
  * The groups of the key exchange to offer (RFC 8446 section 4.2.7), as OpenSSL takes them.
  *
- * A client may choose any of them without any arithmetic, so the server must be able to afford each: OpenSSL's
- * own list has ffdhe8192, at a hundred times the price of X25519 (CVE-2002-20001), and P-521. X25519MLKEM768,
- * which also resists quantum computers, costs what X25519 does.
+ * A client can choose any of them without computing anything itself, so the server must be able to afford each:
+ * OpenSSL's default list has P-521 and ffdhe8192, which costs a hundred times as much as X25519 (CVE-2002-20001).
+ * X25519MLKEM768, which also resists quantum computers, costs as much as X25519.
  *
- * @param openssl its version: X25519MLKEM768 exists from 3.5 on. The question mark is for a build without it;
- * versions before 3.3 do not know that, and refuse the whole list.
+ * @param openssl the version of OpenSSL. X25519MLKEM768 exists since 3.5. The question mark allows for a build
+ * without it; versions before 3.3 do not support the question mark and reject the whole list.
  */
 export function keyExchangeGroups(openssl: string): string {
   const [major = 0, minor = 0] = openssl.split('.').map(Number);
   return major > 3 || (major === 3 && minor >= 5) ? `?X25519MLKEM768:${GROUPS}` : GROUPS;
 }
 
-/** A certificate with its key, both in PEM. Behind it there may be those that lead to its authority. */
+/** A certificate and its key, both in PEM. The certificate may be followed by its chain. */
 export interface KeyPair {
   readonly certificate: string;
   readonly key: string;
 }
 
 /**
- * The keys and certificates of a server, as they were read. Plain data, so that one process may read them
- * and pass them on to others as JSON.
+ * The keys and certificates of a server. Plain data, so that one process can read them and pass them to others
+ * as JSON.
  */
 export interface CredentialFiles {
-  /** For clients that name no server, or one that is not known; empty when there is nothing for them. */
+  /** For clients that send no server name or an unknown one; empty when there is none for them. */
   readonly standard: readonly KeyPair[];
-  /** By server name, in lower case; `*.` stands for any first label. No two pairs have keys of one kind. */
+  /** By server name, in lower case; `*.` matches any first label. No two pairs of a name have the same key type. */
   readonly byName: Readonly<Record<string, readonly KeyPair[]>>;
-  /** The certificates, in PEM, that those of clients are judged by; empty when clients are not asked. */
+  /** The CA certificates, in PEM, that client certificates are verified against; empty when none is requested. */
   readonly authorities: readonly string[];
 }
 
-/** Which variables of the environment are to be read. */
+/** Selects the environment variables to read. */
 export interface CredentialOptions {
-  /** 0 for KEYFILE and CERTFILE; 1 for KEYFILE:name and CERTFILE:name too; 2 for only those. */
+  /** 0: KEYFILE and CERTFILE; 1: KEYFILE:name and CERTFILE:name as well; 2: only KEYFILE:name and CERTFILE:name. */
   readonly sniLevel: number;
-  /** Whether client certificates will be asked for, and CAFILE or CADIR be needed. */
+  /** Whether client certificates are requested; CAFILE or CADIR is required then. */
   readonly asksClients: boolean;
 }
 
 /**
- * Reads keys and certificates, as the variables of s6-tlsd-io name them: KEYFILE and CERTFILE,
- * KEYFILE:name and CERTFILE:name, CAFILE or CADIR. Files are in PEM or DER; CAFILE is in PEM. They are regular
- * files or links to such.
+ * Reads the keys and certificates named by the variables of s6-tlsd-io: KEYFILE and CERTFILE, KEYFILE:name and
+ * CERTFILE:name, CAFILE or CADIR. Files are in PEM or DER; CAFILE is in PEM. They are regular files or links to
+ * regular files.
  *
- * Beside each pair there may be others with keys of other kinds, KEYFILE2 and CERTFILE2 to KEYFILE9 and
- * CERTFILE9, with `:name` or without: TLS takes the one that the client knows best.
+ * Each pair may have alternatives with other key types, KEYFILE2 and CERTFILE2 to KEYFILE9 and CERTFILE9, with
+ * or without `:name`: TLS uses the one that the client prefers.
  *
- * @throws Failure (100, or 111 when a file cannot be read) that names the variable, the file, and what is
- * wrong with it.
+ * @throws Failure (100, or 111 when a file cannot be read) that names the variable, the file and the fault.
  */
 export function readCredentials(environment: NodeJS.ProcessEnv, options: CredentialOptions): CredentialFiles {
   const { standard, byName, authorities } = findFiles(environment, options);
@@ -85,7 +84,8 @@ export function readCredentials(environment: NodeJS.ProcessEnv, options: Credent
 }
 
 /**
- * The paths of all that `readCredentials` reads, to be watched: with CADIR, the folder and what is in it now.
+ * The paths of all files that `readCredentials` reads, for watching them; with CADIR, the folder and its current
+ * files.
  *
  * @throws Failure as `readCredentials` does when a variable is missing or CADIR cannot be read.
  */
@@ -99,10 +99,10 @@ export function credentialPaths(environment: NodeJS.ProcessEnv, options: Credent
 }
 
 /**
- * Finds what there is for a client that named a server (SNI, RFC 6066 section 3).
+ * Finds the entry for a server name (SNI, RFC 6066 section 3).
  *
  * @param byName by server name, as in `CredentialFiles`.
- * @returns undefined when there is nothing for that name in particular.
+ * @returns undefined when neither the name nor a wildcard matches.
  */
 export function credentialsFor<T>(byName: ReadonlyMap<string, T>, name: string): T | undefined {
   const exact = name.toLowerCase();
@@ -110,9 +110,10 @@ export function credentialsFor<T>(byName: ReadonlyMap<string, T>, name: string):
 }
 
 /**
- * What node:tls is to be told of certificates: pairs that are offered together, and who judges clients.
+ * The options of node:tls for certificates.
  *
- * @param pairs none for a server that has to refuse its clients.
+ * @param pairs are offered together; empty for a server that has to refuse its clients.
+ * @param authorities the CA certificates that client certificates are verified against, in PEM.
  */
 export function contextOptions(
   pairs: readonly KeyPair[],
@@ -125,30 +126,30 @@ export function contextOptions(
     honorCipherOrder: true,
     cert: pairs.map(({ certificate }) => certificate),
     key: pairs.map(({ key }) => key),
-    // Also when there are none: without a list Node reads in the authorities of the web, which are not to
-    // judge mail clients, and takes 15 ms for it, as long as all the rest of a start.
+    // Set even when empty: without a list Node loads the web's CA certificates, which must not be trusted for
+    // mail clients, and that takes 15 ms, as long as all the rest of the start.
     ca: [...authorities],
   };
 }
 
-/** A file, and the variable that named it. */
+/** A file, and the variable that names it. */
 interface NamedFile {
   readonly variable: string;
   readonly path: string;
 }
 
-/** Where a key and its certificate are. */
+/** The files of a key and its certificate. */
 interface FilePair {
   readonly certificate: NamedFile;
   readonly key: NamedFile;
 }
 
-/** Where the certificates are that those of clients are judged by: CAFILE, or all files in CADIR. */
+/** The files of CA certificates for client certificates: CAFILE, or all files in CADIR. */
 interface AuthorityFiles extends NamedFile {
   readonly files: readonly NamedFile[];
 }
 
-/** Finds out from the environment what is to be read. @throws Failure. */
+/** Determines from the environment which files to read. @throws Failure as `readCredentials` does. */
 function findFiles(
   environment: NodeJS.ProcessEnv,
   { sniLevel, asksClients }: CredentialOptions,
@@ -168,7 +169,7 @@ function findFiles(
   };
 }
 
-/** The first pair must be there, and the others be whole. */
+/** The first pair is required; of the others, both variables or neither. */
 function findPairs(environment: NodeJS.ProcessEnv, suffix: string): FilePair[] {
   const others = [...'23456789'].filter(
     (number) =>
@@ -196,16 +197,16 @@ function readVariable(environment: NodeJS.ProcessEnv, variable: string): NamedFi
   return { variable, path };
 }
 
-/** Reads pairs that are to be offered together. */
+/** Reads pairs that are offered together. */
 function readPairs(files: readonly FilePair[], authorities: readonly string[]): KeyPair[] {
   const kinds = new Map<string, NamedFile>();
   return files.map((file) => {
     const { pair, kind } = readPair(file, authorities);
     const other = kinds.get(kind);
     if (other !== undefined) {
-      // OpenSSL has room for one of a kind, and would take the last.
+      // OpenSSL keeps one pair per key type, the last.
       const both = `${other.variable} ${other.path} and ${file.key.variable} ${file.key.path}`;
-      throw refusal(`${both} are keys of the same kind (${kind})`);
+      throw refusal(`${both} are keys of the same type (${kind})`);
     }
     kinds.set(kind, file.key);
     return pair;
@@ -226,7 +227,7 @@ function readPair(
     );
   }
   const pair = {
-    // A PEM file may hold the chain too, of which X509Certificate keeps the first alone.
+    // A PEM file may also contain the chain; X509Certificate keeps only its first certificate.
     certificate: isPem(read.certificate.bytes)
       ? read.certificate.bytes.toString()
       : read.certificate.value.toString(),
@@ -245,7 +246,7 @@ function readAuthorities({ variable, path, files }: AuthorityFiles): string[] {
     const { bytes, value } = parse(file, 'certificate', (read) => new X509Certificate(read));
     return isPem(bytes) ? (bytes.toString('latin1').match(CERTIFICATE) ?? []) : [value.toString()];
   });
-  if (authorities.length === 0) throw refusal(`${variable} ${path} holds no certificate`);
+  if (authorities.length === 0) throw refusal(`${variable} ${path} contains no certificate`);
   return authorities;
 }
 
@@ -256,7 +257,7 @@ function parse<T>(file: NamedFile, what: string, parser: (bytes: Buffer) => T): 
   try {
     return { bytes, value: parser(bytes) };
   } catch (error) {
-    throw refusal(`${file.variable} ${file.path} holds no ${what} that can be read: ${errorCode(error)}`);
+    throw refusal(`${file.variable} ${file.path} contains no readable ${what}: ${errorCode(error)}`);
   }
 }
 
@@ -270,7 +271,7 @@ function list(directory: string): string[] {
 
 function parseKey(bytes: Buffer): KeyObject {
   if (isPem(bytes)) {
-    // OpenSSL's own word for it depends on the version, and none of them is this one.
+    // OpenSSL's error code for this depends on its version, and none of them mentions encryption.
     if (bytes.includes('ENCRYPTED')) throw new Error('it is encrypted');
     return createPrivateKey(bytes);
   }
@@ -278,7 +279,7 @@ function parseKey(bytes: Buffer): KeyObject {
     try {
       return createPrivateKey({ key: bytes, format: 'der', type });
     } catch {
-      // Another kind of DER then.
+      // Try the next encoding.
     }
   }
   return createPrivateKey({ key: bytes, format: 'der', type: 'pkcs1' });
@@ -292,7 +293,7 @@ function refusal(why: string): Failure {
   return new Failure(EXIT.wrongUsage, `unable to set up TLS: ${why}`);
 }
 
-/** The environment without the variables that are for a TLS server alone, as s6-ucspitlsd cleans it. */
+/** The environment without the variables that are meant only for a TLS server, as s6-ucspitlsd removes them. */
 export function withoutTlsVariables(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const kept = Object.entries(environment).filter(([name]) => !TLS_VARIABLE.test(name));
   return Object.fromEntries(kept);

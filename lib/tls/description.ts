@@ -2,10 +2,10 @@ import type { TLSSocket } from 'node:tls';
 import type { TlsVariables } from '../ucspi/control.ts';
 
 /**
- * Describes a TLS session by the names that s6-tlsd-io has for it. The certificate of a client is among
- * them only when it was verified.
+ * Describes a TLS session with the variables of s6-tlsd-io. The client certificate is included only when it was
+ * verified.
  *
- * @param socket with the handshake done.
+ * @param socket has completed the handshake.
  */
 export function describeSession(socket: TLSSocket): TlsVariables {
   const certificate = socket.authorized ? socket.getPeerX509Certificate() : undefined;
@@ -21,13 +21,13 @@ export function describeSession(socket: TLSSocket): TlsVariables {
   ]);
 }
 
-/** The server name that the client asked for. Node has `false` and null where there is none. */
+/** The server name that the client requested. Node gives `false` or null when there is none. */
 function nameOf(socket: TLSSocket): string | undefined {
   const { servername } = socket as { servername?: unknown };
   return typeof servername === 'string' && servername !== '' ? servername : undefined;
 }
 
-/** Node gives a line an attribute, the least specific first; RFC 4514 has them the other way and commas. */
+/** Node gives one attribute per line, the least specific first; RFC 4514 reverses them and separates by commas. */
 function distinguishedName(subject: string): string {
   return subject.split('\n').reverse().join(',');
 }

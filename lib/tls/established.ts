@@ -1,23 +1,23 @@
-/** What a TLS session is watched for once its handshake is done, because Node does not. */
+/** Checks of an established TLS session that Node does not make itself. */
 
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { isConnected, unsentOctets } from '../stream/connected.ts';
 
-/** How often a session is looked at, in milliseconds. */
+/** The time between two checks of a session, in milliseconds. */
 const INTERVAL = 1000;
 
 /**
- * Destroys a TLS socket whose connection was reset, where Node reports that as an ordinary end, or not at all.
+ * Destroys a TLS socket whose connection was reset, where Node reports an ordinary end or nothing.
  *
- * When a write of the TLS engine itself (a session ticket, say) meets the reset first, Node drops its error. The
- * next read finds the end of the connection, and no write ever completes or fails again. Once our side has ended
- * there is nothing to write, and a connection that both sides have closed in order looks like one that was reset,
- * although what the client sent before may not be read yet.
+ * When a write of the TLS engine itself (of a session ticket, for example) fails because of the reset, Node drops
+ * the error. The next read returns the end of the connection, and no later write completes or fails. Once our side
+ * has ended there is nothing to write, and a connection that both sides have closed in order looks like one that was
+ * reset, although there may be input that has not been read yet.
  *
- * @param connection what TLS is done over.
- * @param socket with the handshake done just now.
+ * @param connection the connection below TLS.
+ * @param socket has just completed the handshake.
  */
 export function closeOnReset(connection: Duplex, socket: TLSSocket): void {
   const check = (): void => {
@@ -25,7 +25,7 @@ export function closeOnReset(connection: Duplex, socket: TLSSocket): void {
     if (!hasEnded && !isConnected(socket)) socket.destroy(new Error('ECONNRESET'));
   };
   socket.prependListener('end', check);
-  // While nothing is read there is no end.
+  // While nothing is read, there is no 'end' event.
   const timer = setInterval(check, INTERVAL).unref();
   socket.on('close', () => clearInterval(timer));
 }
@@ -33,20 +33,20 @@ export function closeOnReset(connection: Duplex, socket: TLSSocket): void {
 /** How many octets may wait for a client in the TLS engine and below it. A relay writes 64 KiB at a time. */
 const UNSENT_LIMIT = 1_048_576;
 
-/** How much of the records that bring data is not data: 22 octets in 16,384, with room for smaller records. */
+/** The overhead of records per octet of data: 22 octets in 16,384, with room for smaller records. */
 const RECORD_OVERHEAD = 1 / 512;
 
 /**
- * Ends a session whose client fills our memory by TLS records that ask for answers, and does not read those.
+ * Ends a session whose client fills our memory with the answers to its TLS records, which it does not read.
  *
  * The TLS engine answers each KeyUpdate (RFC 8446 section 4.6.3) of 27 octets with as many, and keeps the answers
- * while the system takes nothing; nothing else limits how many there are. How many it keeps cannot be asked for.
- * It hands over all of them with each write to the system, so there are at most as many octets as have come since
- * the last one, data apart.
+ * while the system accepts nothing; their number is not limited, and Node does not give the number of octets. The
+ * engine hands all of them over with each write to the system, so they are at most as many as the client has sent
+ * since the last write, not counting data.
  *
- * @param connection what TLS is done over.
- * @param socket with the handshake done just now.
- * @param exceeded is called once, with why, when the socket has been destroyed for it.
+ * @param connection the connection below TLS.
+ * @param socket has just completed the handshake.
+ * @param exceeded is called once, with the reason, after the socket was destroyed.
  */
 export function limitUnsent(connection: Duplex, socket: TLSSocket, exceeded: (why: string) => void): void {
   const received = octetsReceived(connection);
@@ -69,7 +69,7 @@ export function limitUnsent(connection: Duplex, socket: TLSSocket, exceeded: (wh
   }
 }
 
-/** Counts what comes over a connection, in octets of ciphertext. */
+/** Counts the octets of ciphertext received over a connection. */
 function octetsReceived(connection: Duplex): () => number {
   if (connection instanceof Socket) return () => connection.bytesRead;
   let octets = 0;

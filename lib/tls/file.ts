@@ -1,17 +1,16 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
 
-/** The largest file that is read, in octets; the authorities of the web take 250 kB. */
+/** The largest file that is read, in octets; the web's CA certificates take 250 kB. */
 const LIMIT = 4 * 1024 * 1024;
 
 /**
- * Reads a file that an administrator has named, and waits for nobody: a FIFO would have a server stand still
- * until somebody writes to it.
+ * Reads a file that an administrator has configured, without blocking: a FIFO would block the server until another
+ * process writes to it.
  *
- * @param what it is, for messages: the variable that names it, say.
- * @returns all of it, 4 MiB at the most.
- * @throws Failure: 100 when it is not a regular file, nor a link to one, or is too large; 111 when it cannot be
- * read.
+ * @param what names the file in messages, such as the variable that contains its path.
+ * @returns the content, at most 4 MiB.
+ * @throws Failure: 100 when it is not a regular file or a link to one, or is too large; 111 when it cannot be read.
  */
 export function readRegularFile(what: string, path: string): Buffer {
   try {
@@ -28,7 +27,7 @@ export function readRegularFile(what: string, path: string): Buffer {
   }
 }
 
-/** Reads on where the size was another a moment ago, or is not known, as in /proc. */
+/** Reads to the end: the size may have changed since fstat, or be unknown, as in /proc. */
 function readAll(descriptor: number): Buffer {
   const parts: Buffer[] = [];
   for (let total = 0; ; ) {

@@ -10,49 +10,47 @@ import { type CredentialFiles, contextOptions, credentialsFor, type KeyPair } fr
 import { closeOnReset, limitUnsent } from './established.ts';
 import { TICKET_KEYS_LENGTH } from './ticket-keys.ts';
 
-/** What is asked of a client. */
+/** What a handshake requires of a client. */
 export interface HandshakeOptions {
   /**
-   * `none`: nothing. `optional`: it may show a certificate, which then must be good. `required`: it must
-   * show one.
+   * `none`: no certificate is requested. `optional`: a certificate that the client sends must be valid. `required`:
+   * it must send one.
    */
   readonly clientCertificate: 'none' | 'optional' | 'required';
-  /** How long the handshake may take, in milliseconds; 0 for no bound. */
+  /** How long the handshake may take, in milliseconds; 0 for no limit. */
   readonly timeout: number;
   /**
-   * The protocol that a client must offer if it offers any by ALPN (RFC 7301). A browser that was led to
-   * this port offers others, and is refused (the ALPACA attack); undefined for no such check.
+   * The protocol that a client must offer if it offers any by ALPN (RFC 7301). A browser that an attacker has
+   * redirected to this port offers others and is refused (the ALPACA attack). Undefined for no such check.
    */
   readonly alpn: string | undefined;
 }
 
-/** What a TLS server is told. */
+/** The options of a TLS server. */
 export interface TlsServerOptions extends HandshakeOptions {
-  /** See `TlsServer.setTicketKeys`; random ones, for each server name others, when there are none. */
+  /** See `TlsServer.setTicketKeys`. Without it the keys are random, and differ between server names. */
   readonly ticketKeys?: Buffer;
 }
 
-/** Does the server's part of TLS handshakes. */
+/** Does the server side of TLS handshakes. */
 export interface TlsServer {
   /**
-   * Does one handshake.
+   * Does one handshake. Afterwards the session is checked as in `closeOnReset` and `limitUnsent`.
    *
-   * @param connection with nothing of TLS read from it. It may be half-open when the handshake is done. TLS
-   * is done over the handle of a net.Socket directly.
-   * The session is watched from then on, see `closeOnReset` and `limitUnsent`.
-   *
-   * @param exceeded is called with the reason when the session is ended for what the client does in it.
-   * @throws HandshakeFailure that says why there is no TLS; the connection is closed then, after the alert where
-   * OpenSSL sends one. It sends none for a client certificate that is not good: Node has it accept every one,
-   * and judges it when the handshake is done. A client of TLS 1.2 sees the connection end in the handshake, one of
-   * TLS 1.3 behind it, without close_notify.
+   * @param connection no byte of the handshake has been read from it. It may be half-open after the handshake.
+   * TLS uses the handle of a net.Socket directly.
+   * @param exceeded is called with the reason when the session is ended because the client exceeded a limit.
+   * @throws HandshakeFailure with the reason; the connection is closed then, after the alert if OpenSSL sends one.
+   * It sends none for an invalid client certificate: Node has OpenSSL accept any certificate, and verifies it after
+   * the handshake. A TLS 1.2 client sees the connection end during the handshake, a TLS 1.3 client after it, without
+   * close_notify.
    */
   shakeHands(connection: Duplex, exceeded: (why: string) => void): Promise<TLSSocket>;
   /**
-   * Sets the keys that session tickets are sealed with from now on (RFC 5077, RFC 8446 section 4.6.1). What
-   * was sealed with those before is worth nothing then, and costs its client a whole handshake. Servers with
-   * the same keys, in whatever process, resume the sessions of one another, unless client certificates are
-   * asked for: then none is resumed.
+   * Sets the keys that session tickets are encrypted with from now on (RFC 5077, RFC 8446 section 4.6.1). Tickets
+   * encrypted with the previous keys become invalid; a client with such a ticket does a full handshake. Servers with
+   * the same keys, in any process, resume each other's sessions. No session is resumed when client certificates
+   * are requested.
    *
    * @param keys 48 octets.
    */
@@ -62,15 +60,15 @@ export interface TlsServer {
 /** Why there is no TLS. */
 export class HandshakeFailure extends Error {
   /**
-   * In a word, of which there are not many, so that failures may be counted by it: `timeout`, `hung-up`,
-   * `no-certificate` (for the server that the client named), `bad-client-certificate`, or a code of
-   * Node's or OpenSSL's, as ECONNRESET and ERR_SSL_WRONG_VERSION_NUMBER; `other` where there is none.
+   * One of a small set of words, so that failures can be counted by it: `timeout`, `hung-up`, `no-certificate` (for
+   * the requested server name), `bad-client-certificate`, or a code of Node or OpenSSL such as ECONNRESET and
+   * ERR_SSL_WRONG_VERSION_NUMBER; `other` when there is no code.
    */
   readonly reason: string;
 
   /**
-   * @param reason see there.
-   * @param message for people.
+   * @param reason see the field.
+   * @param message for logs.
    */
   constructor(reason: string, message: string) {
     super(message);
@@ -78,18 +76,19 @@ export class HandshakeFailure extends Error {
   }
 }
 
-/** The most that setTimeout takes, in milliseconds. */
-const FOR_EVER = 2 ** 31 - 1;
+/** The longest time that setTimeout takes, in milliseconds. */
+const MAX_TIMEOUT = 2 ** 31 - 1;
 
 /**
- * Makes a TLS server, for any number of connections. Keys and certificates are parsed when the first client
- * asks for them, and not again.
+ * Makes a TLS server for any number of connections. The keys and certificates of a server name are parsed once,
+ * when the first client requests it.
  *
- * @throws Error when the ticket keys are not 48 octets; Failure (100) when this Node cannot do what is asked.
+ * @throws Error when the ticket keys are not 48 octets; Failure (100) when this version of Node does not support
+ * an option.
  */
 export function createTlsServer(files: CredentialFiles, options: TlsServerOptions): TlsServer {
   checkAlpn(options);
-  const made: Server[] = [];
+  const created: Server[] = [];
   let { ticketKeys } = options;
 
   function lazily(name: string, pairs: readonly KeyPair[]): () => Server {
@@ -98,27 +97,27 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
       if (server !== undefined) return server;
       server = createServer({
         ...contextOptions(pairs, files.authorities),
-        ...askingOptions(options),
+        ...clientOptions(options),
         sessionIdContext: sessionIdContext(name, pairs),
         ...(ticketKeys === undefined ? {} : { ticketKeys }),
       });
-      made.push(server);
+      created.push(server);
       return server;
     };
   }
 
-  // A server a name with its certificates and no others, lest the client choose one of another name.
+  // One server per name, with only the certificates of that name, so that no client gets one of another name.
   const standard = lazily('', files.standard);
   const byName = new Map(Object.entries(files.byName).map(([name, pairs]) => [name, lazily(name, pairs)]));
   const setTicketKeys = (keys: Buffer): void => {
     checkTicketKeys(keys);
     ticketKeys = keys;
-    for (const server of made) server.setTicketKeys(keys);
+    for (const server of created) server.setTicketKeys(keys);
   };
   if (ticketKeys !== undefined) setTicketKeys(ticketKeys);
 
   async function serve(connection: Duplex, exceeded: (why: string) => void): Promise<TLSSocket> {
-    const name = await peekServerName(connection).catch(hungUp);
+    const name = await peekServerName(connection).catch(throwHungUp);
     const named = credentialsFor(byName, name);
     const hasNone = named === undefined && files.standard.length === 0;
     const socket = await shakeHandsWith(
@@ -129,49 +128,48 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
     );
     closeOnReset(connection, socket);
     limitUnsent(connection, socket, exceeded);
-    // OpenSSL's may consist of any octets, and there is none when it resumes a session of TLS 1.2.
+    // OpenSSL's server name may contain any octets, and is missing in a resumed session of TLS 1.2.
     return Object.assign(socket, { servername: name });
   }
 
   return {
     shakeHands: (connection, exceeded) =>
-      withinLimit(connection, options.timeout, () => serve(connection, exceeded)),
+      withTimeout(connection, options.timeout, () => serve(connection, exceeded)),
     setTicketKeys,
   };
 }
 
-/** Older versions of Node take no notice of a protocol that is asked for, and would let everybody in. */
+/** Older versions of Node ignore ALPNCallback, and would accept every client. */
 function checkAlpn({ alpn }: HandshakeOptions): void {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   if (alpn !== undefined && (major < 20 || (major === 20 && minor < 4))) {
-    throw usage(`--alpn needs Node 20.4, and this is ${process.versions.node}`);
+    throw usage(`--alpn requires Node 20.4 or later, this is ${process.versions.node}`);
   }
 }
 
-/** Node would take the length for a programming error, and say nothing of tickets. */
+/** Node would report a wrong length as a failed assertion, without mentioning ticket keys. */
 function checkTicketKeys(keys: Buffer): void {
   if (keys.length !== TICKET_KEYS_LENGTH) {
-    throw new Error(`ticket keys have ${TICKET_KEYS_LENGTH} octets, not ${keys.length}`);
+    throw new Error(`ticket keys must have ${TICKET_KEYS_LENGTH} octets, not ${keys.length}`);
   }
 }
 
 /**
- * What node:tls is to be told of that which is asked of clients.
+ * The options of node:tls for what is required of clients.
  *
- * Where certificates are asked for, no session is resumed: OpenSSL takes the certificate out of the ticket
- * then, unseen, though it may have expired or its authority be gone, and the chain, which it would take to
- * verify it again, is not in there. Without tickets and without a cache, which Node leaves to its users,
- * nothing is there to be resumed.
+ * Where certificates are requested, no session is resumed: OpenSSL would take the certificate from the ticket
+ * without verifying it, though it may have expired or its CA may have been removed, and the chain needed to verify
+ * it is not in the ticket. Without tickets, and without a session cache, which Node leaves to the application, no
+ * session can be resumed.
  */
-function askingOptions({ clientCertificate, alpn }: HandshakeOptions): TlsOptions {
-  const asks = clientCertificate !== 'none';
+function clientOptions({ clientCertificate, alpn }: HandshakeOptions): TlsOptions {
+  const asksClients = clientCertificate !== 'none';
   return {
-    // There is a bound around all that is done here, not only around Node's part of it.
-    handshakeTimeout: FOR_EVER,
-    // Node would let a client of TLS 1.2 have three more handshakes for the price of one connection, and show
-    // another certificate in them.
-    secureOptions: constants.SSL_OP_NO_RENEGOTIATION | (asks ? constants.SSL_OP_NO_TICKET : 0),
-    requestCert: asks,
+    // `withTimeout` bounds the whole of it, including the read of the server name.
+    handshakeTimeout: MAX_TIMEOUT,
+    // Node would let a TLS 1.2 client renegotiate three times on one connection, and send another certificate.
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION | (asksClients ? constants.SSL_OP_NO_TICKET : 0),
+    requestCert: asksClients,
     rejectUnauthorized: clientCertificate === 'required',
     ...(alpn === undefined
       ? {}
@@ -183,33 +181,33 @@ function askingOptions({ clientCertificate, alpn }: HandshakeOptions): TlsOption
 }
 
 /**
- * What a session must have in common with a server to be resumed by it, beside the ticket keys. Node would
- * take the command line. Resuming takes no certificate, so a server without one must not do it: another one
- * with the same keys may have one for the same name.
+ * The session ID context: a server resumes only sessions of the same context and ticket keys. Node's default is
+ * derived from the command line. Resuming needs no certificate, so a server without one must not resume a session
+ * of another server that has the same keys and a certificate for the same name.
  *
- * @returns 32 characters, the most that OpenSSL takes.
+ * @returns 32 characters, the maximum in OpenSSL.
  */
 function sessionIdContext(name: string, pairs: readonly KeyPair[]): string {
   const all = JSON.stringify([name, pairs.length > 0]);
   return createHash('sha256').update(all).digest('hex').slice(0, 32);
 }
 
-/** Does what `serve` does, with an end to it. Whatever the failure, the connection is closed. */
-async function withinLimit(
+/** Calls `serve` with a timeout. The connection is closed on every failure. */
+async function withTimeout(
   connection: Duplex,
   timeout: number,
   serve: () => Promise<TLSSocket>,
 ): Promise<TLSSocket> {
-  const limit = after(timeout === 0 ? FOR_EVER : timeout);
+  const limit = after(timeout === 0 ? MAX_TIMEOUT : timeout);
   const tooLate = limit.passed.then(() => {
     throw new HandshakeFailure('timeout', 'the handshake took too long');
   });
-  // While TLS has the handle of a socket, a failure of it shows there. What comes before or after must not
-  // end the process.
+  // While TLS uses the handle of the socket, errors are reported on the TLS socket. An error before or after that
+  // must not end the process.
   connection.on('error', () => {});
   try {
-    // Of an end in the past no event will tell.
-    if (connection.destroyed || connection.readableEnded) hungUp(new Error('the connection has ended'));
+    // No event is emitted for an end in the past.
+    if (connection.destroyed || connection.readableEnded) throwHungUp(new Error('the connection has ended'));
     return await Promise.race([serve(), tooLate]);
   } catch (error) {
     connection.destroy();
@@ -219,15 +217,15 @@ async function withinLimit(
   }
 }
 
-/** Turns an error on a connection on which TLS has not begun into one of ours. */
-function hungUp(error: Error): never {
+/** Converts an error on a connection on which TLS has not begun. @throws HandshakeFailure, always. */
+function throwHungUp(error: Error): never {
   throw new HandshakeFailure('hung-up', errorCode(error));
 }
 
 /**
  * Does a handshake with a server of node:tls.
  *
- * @param missing the name for which the server has no certificate, as far as that is so.
+ * @param missing the requested name if the server has no certificate for it; undefined if it has one.
  */
 function shakeHandsWith(
   server: Server,
@@ -238,7 +236,8 @@ function shakeHandsWith(
   return new Promise((resolve, reject) => {
     const done = (socket: TLSSocket): void => {
       for (const stream of [connection, socket]) stream.allowHalfOpen = true;
-      if (clientCertificate === 'none' || socket.authorized || isEmpty(socket)) return resolve(socket);
+      if (clientCertificate === 'none' || socket.authorized || hasNoCertificate(socket))
+        return resolve(socket);
       socket.destroy();
       reject(badCertificate(socket));
     };
@@ -247,47 +246,48 @@ function shakeHandsWith(
       else if (missing !== undefined) reject(noCertificate(missing));
       else reject(new HandshakeFailure('code' in error ? errorCode(error) : 'other', errorCode(error)));
     };
-    // A client that hangs up in the handshake would not be noticed otherwise.
+    // Otherwise the end of the connection during the handshake would go unnoticed.
     connection.allowHalfOpen = false;
-    privateChannel(server, done, failed).emit('connection', connection);
+    perConnectionServer(server, done, failed).emit('connection', connection);
   });
 }
 
 /**
- * A server for one connection that shares all with the one given but hears of its own connection alone.
+ * A server for one connection: it shares everything with the given one but receives only the events of its own
+ * connection.
  *
- * A server tells of a handshake by events that do not say on which connection it was, and a server for each
- * would parse its certificates each time. But what listens to 'connection' in node:tls takes the object that
- * the event comes from (`this`) for its server, and tells that one how it went on.
+ * The events of a server do not identify the connection, and a new server for each connection would parse the
+ * certificates each time. But the 'connection' listener of node:tls uses the object that emits the event (`this`) as
+ * its server, and emits the later events on that object.
  */
-function privateChannel(
+function perConnectionServer(
   server: Server,
   done: (socket: TLSSocket) => void,
   failed: (error: Error, socket: TLSSocket) => void,
 ): Pick<EventEmitter, 'emit'> {
-  const channel: EventEmitter = Object.create(server);
-  const told = new EventEmitter().on('secureConnection', done).on('tlsClientError', failed);
-  channel.emit = (event, ...args) =>
-    told.listenerCount(event) > 0
-      ? told.emit(event, ...args)
-      : EventEmitter.prototype.emit.call(channel, event, ...args);
-  return channel;
+  const derived: EventEmitter = Object.create(server);
+  const outcome = new EventEmitter().on('secureConnection', done).on('tlsClientError', failed);
+  derived.emit = (event, ...args) =>
+    outcome.listenerCount(event) > 0
+      ? outcome.emit(event, ...args)
+      : EventEmitter.prototype.emit.call(derived, event, ...args);
+  return derived;
 }
 
 function badCertificate(socket: TLSSocket): Error {
   return new HandshakeFailure(
     'bad-client-certificate',
-    `the certificate of the client is no good: ${socket.authorizationError}`,
+    `invalid client certificate: ${socket.authorizationError}`,
   );
 }
 
 function noCertificate(name: string): Error {
   return new HandshakeFailure(
     'no-certificate',
-    `no certificate for ${name === '' ? 'a client that names no server' : name}`,
+    `no certificate for ${name === '' ? 'a client without a server name' : name}`,
   );
 }
 
-function isEmpty(socket: TLSSocket): boolean {
+function hasNoCertificate(socket: TLSSocket): boolean {
   return socket.getPeerX509Certificate() === undefined;
 }

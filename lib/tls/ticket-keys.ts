@@ -1,17 +1,16 @@
 import { EXIT, Failure } from '../program/failure.ts';
 import { readRegularFile } from './file.ts';
 
-/** How many octets the keys for session tickets have: a name, one for HMAC and one for AES, 16 each. */
+/** The length of the session ticket keys in octets: a name, an HMAC key and an AES key, 16 each. */
 export const TICKET_KEYS_LENGTH = 48;
 
 /**
- * Reads the keys that session tickets are sealed with, as servers that share them have them in a file: 48
- * octets as they are, or lines of base64 (RFC 4648) of 64 characters each. Of several lines the first is in
- * use; the others, which are to come or have been, must be right too.
+ * Reads the keys that session tickets are encrypted with, from a file that several servers share: 48 raw octets, or
+ * lines of base64 (RFC 4648) of 64 characters each. The first line is used; the others, previous or future keys,
+ * must be well-formed as well.
  *
  * @returns 48 octets.
- * @throws Failure (100, or 111 when the file cannot be read) that says what is wrong with it, and nothing of
- * what is in it.
+ * @throws Failure (100, or 111 when the file cannot be read) that names the fault and reveals nothing of the content.
  */
 export function readTicketKeys(path: string): Buffer {
   const bytes = readRegularFile('ticket keys', path);
@@ -30,5 +29,5 @@ export function readTicketKeys(path: string): Buffer {
 }
 
 function refusal(path: string, why: string): Failure {
-  return new Failure(EXIT.wrongUsage, `unable to set up TLS: the file of ticket keys ${path} is ${why}`);
+  return new Failure(EXIT.wrongUsage, `unable to set up TLS: the ticket key file ${path} is ${why}`);
 }

@@ -115,7 +115,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
       const { server, files, install } = await open(t, options);
       for (const [spoil, complaint] of [
         [() => copyFileSync(renewed.certFile, files.certFile), /KEYFILE \S+ is not the key of CERTFILE /],
-        [() => writeFileSync(files.certFile, 'nonsense'), /CERTFILE \S+ holds no certificate/],
+        [() => writeFileSync(files.certFile, 'nonsense'), /CERTFILE \S+ contains no readable certificate/],
         [() => rmSync(files.certFile), /unable to read CERTFILE \S+: ENOENT/],
         // Which nobody writes to.
         [() => execFileSync('mkfifo', [files.certFile]), /unable to read CERTFILE \S+: not a regular file/],

@@ -94,7 +94,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
         assert.equal((await puppet.readAll('control')).length, 0);
         assert.equal((await puppet.readAll('read')).length, 0);
         await tlsd.says(
-          /unable to start TLS with 127\.0\.0\.1: the certificate of the client is no good: UNABLE_TO_VERIFY_LEAF_SIGNATURE\n$/,
+          /unable to start TLS with 127\.0\.0\.1: invalid client certificate: UNABLE_TO_VERIFY_LEAF_SIGNATURE\n$/,
         );
         puppet.exit(0);
         await shaken;

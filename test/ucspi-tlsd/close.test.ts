@@ -228,7 +228,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       assert.equal((await puppet.readAll('control')).length, 0);
       assert.equal((await puppet.readAll('read')).length, 0);
       await tlsd.says(
-        /^ucspi-tlsd: warning: unable to start TLS with 127\.0\.0\.1: the connection has ended before the ClientHello\n$/,
+        /^ucspi-tlsd: warning: unable to start TLS with 127\.0\.0\.1: the connection ended before the ClientHello\n$/,
       );
       puppet.exit(9);
       assert.deepEqual(await tlsd.ended, { code: 9, signal: null });

@@ -91,12 +91,12 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
     {
       what: 'with a certificate file that holds none',
       variables: () => ({ ...environment, CERTFILE: file('text', 'no certificate\n') }),
-      says: 'unable to set up TLS: {CERTFILE} holds no certificate that can be read: *',
+      says: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
     },
     {
       what: 'with an empty certificate file',
       variables: () => ({ ...environment, CERTFILE: file('empty', '') }),
-      says: 'unable to set up TLS: {CERTFILE} holds no certificate that can be read: *',
+      says: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
     },
     {
       what: 'with a certificate that is cut off',
@@ -104,27 +104,27 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
         ...environment,
         CERTFILE: file('cut', readFileSync(pair.certFile).subarray(0, 300)),
       }),
-      says: 'unable to set up TLS: {CERTFILE} holds no certificate that can be read: *',
+      says: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
     },
     {
       what: 'with a certificate for a key',
       variables: () => ({ ...environment, KEYFILE: pair.certFile }),
-      says: 'unable to set up TLS: {KEYFILE} holds no private key that can be read: *',
+      says: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
     },
     {
       what: 'with a key file that holds none',
       variables: () => ({ ...environment, KEYFILE: file('no-key', 'no key\n') }),
-      says: 'unable to set up TLS: {KEYFILE} holds no private key that can be read: *',
+      says: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
     },
     {
       what: 'with an encrypted key',
       variables: () => ({ ...environment, KEYFILE: encrypted('PEM') }),
-      says: 'unable to set up TLS: {KEYFILE} holds no private key that can be read: it is encrypted',
+      says: 'unable to set up TLS: {KEYFILE} contains no readable private key: it is encrypted',
     },
     {
       what: 'with an encrypted key in DER',
       variables: () => ({ ...environment, KEYFILE: encrypted('DER') }),
-      says: 'unable to set up TLS: {KEYFILE} holds no private key that can be read: *',
+      says: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
     },
     {
       what: "with a key that is another certificate's",
@@ -180,7 +180,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       what: 'with a CAFILE that holds no certificate',
       options: ['-y'],
       variables: () => ({ ...environment, CAFILE: file('no-ca', 'nobody\n') }),
-      says: 'unable to set up TLS: {CAFILE} holds no certificate that can be read: *',
+      says: 'unable to set up TLS: {CAFILE} contains no readable certificate: *',
     },
     {
       what: 'with a CADIR that is not there',

@@ -146,7 +146,7 @@ describe('peekServerName', () => {
   it('fails when the connection ends first', async () => {
     const connection = new PassThrough();
     connection.end(Buffer.from([22, 3]));
-    await assert.rejects(peekServerName(connection), /has ended before the ClientHello/);
+    await assert.rejects(peekServerName(connection), /ended before the ClientHello/);
   });
 
   it('fails when the connection fails first, and when it is closed', async () => {
@@ -157,6 +157,6 @@ describe('peekServerName', () => {
     const closed = new PassThrough();
     const other = peekServerName(closed);
     closed.destroy();
-    await assert.rejects(other, /has ended before the ClientHello/);
+    await assert.rejects(other, /ended before the ClientHello/);
   });
 });

@@ -147,12 +147,12 @@ describe('pairs side by side', () => {
     [
       'with keys of the same kind, though of other curves',
       () => variables({ '': ec, '2': rsa, '3': otherEc }),
-      () => `KEYFILE ${ec.keyFile} and KEYFILE3 ${otherEc.keyFile} are keys of the same kind (ec)`,
+      () => `KEYFILE ${ec.keyFile} and KEYFILE3 ${otherEc.keyFile} are keys of the same type (ec)`,
     ],
     [
       'with keys of the same kind for a name',
       () => variables({ '': ec, ':a': rsa, '2:a': rsa }),
-      () => `KEYFILE:a ${rsa.keyFile} and KEYFILE2:a ${rsa.keyFile} are keys of the same kind (rsa)`,
+      () => `KEYFILE:a ${rsa.keyFile} and KEYFILE2:a ${rsa.keyFile} are keys of the same type (rsa)`,
     ],
     [
       'of which one is not whole',

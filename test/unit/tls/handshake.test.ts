@@ -245,7 +245,7 @@ describe('the reason of a failure', { concurrency: 4, timeout: 60_000 }, () => {
     const scene = await listen(t, createTlsServer(files, OPTIONS));
     for (const [servername, why] of [
       ['b.example', 'no certificate for b.example'],
-      ['', 'no certificate for a client that names no server'],
+      ['', 'no certificate for a client without a server name'],
     ] as const) {
       await assert.rejects(startTls(await plainClient(t, scene.port), { servername }), /handshake failure/);
       const { failure } = await scene.next();
@@ -471,7 +471,7 @@ describe('a session', { concurrency: 4, timeout: 60_000 }, () => {
   }
 
   it('needs keys of 48 octets', () => {
-    const why = /ticket keys have 48 octets, not 47/;
+    const why = /ticket keys must have 48 octets, not 47/;
     assert.throws(() => createTlsServer(filesOf(), { ...OPTIONS, ticketKeys: randomBytes(47) }), why);
     assert.throws(() => createTlsServer(filesOf(), OPTIONS).setTicketKeys(randomBytes(47)), why);
   });
