@@ -13,19 +13,19 @@ import {
 } from '../ucspi/control.ts';
 import { isSslserver, remoteAddress, type UcspiTls } from '../ucspi/environment.ts';
 
-/** What is needed to get TLS from the UCSPI-TLS server above. */
+/** What is needed to obtain TLS from the UCSPI-TLS server above. */
 export interface ChainTls {
   readonly descriptors: UcspiTls;
-  /** The client's side in cleartext. */
+  /** The connection to the client in cleartext. */
   readonly client: ByteStream;
-  /** Our environment, which tells what kind of server is above. */
+  /** The environment of this process, which shows what kind of server is above. */
   readonly environment: NodeJS.ProcessEnv;
   /** How long the handshake may take, in milliseconds. */
   readonly answerTimeout: number;
   readonly report: Reporter;
 }
 
-/** Makes the offer of TLS of a program in a chain: another process does TLS, on our word. */
+/** Makes the TLS offer of a program in a chain: another process does TLS when this one requests it. */
 export function createChainTlsOffer(chain: ChainTls): TlsOffer {
   const { descriptors, client, environment, report } = chain;
   const keepsControl = isSslserver(environment);
@@ -49,7 +49,7 @@ export function createChainTlsOffer(chain: ChainTls): TlsOffer {
     },
   };
 
-  /** Opens the descriptors of the TLS session. The control socket may be one of them, or both. */
+  /** Opens the descriptors of the TLS session. The control socket may be one or both of them. */
   function takeTls(control: ByteStream): ByteStream {
     const { read, write } = descriptors;
     if (read === descriptors.control && write === descriptors.control) return control;
@@ -63,13 +63,18 @@ export function createChainTlsOffer(chain: ChainTls): TlsOffer {
   }
 }
 
-/** Reads the answer to `Y`, and not a byte more than came with it. */
+/**
+ * Reads the answer to `Y`, and nothing after the read that completes it.
+ *
+ * @param answerTimeout how long the server may send nothing, in milliseconds.
+ * @throws Error with the reason when there is no complete answer; the source is closed then.
+ */
 function readAnswer(source: Source, answerTimeout: number, abort: Promise<void>): Promise<Answer> {
   let received = Buffer.alloc(0);
   let settled = false;
   return new Promise((resolve, reject) => {
     const fail = (why: string): void => {
-      // Told to end after the answer: the source may be that of the TLS session by now.
+      // Aborted after the answer: by now the source may be that of the TLS session.
       if (settled) return;
       settled = true;
       watch.stop();
@@ -77,7 +82,7 @@ function readAnswer(source: Source, answerTimeout: number, abort: Promise<void>)
       reject(new Error(why));
     };
     const watch = watchIdle(answerTimeout, () => fail('the TLS server did not answer in time'));
-    void abort.then(() => fail('told to end'));
+    void abort.then(() => fail('shutting down'));
     source.listen({
       bytes: (bytes) => {
         received = Buffer.concat([received, bytes]);
@@ -87,9 +92,9 @@ function readAnswer(source: Source, answerTimeout: number, abort: Promise<void>)
           watch.stop();
           source.pause();
           resolve(answer);
-        } else if (received.length > ANSWER_LIMIT) fail('the answer of the TLS server is too long');
+        } else if (received.length > ANSWER_LIMIT) fail('the answer from the TLS server is too long');
       },
-      ended: () => fail('the handshake failed, says the TLS server'),
+      ended: () => fail('the TLS server reports a failed handshake'),
     });
     source.read();
   });

@@ -13,7 +13,7 @@ export interface ShimOptions {
   readonly terms: SessionTerms;
   /** The smtpd, looked for along PATH, and its arguments. */
   readonly command: readonly string[];
-  /** The name that messages begin with. */
+  /** The name at the start of each message. */
   readonly program: string;
   /** 0 to 2, see `createReporter`. */
   readonly verbosity: number;
@@ -23,8 +23,8 @@ export interface ShimOptions {
  * Gives STARTTLS to an smtpd, between a client on descriptors 0 and 1 and the UCSPI-TLS server above.
  *
  * @returns the exit status: smtpd's.
- * @throws Failure (100) when there is no UCSPI-TLS server above, (111) when descriptors 0 and 1 lead to no
- * client.
+ * @throws Failure (100) when there is no UCSPI-TLS server above, (111) when descriptors 0 and 1 are not connected
+ * to a client.
  */
 export async function runShim(options: ShimOptions, given: NodeJS.ProcessEnv): Promise<number> {
   const descriptors = readUcspiTls(given);

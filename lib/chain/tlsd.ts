@@ -34,30 +34,32 @@ export interface TlsdOptions extends TlsSettings {
   readonly command: readonly string[];
   /** Say close_notify when the program has ended its side; else half-close without it. */
   readonly sendsCloseNotify: boolean;
-  /** An end of the client's side without close_notify is an error. */
+  /** Treat an end of the client's data without close_notify as an error. */
   readonly requiresCloseNotify: boolean;
-  /** The program keeps the variables that name keys and the like. */
+  /** Leave the variables for TLS servers, such as KEYFILE, in the environment of the program. */
   readonly keepsVariables: boolean;
   /** 0 to 2, see `createReporter`. */
   readonly verbosity: number;
 }
 
 /**
- * How long the program is given to end after a signal, in milliseconds. More than it gives one of its own: a
- * shim that is killed while it waits for its smtpd leaves that behind.
+ * How long the program may take to end after a signal, in milliseconds. Longer than the program gives its own
+ * child: a shim that is killed while it waits for its smtpd leaves the smtpd behind.
  */
 const PROGRAM_GRACE = 3 * GRACE;
 
-/** How long a client may take nothing once it has ended its side or the program has ended, in milliseconds. */
+/**
+ * How long a client may accept no data after it has ended its side or the program has ended, in milliseconds.
+ */
 const ENDED_TIMEOUT = 60_000;
 
 /**
- * Offers TLS to a program by the rules of UCSPI-TLS, for one connection on descriptors 0 and 1.
+ * Offers TLS to a program by the UCSPI-TLS protocol, for one connection on descriptors 0 and 1.
  *
- * The connection is not touched until the program says so: it is the program that talks on it.
+ * The connection is left alone until the program requests TLS: until then the program itself reads and writes it.
  *
- * @returns the exit status: the program's.
- * @throws Failure (100, 111) when keys, certificates or privileges are not in order.
+ * @returns the exit status of the program.
+ * @throws Failure (100, 111) when keys or certificates cannot be used or privileges cannot be dropped.
  */
 export async function runTlsd(options: TlsdOptions, given: NodeJS.ProcessEnv): Promise<number> {
   const environment = withUcspiTcp(given);
@@ -65,14 +67,14 @@ export async function runTlsd(options: TlsdOptions, given: NodeJS.ProcessEnv): P
   refuseInspector();
   const credentials = readCredentials(environment, options.credentials);
   const privileges = readPrivileges(environment);
-  // The program keeps the privileges that we give up: it is not for us to choose its user.
+  // Started before privileges are dropped: the program runs as the user that this process was started as.
   const program = startProgram(options, environment);
   const { promise: abort, resolve: startAbort } = deferred();
-  let isTold = false;
+  let isStopping = false;
   passSignals((signal) => {
     program.kill(signal);
-    if (isTold) return;
-    isTold = true;
+    if (isStopping) return;
+    isStopping = true;
     setTimeout(() => {
       program.kill('SIGKILL');
       startAbort();
@@ -104,13 +106,13 @@ function startProgram(options: TlsdOptions, environment: NodeJS.ProcessEnv): Chi
 }
 
 /**
- * A program of another user cannot be ended by one that has dropped its privileges. It is left to notice
- * that its descriptors are closed.
+ * The end of a program that outlives SIGKILL: this process has dropped its privileges and may not signal a program
+ * of another user. The program is left to notice that its descriptors are closed.
  */
 async function abandon(abort: Promise<void>): Promise<ChildEnd> {
   await abort;
   await after(GRACE).passed;
-  return { status: EXIT.systemCallFailed, failure: 'unable to end the program: it does not end' };
+  return { status: EXIT.systemCallFailed, failure: 'unable to end the program: still running' };
 }
 
 /** One connection, one program. */
@@ -123,22 +125,22 @@ interface Tlsd {
   readonly report: Reporter;
 }
 
-/** Waits for the program's word and does TLS for it until it ends. */
+/** Waits for the program's command and does TLS for it until it ends. */
 async function serveTls(tlsd: Tlsd): Promise<void> {
   const { program, report } = tlsd;
   const [control, toProgram, fromProgram] = program.descriptors;
   if (control === undefined || toProgram === undefined || fromProgram === undefined) return;
   for (const socket of program.descriptors) socket.on('error', () => {});
-  // From the beginning, because an end that nobody hears does not come again: a program may have closed
-  // one of them when the handshake is done.
+  // Made now, because an 'end' event is emitted only once: the program may close a descriptor before the
+  // handshake is done.
   const child = { ...program, source: sourceOfStream(fromProgram), sink: sinkOfStream(toProgram) };
 
-  // A program that has ended gives no command, whatever it has left behind that holds its descriptors.
+  // A program that has ended sends no command, even if a process that it left behind holds its descriptors open.
   const command = await Promise.race([readCommand(control), program.ended.then(() => undefined)]);
   if (command !== START_TLS && command !== START_TLS_AND_DESCRIBE) {
-    if (command !== undefined) report.warning(`the program said ${command}, which is no command`);
+    if (command !== undefined) report.warning(`invalid command from the program: ${command}`);
     for (const socket of program.descriptors) socket.destroy();
-    // The connection belongs to the program alone now: when it hangs up, we must not hold the line.
+    // Only the program uses the connection now: when it closes it, no descriptor here may keep it open.
     return releaseConnection();
   }
   const client = await openTls(tlsd);
@@ -162,8 +164,8 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
 
 /**
  * The first octet that the program sends on the control socket; undefined when it closes or half-closes it
- * before that. What follows the first octet is discarded, and a half-close behind it means nothing: the C
- * smtpd-starttls-proxy-io does that before it reads the answer.
+ * before that. Bytes after the first octet are discarded, and a half-close after it is ignored: the C
+ * smtpd-starttls-proxy-io half-closes before it reads the answer.
  */
 function readCommand(control: Socket): Promise<string | undefined> {
   return new Promise((resolve) => {
@@ -173,15 +175,15 @@ function readCommand(control: Socket): Promise<string | undefined> {
   });
 }
 
-/** Does the handshake; undefined when there is no TLS, which has been said on stderr then. */
+/** Does the handshake; undefined when it failed, which is then reported on stderr. */
 async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: TlsVariables }) | undefined> {
   const { options, environment, credentials, program, report } = tlsd;
   const remote = remoteAddress(environment);
-  let isDone = false;
+  let isHandshakeOver = false;
   try {
     const connection = openConnection();
     void program.ended.then(() => {
-      if (!isDone) connection.destroy();
+      if (!isHandshakeOver) connection.destroy();
     });
     const wire = options.requiresCloseNotify ? wrapConnection(connection) : connection;
     const socket = await createTlsServer(credentials, options.handshake).shakeHands(wire, (why) =>
@@ -205,11 +207,11 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
     report.warning(`unable to start TLS with ${remote}: ${errorCode(error)}`);
     return undefined;
   } finally {
-    isDone = true;
+    isHandshakeOver = true;
   }
 }
 
-/** Ends our side of the connection below TLS, which does not learn of it. */
+/** Half-closes the connection below TLS, without close_notify. */
 function halfClose(connection: Duplex, done: (() => void) | undefined): void {
   connection.end(() => done?.());
 }

@@ -1,24 +1,24 @@
 import { EXIT, Failure } from '../program/failure.ts';
 import { inheritedKind, isClosedOnExec } from '../stream/descriptor.ts';
 
-/** The descriptors that a UCSPI-TLS server gives to a program; some may be one and the same. */
+/** The descriptors that a UCSPI-TLS server gives to a program; some may be the same. */
 export interface UcspiTls {
   /** SSLCTLFD: the control socket. */
   readonly control: number;
-  /** SSLREADFD: where what the client says in TLS comes from. */
+  /** SSLREADFD: the decrypted data from the client. */
   readonly read: number;
-  /** SSLWRITEFD: where what the client is to hear in TLS goes. */
+  /** SSLWRITEFD: the data to be encrypted for the client. */
   readonly write: number;
 }
 
-/** The names of the variables with which a UCSPI-TLS server tells its program of them. */
+/** The variables in which a UCSPI-TLS server passes these descriptors to its program. */
 export const UCSPI_TLS_VARIABLES = { control: 'SSLCTLFD', read: 'SSLREADFD', write: 'SSLWRITEFD' } as const;
 
 /**
  * Finds the descriptors of the UCSPI-TLS server that this program runs under.
  *
- * @throws Failure (100) that names the variable that is missing, is no number, or names a descriptor that
- * is not open, not of the right kind, or one that smtpd would inherit.
+ * @throws Failure (100) that names the variable that is missing, is not a number, or names a descriptor that
+ * is not open, is not of the right type, or would be inherited by smtpd.
  */
 export function readUcspiTls(environment: NodeJS.ProcessEnv): UcspiTls {
   return {
@@ -31,14 +31,14 @@ export function readUcspiTls(environment: NodeJS.ProcessEnv): UcspiTls {
 function readDescriptor(environment: NodeJS.ProcessEnv, name: string, kinds: readonly string[]): number {
   const text = environment[name];
   if (text === undefined) throw refusal(`${name} is not set; is there a UCSPI-TLS server above?`);
-  if (!/^\d{1,9}$/.test(text)) throw refusal(`${name} is no descriptor number: ${text}`);
+  if (!/^\d{1,9}$/.test(text)) throw refusal(`${name} is not a descriptor number: ${text}`);
   const fd = Number(text);
-  if (fd <= 2) throw refusal(`${name} names descriptor ${fd}, which is a standard one`);
+  if (fd <= 2) throw refusal(`${name} names descriptor ${fd}, which is a standard descriptor`);
   const kind = inheritedKind(fd);
   if (kind === undefined) throw refusal(`${name} names descriptor ${fd}, which is not open`);
   if (!kinds.includes(kind))
-    throw refusal(`${name} names descriptor ${fd}, which is no ${kinds.join(' or ')}`);
-  if (!isClosedOnExec(fd)) throw refusal(`${name} names descriptor ${fd}, too high to be kept from smtpd`);
+    throw refusal(`${name} names descriptor ${fd}, which is not a ${kinds.join(' or ')}`);
+  if (!isClosedOnExec(fd)) throw refusal(`${name} names descriptor ${fd}, too high to be closed in smtpd`);
   return fd;
 }
 
@@ -54,8 +54,8 @@ export function withoutUcspiTls(environment: NodeJS.ProcessEnv): NodeJS.ProcessE
 
 /**
  * Whether the UCSPI-TLS server above is sslserver, which ends its program when the control socket is
- * closed. s6-ucspitlsd and ucspi-tlsd take that as a word that TLS will not be asked for. Of them, only
- * sslserver sets both of these.
+ * closed. To s6-ucspitlsd and ucspi-tlsd that means that TLS will not be requested. Only sslserver sets both
+ * SSLLOCALIP and SSLREMOTEIP.
  */
 export function isSslserver(environment: NodeJS.ProcessEnv): boolean {
   return environment.SSLLOCALIP !== undefined && environment.SSLREMOTEIP !== undefined;

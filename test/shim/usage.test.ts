@@ -47,18 +47,18 @@ describe('the environment', { concurrency: 4 }, () => {
     const kinds = name === 'SSLCTLFD' ? 'socket' : 'socket or pipe';
     for (const [value, why] of [
       [undefined, `${name} is not set; is there a UCSPI-TLS server above?`],
-      ['', `${name} is no descriptor number: `],
-      ['three', `${name} is no descriptor number: three`],
-      ['-3', `${name} is no descriptor number: -3`],
-      ['3 ', `${name} is no descriptor number: 3 `],
-      ['0x3', `${name} is no descriptor number: 0x3`],
-      ['99999999999', `${name} is no descriptor number: 99999999999`],
-      ['0', `${name} names descriptor 0, which is a standard one`],
-      ['1', `${name} names descriptor 1, which is a standard one`],
-      ['02', `${name} names descriptor 2, which is a standard one`],
+      ['', `${name} is not a descriptor number: `],
+      ['three', `${name} is not a descriptor number: three`],
+      ['-3', `${name} is not a descriptor number: -3`],
+      ['3 ', `${name} is not a descriptor number: 3 `],
+      ['0x3', `${name} is not a descriptor number: 0x3`],
+      ['99999999999', `${name} is not a descriptor number: 99999999999`],
+      ['0', `${name} names descriptor 0, which is a standard descriptor`],
+      ['1', `${name} names descriptor 1, which is a standard descriptor`],
+      ['02', `${name} names descriptor 2, which is a standard descriptor`],
       ['97', `${name} names descriptor 97, which is not open`],
       ['999999999', `${name} names descriptor 999999999, which is not open`],
-      ['6', `${name} names descriptor 6, which is no ${kinds}`],
+      ['6', `${name} names descriptor 6, which is not a ${kinds}`],
     ] as const) {
       it(`that has ${value === undefined ? 'no ' : ''}${name} ${value === undefined ? '' : `"${value}" `}is refused`, async () => {
         const file = openSync('/etc/passwd', 'r');
@@ -77,7 +77,7 @@ describe('the environment', { concurrency: 4 }, () => {
       ...gap,
       'pipe',
     ]);
-    const why = 'SSLREADFD names descriptor 53, too high to be kept from smtpd';
+    const why = 'SSLREADFD names descriptor 53, too high to be closed in smtpd';
     assertRefusal(outcome, `unable to find the UCSPI-TLS server: ${why}`);
   });
 
@@ -86,7 +86,7 @@ describe('the environment', { concurrency: 4 }, () => {
     const { status, stderr } = spawnSync('sh', ['-c', `: | ${script}`, SHIM], {
       env: { ...process.env, ...GOOD },
     });
-    assert.match(String(stderr), /SSLCTLFD names descriptor 3, which is no socket\n$/);
+    assert.match(String(stderr), /SSLCTLFD names descriptor 3, which is not a socket\n$/);
     assert.equal(status, 100);
   });
 

@@ -17,11 +17,11 @@ const SERVERS: readonly (readonly [name: string, command: () => readonly string[
   ['s6-ucspitlsd', () => fixture('s6-ucspitlsd-double')],
 ];
 
-/** The C shim before smtpd-maildir, a client, and the mails that were delivered. */
+/** The C shim in front of smtpd-maildir, a client, and the delivered messages. */
 interface Setting {
   readonly client: SmtpClient;
   mails(): string[];
-  /** Settles when all is over, with the exit status. */
+  /** Settles with the exit status when the chain has ended. */
   status(): Promise<number | null>;
 }
 
@@ -65,7 +65,7 @@ for (const [name, server] of SERVERS) {
     skip: missing('perl', 's6-ioconnect'),
   }, () => {
     for (const command of ['Y', 'y']) {
-      it(`delivers over TLS, which it asks for by ${command}`, async (t) => {
+      it(`delivers over TLS, which it requests with ${command}`, async (t) => {
         const setting = await open(t, server(), [`--command=${command}`]);
         await setting.client.startTls();
         assert.match(await setting.client.ask('EHLO client.example'), /^250-/);

@@ -1,4 +1,4 @@
-/** Client certificates: -Y asks for one, -y insists. */
+/** Client certificates: -Y requests one, -y requires one. */
 
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
@@ -45,7 +45,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
   for (const from of ['CAFILE', 'CADIR']) {
     for (const option of ['-Y', '-y']) {
       for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
-        it(`${option} takes a good one by ${from} in ${maxVersion}, and tells the program of it`, async (t) => {
+        it(`${option} accepts a valid one by ${from} in ${maxVersion}, and describes it to the program`, async (t) => {
           const scene = { options: [option], environment: environment(from) };
           const { client, puppet } = await openScene(t, scene);
           await puppet.write('control', 'Y');
@@ -65,7 +65,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
     }
   }
 
-  it('-Y takes a client that shows none', async (t) => {
+  it('-Y accepts a client that sends none', async (t) => {
     const { client, puppet } = await openScene(t, { options: ['-Y'], environment: environment('CAFILE') });
     await puppet.write('control', 'Y');
     await startTls(client);
@@ -73,7 +73,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
     assert.match(answer, /\0SSL_PEER_CERT_HASH\0SSL_PEER_CERT_SUBJECT\0\0$/);
   });
 
-  it('-y refuses a client that shows none, with an alert', async (t) => {
+  it('-y refuses a client that sends none, with an alert', async (t) => {
     const scene = { options: ['-y'], environment: environment('CAFILE') };
     const { client, tlsd, puppet } = await openScene(t, scene);
     const refused = assert.rejects(startTls(client, { maxVersion: 'TLSv1.2' }), /alert handshake failure/);
@@ -85,10 +85,10 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
 
   for (const option of ['-Y', '-y']) {
     for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
-      it(`${option} refuses a bad one in ${maxVersion}, says what is wrong with it, and there is no TLS`, async (t) => {
+      it(`${option} refuses an invalid one in ${maxVersion}, reports why, and the handshake fails`, async (t) => {
         const scene = { options: [option], environment: environment('CAFILE') };
         const { client, tlsd, puppet } = await openScene(t, scene);
-        // In TLS 1.3 the client is done before the server has seen its certificate.
+        // In TLS 1.3 the client completes the handshake before the server sees its certificate.
         const shaken = startTls(client, { ...shown(bad), maxVersion }).catch(() => {});
         await puppet.write('control', 'Y');
         assert.equal((await puppet.readAll('control')).length, 0);
@@ -102,7 +102,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
     }
   }
 
-  it('are not asked for without an option, and the authorities not read', async (t) => {
+  it('are not requested without an option, and CAFILE is not read', async (t) => {
     const scene = { environment: { ...environment('CAFILE'), CAFILE: '/nonexistent' } };
     const { client, puppet } = await openScene(t, scene);
     await puppet.write('control', 'Y');
@@ -111,7 +111,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
     assert.match(answer, /\0SSL_PEER_CERT_HASH\0SSL_PEER_CERT_SUBJECT\0\0$/);
   });
 
-  it('are asked for and judged with a certificate by name too', async (t) => {
+  it('are requested and verified with a certificate by name too', async (t) => {
     const { certFile, keyFile } = certificates.selfSigned('named');
     const names = { 'CERTFILE:a.example': certFile, 'KEYFILE:a.example': keyFile };
     const scene = { options: ['-y', '-k2'], environment: { ...environment('CAFILE'), ...names } };
@@ -123,7 +123,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
     assert.match(answer, /\0SSL_PEER_CERT_SUBJECT=CN=client\.example\.org\0\0$/);
   });
 
-  it('are refused with a certificate by name as without', async (t) => {
+  it('are refused with a certificate by name too', async (t) => {
     const { certFile, keyFile } = certificates.selfSigned('named');
     const names = { 'CERTFILE:a.example': certFile, 'KEYFILE:a.example': keyFile };
     const scene = { options: ['-y', '-k1'], environment: { ...environment('CAFILE'), ...names } };

@@ -24,7 +24,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
 
   describe('that the program ends', { concurrency: 4 }, () => {
     for (const options of [[], ['-S']]) {
-      it(`is said to the client by close_notify, with ${options[0] ?? 'no option'}`, async (t) => {
+      it(`is sent to the client as close_notify, with ${options[0] ?? 'no option'}`, async (t) => {
         const { client, tlsd, puppet } = await openScene(t, scene(...options));
         await puppet.write('control', 'y');
         const { wire, records, ended } = tap(client);
@@ -40,7 +40,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       });
     }
 
-    it('is said to the client by a half-close without close_notify, with -s', async (t) => {
+    it('is sent to the client as a half-close without close_notify, with -s', async (t) => {
       const { client, tlsd, puppet } = await openScene(t, scene('-s'));
       await puppet.write('control', 'y');
       const { wire, records, ended } = tap(client);
@@ -57,7 +57,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
     });
 
     for (const option of ['-S', '-s']) {
-      it(`leaves the other direction open, with ${option}: the program hears on`, async (t) => {
+      it(`leaves the other direction open, with ${option}: the program still receives data`, async (t) => {
         const { client, tlsd, puppet } = await openScene(t, scene(option));
         await puppet.write('control', 'y');
         const { wire, ended } = tap(client);
@@ -75,7 +75,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
     }
 
     for (const how of ['before the handshake', 'after it'] as const) {
-      it(`leaves what the client sends when it half-closes what it reads from, ${how}`, async (t) => {
+      it(`does not stop data from the client when the program half-closes its read socket, ${how}`, async (t) => {
         const { client, tlsd, puppet } = await openScene(t, scene());
         if (how === 'before the handshake') await puppet.halfClose('read');
         await puppet.write('control', 'y');
@@ -96,7 +96,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       });
     }
 
-    it('comes with its last words when it exits, with close_notify behind them', async (t) => {
+    it('follows the last data of a program that exits, as close_notify', async (t) => {
       const { client, tlsd, puppet } = await openScene(t, scene());
       await puppet.write('control', 'y');
       const { wire, records, ended } = tap(client);
@@ -110,7 +110,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       assert.deepEqual(await tlsd.ended, { code: 3, signal: null });
     });
 
-    // A client that has nothing of Node's, and fails at an end without close_notify.
+    // A client without Node, which fails at an end without close_notify.
     for (const [option, status] of [
       ['-S', 0],
       ['-s', 1],
@@ -129,7 +129,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
 
   describe('that the client ends', { concurrency: 4 }, () => {
     for (const option of ['-j', '-J']) {
-      it(`by close_notify is the end of what the program reads, and it may still answer, with ${option}`, async (t) => {
+      it(`by close_notify ends the input of the program, which may still respond, with ${option}`, async (t) => {
         const { client, tlsd, puppet } = await openScene(t, scene(option));
         await puppet.write('control', 'y');
         const tls = await startTls(client);
@@ -143,12 +143,12 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         assert.equal(tlsd.stderr(), '');
       });
 
-      it(`by close_notify is a good end however late the program reads, with ${option}`, async (t) => {
+      it(`by close_notify is a regular end even if the program reads late, with ${option}`, async (t) => {
         const { client, tlsd, puppet } = await openScene(t, scene(option));
         await puppet.write('control', 'y');
         const tls = await startTls(client);
         const heard = hear(tls);
-        // More than the way to the program holds, so that the end is there before it has read all.
+        // More than the buffers to the program hold, so that the end arrives before all is read.
         const message = 'x'.repeat(600_000);
         await new Promise<void>((resolve) => tls.end(message, resolve));
         await puppet.write('write', 'I have not read a word');
@@ -162,11 +162,11 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       });
     }
 
-    // Whole records, and one that is not full. How many fit on the way to the program, the kernel decides: in
-    // one of these cases it is all but the last.
+    // Full records, and one that is not full. The kernel determines how many fit in the buffers to the program: in
+    // one of these cases all but the last.
     for (let records = 8; records <= 24; records++) {
       const size = records * 16384 + 9000;
-      it(`is behind ${size} octets when all is said from both sides and the program has yet to read, with -J`, async (t) => {
+      it(`comes after ${size} octets when both sides have ended and the program has yet to read, with -J`, async (t) => {
         const { client, tlsd, puppet } = await openScene(t, scene('-J'));
         await puppet.write('control', 'y');
         const tls = await startTls(client);
@@ -174,7 +174,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         await puppet.close('write');
         assert.equal(await heard.all, '');
         await new Promise<void>((resolve) => tls.end('x'.repeat(size), resolve));
-        // Where it has come to the end, ucspi-tlsd lets go of the connection. It need not.
+        // When it has reached the end, ucspi-tlsd closes the connection. It need not.
         await until('', () => targetOf(tlsd.pid, 0) === '/dev/null', 500).catch(() => {});
         assert.equal((await puppet.hash('read')).size, size);
         puppet.exit(0);
@@ -183,7 +183,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       });
     }
 
-    it('without close_notify is the end of what the program reads, and no more, with -j', async (t) => {
+    it('without close_notify ends only the input of the program, with -j', async (t) => {
       const { client, tlsd, puppet } = await openScene(t, scene('-j'));
       await puppet.write('control', 'y');
       const { wire } = tap(client);
@@ -211,7 +211,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         client.end();
         assert.equal((await puppet.readAll('read')).length, 0);
         await tlsd.says(/^ucspi-tlsd: warning: 127\.0\.0\.1 ended the connection without close_notify\n$/);
-        // The two descriptors are not closed in the same moment.
+        // The two descriptors are not closed at the same moment.
         await assert.rejects(async () => {
           for (;;) await puppet.write('write', 'is anybody there?');
         }, /EPIPE/);
@@ -221,7 +221,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       });
     }
 
-    it('in the midst of the handshake is said in one line, with -J too, and the program decides what then', async (t) => {
+    it('during the handshake is reported in one line, with -J too, and the program continues', async (t) => {
       const { client, tlsd, puppet } = await openScene(t, scene('-J'));
       await puppet.write('control', 'Y');
       client.end(Buffer.from([22, 3, 1, 2, 0, 1]));
@@ -234,7 +234,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       assert.deepEqual(await tlsd.ended, { code: 9, signal: null });
     });
 
-    it('by a reset ends what the program reads, with -J too', async (t) => {
+    it('by a reset ends the input of the program, with -J too', async (t) => {
       const { client, tlsd, puppet } = await openScene(t, scene('-J'));
       await puppet.write('control', 'y');
       await startTls(client);
@@ -245,7 +245,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
     });
   });
 
-  it('is the same with -J and a certificate by name, for which the connection was looked at before', async (t) => {
+  it('is the same with -J and a certificate by name, for which the ClientHello was read first', async (t) => {
     const { CERTFILE, KEYFILE } = environment;
     const names = { 'CERTFILE:a.example': CERTFILE, 'KEYFILE:a.example': KEYFILE };
     const { client, tlsd, puppet } = await openScene(t, { options: ['-J', '-k2'], environment: names });

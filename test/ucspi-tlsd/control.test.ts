@@ -1,4 +1,4 @@
-/** The control socket: what the program may say there, what it hears, and what happens before it speaks. */
+/** The control socket: commands from the program, answers to it, and the time before the first command. */
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -17,7 +17,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
   });
   after(() => certificates.remove());
 
-  it('starts TLS at y, and says nothing but the end', async (t) => {
+  it('starts TLS on y, and only closes the socket', async (t) => {
     const { client, puppet } = await openScene(t, scene);
     await puppet.write('control', 'y');
     const tls = await startTls(client);
@@ -28,7 +28,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.equal((await puppet.read('read')).toString(), 'hello, program');
   });
 
-  it('describes TLS at Y, in strings that NUL ends, with the names alone of what is not known', async (t) => {
+  it('describes TLS on Y, in strings terminated by NUL, with the name alone for an unknown value', async (t) => {
     const { client, puppet } = await openScene(t, scene);
     await puppet.write('control', 'Y');
     const tls = await startTls(client);
@@ -41,7 +41,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.equal(await hear(tls).octets(5), 'hello');
   });
 
-  it('names the protocol, the cipher and the server name that were really agreed on', async (t) => {
+  it('names the negotiated protocol, cipher and server name', async (t) => {
     const { client, puppet } = await openScene(t, scene);
     await puppet.write('control', 'Y');
     const ciphers = 'ECDHE-ECDSA-CHACHA20-POLY1305';
@@ -53,14 +53,14 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     );
   });
 
-  it('takes what stands behind the command for nothing', async (t) => {
+  it('ignores the bytes after the command', async (t) => {
     const { client, puppet } = await openScene(t, scene);
     await puppet.write('control', 'yY and more');
     await startTls(client);
     assert.equal((await puppet.readAll('control')).toString(), '');
   });
 
-  it('gives the answer when the handshake is done, and not before', async (t) => {
+  it('carries the answer when the handshake is done, not before', async (t) => {
     const { client, puppet } = await openScene(t, scene);
     await puppet.write('control', 'Y');
     let isAnswered = false;
@@ -73,7 +73,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.match((await answer).toString('latin1'), /^SSL_PROTOCOL=/);
   });
 
-  it('ends without an answer when the handshake fails', async (t) => {
+  it('is closed without an answer when the handshake fails', async (t) => {
     const { client, tlsd, puppet } = await openScene(t, scene);
     await puppet.write('control', 'Y');
     client.end('EHLO not.tls.example\r\n');
@@ -83,7 +83,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
   });
 
   for (const command of ['Y', 'y']) {
-    it(`answers a program that half-closes the control socket behind ${command}`, async (t) => {
+    it(`serves a program that half-closes the control socket after ${command}`, async (t) => {
       const { client, tlsd, puppet } = await openScene(t, scene);
       await puppet.write('control', command);
       await puppet.halfClose('control');
@@ -108,7 +108,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.equal(await hear(client).octets(5), 'hello');
   });
 
-  it('closes the control socket behind the answer, whatever the program does with its end', async (t) => {
+  it('is closed after the answer, even if the program keeps its end open', async (t) => {
     const { client, puppet } = await openScene(t, scene);
     await puppet.write('control', 'Y');
     await startTls(client);
@@ -123,7 +123,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.match(failure, /EPIPE/);
   });
 
-  it('names three descriptors that are neither the standard ones nor each other', async (t) => {
+  it('is one of three distinct descriptors above the standard ones', async (t) => {
     const { puppet } = await openScene(t, scene);
     const { SSLCTLFD, SSLREADFD, SSLWRITEFD } = puppet.environment;
     const numbers = [SSLCTLFD, SSLREADFD, SSLWRITEFD].map(Number);
@@ -132,7 +132,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.ok(Math.min(...numbers) > 2);
   });
 
-  it('leaves the network alone until it hears a command', async (t) => {
+  it('leaves the connection alone until it receives a command', async (t) => {
     const { client, tlsd, puppet } = await openScene(t, scene);
     client.write('EHLO client.example\r\n');
     assert.equal((await puppet.read('stdin')).toString(), 'EHLO client.example\r\n');
@@ -146,7 +146,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.equal(tlsd.stderr(), '');
   });
 
-  it('hands over a connection on which cleartext has been spoken, both ways', async (t) => {
+  it('starts TLS on a connection that has carried cleartext in both directions', async (t) => {
     const { client, puppet } = await openScene(t, scene);
     await puppet.write('stdout', '220 ready\r\n');
     await new Promise((resolve) => client.once('data', resolve));
@@ -158,7 +158,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.equal((await puppet.read('read')).toString(), 'EHLO');
   });
 
-  it('takes what was said in cleartext behind STARTTLS for no TLS, and gives none of it to the program', async (t) => {
+  it('rejects cleartext after STARTTLS as an invalid handshake, and passes none of it to the program', async (t) => {
     const { client, puppet } = await openScene(t, scene);
     client.write('RSET\r\nMAIL FROM:<eve@example.org>\r\n');
     const refused = assert.rejects(startTls(client));
@@ -168,7 +168,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     await refused;
   });
 
-  it('holds nothing of the connection once the program has closed it: the client sees the end', async (t) => {
+  it('keeps no descriptor of the connection once the program has closed it: the client sees the end', async (t) => {
     const { client, tlsd, puppet } = await openScene(t, scene);
     const connection = targetOf(puppet.pid, 0);
     assert.equal(targetOf(puppet.parent, 0), connection);
@@ -187,10 +187,10 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.equal(tlsd.stderr(), '');
   });
 
-  it('warns of what is no command, and the program goes on in cleartext', async (t) => {
+  it('warns of an invalid command, and the program continues in cleartext', async (t) => {
     const { client, tlsd, puppet } = await openScene(t, scene);
     await puppet.write('control', 'x');
-    await tlsd.says(/^ucspi-tlsd: warning: the program said x, which is no command\n$/);
+    await tlsd.says(/^ucspi-tlsd: warning: invalid command from the program: x\n$/);
     assert.equal((await puppet.readAll('control')).length, 0);
     const heard = hear(client);
     await puppet.write('stdout', 'hello');
@@ -200,9 +200,9 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.equal(await heard.all, 'hello');
   });
 
-  it('says a command that is no printable character by its number', async (t) => {
+  it('escapes an unprintable command in the warning', async (t) => {
     const { tlsd, puppet } = await openScene(t, scene);
     await puppet.write('control', '\x1b');
-    await tlsd.says(/^ucspi-tlsd: warning: the program said \\x1b, which is no command\n$/);
+    await tlsd.says(/^ucspi-tlsd: warning: invalid command from the program: \\x1b\n$/);
   });
 });

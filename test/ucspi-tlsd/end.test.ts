@@ -1,4 +1,4 @@
-/** How ucspi-tlsd ends: with its program's status, by signals, and when one of the three is gone. */
+/** How ucspi-tlsd ends: with the status of its program, by signals, and when client or program has gone. */
 
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
@@ -21,7 +21,7 @@ before(() => {
 });
 after(() => certificates.remove());
 
-/** How far a connection has come, and what the client then has to listen to. */
+/** The stages of a connection, and the stream that the client reads at each. */
 const STAGES: Readonly<Record<string, (scene: Scene) => Promise<Duplex>>> = {
   'before the command': async ({ client }) => client,
   'in cleartext': async ({ client, puppet }) => {
@@ -35,7 +35,7 @@ const STAGES: Readonly<Record<string, (scene: Scene) => Promise<Duplex>>> = {
   },
   'in the middle of the handshake': async ({ client, puppet }) => {
     await puppet.write('control', 'y');
-    // A record of 512 octets is announced, of which one comes.
+    // The header of a record of 512 octets, and only one octet of it.
     await new Promise((resolve) => client.write(Buffer.from([22, 3, 1, 2, 0, 1]), resolve));
     return client;
   },
@@ -45,8 +45,8 @@ const STAGES: Readonly<Record<string, (scene: Scene) => Promise<Duplex>>> = {
     tls.write('a line without an e');
     assert.equal((await puppet.read('read')).toString(), 'a line without an e');
     await puppet.write('write', '250 half a rep');
-    // Heard, so that nothing is under way when the client goes: where Node's TLS engine loses the tickets that
-    // it sends after the handshake, it never tells of it, and the client counts as slow for five minutes.
+    // Read first, so that nothing is in transit when the client disconnects: when Node's TLS engine fails to send
+    // the tickets after the handshake, it reports no error, and the client counts as slow for five minutes.
     assert.equal(await hear(tls).octets(14), '250 half a rep');
     return tls;
   },
@@ -62,14 +62,14 @@ describe('the exit status of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, (
       const scene = await openScene(t, { environment });
       const heard = hear(await reach(scene)).all;
       scene.puppet.exit(7);
-      // Where a handshake is cut off, a reset is an end too.
+      // During a handshake, a reset is also an end.
       assert.match(await heard.catch(String), /^$|ECONNRESET/);
       scene.client.end();
       assert.deepEqual(await scene.tlsd.ended, { code: 7, signal: null });
       await assertGone(scene);
     });
 
-    it(`tells of the signal of a program that dies ${stage}`, async (t) => {
+    it(`shows the signal that killed the program ${stage}`, async (t) => {
       const scene = await openScene(t, { environment });
       await reach(scene);
       scene.puppet.die('SIGKILL');
@@ -87,7 +87,7 @@ describe('the exit status of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, (
         await reach(scene);
         hangUp(scene);
         const side = stage === 'before the command' || stage === 'in cleartext' ? 'stdin' : 'read';
-        // A reset is an error to whoever reads the connection itself.
+        // A reset is an error for a program that reads the connection itself.
         await scene.puppet.readAll(side).catch((error: Error) => assert.match(error.message, /ECONNRESET/));
         scene.puppet.exit(8);
         assert.deepEqual(await scene.tlsd.ended, { code: 8, signal: null });
@@ -107,7 +107,7 @@ describe('the exit status of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, (
     });
   }
 
-  it('does not wait for a process that the program has left behind', async (t) => {
+  it('is returned without waiting for a process that the program left behind', async (t) => {
     const served = await start(t, [
       'sh',
       '-c',
@@ -141,7 +141,7 @@ describe('a signal to ucspi-tlsd', { concurrency: 8, timeout: 60_000 }, () => {
   }
 
   for (const [stage, reach] of Object.entries(STAGES)) {
-    it(`ends in the end a program that ignores it, ${stage}`, async (t) => {
+    it(`finally kills a program that ignores it, ${stage}`, async (t) => {
       const scene = await openScene(t, { environment });
       await reach(scene);
       await scene.puppet.catch('SIGTERM');
@@ -154,7 +154,7 @@ describe('a signal to ucspi-tlsd', { concurrency: 8, timeout: 60_000 }, () => {
 });
 
 describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
-  it('a program that closes its output first hears on', async (t) => {
+  it('a program that closes its output first still receives data', async (t) => {
     const { client, puppet, tlsd } = await openScene(t, { environment });
     await puppet.write('control', 'y');
     const tls = await startTls(client);
@@ -169,7 +169,7 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
   });
 
-  it('a program that has closed its output before the handshake hears on, and the client sees the end', async (t) => {
+  it('a program that closed its output before the handshake still receives data; the client sees the end', async (t) => {
     const { client, puppet } = await openScene(t, { environment });
     await puppet.write('control', 'y');
     await puppet.close('write');
@@ -181,7 +181,7 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     assert.equal((await puppet.read('read')).toString(), 'still here');
   });
 
-  it('a program that closes its input first is heard on, and what the client says is thrown away', async (t) => {
+  it('a program that closes its input first can still send; data from the client is discarded', async (t) => {
     const { client, puppet, tlsd } = await openScene(t, { environment });
     await puppet.write('control', 'y');
     const tls = await startTls(client);
@@ -197,7 +197,7 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
   });
 
-  it('a program that has ended leaves no zombie, though the client is still there', async (t) => {
+  it('a program that has ended leaves no zombie while the client is connected', async (t) => {
     const { client, puppet, tlsd } = await openScene(t, { environment });
     await puppet.write('control', 'y');
     const tls = await startTls(client);
@@ -207,11 +207,11 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     assert.equal(isGone(tlsd.pid), false);
     await until('the program is gone', () => isGone(puppet.pid));
     assert.deepEqual(childrenOf(tlsd.pid), []);
-    // It goes without the client in a while.
+    // ucspi-tlsd then ends after a timeout.
     assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
   });
 
-  it('descriptors 0 and 1 that lead to no network are said, and the program decides what then', async () => {
+  it('descriptors 0 and 1 that are not a connection are reported, and the program continues', async () => {
     const program = 'printf y >&3; cat <&3; cat <&4; exit 4';
     const folder = certificates.folder;
     const line = `exec ${ours('ucspi-tlsd')} sh -c '${program}' < /dev/null > ${folder}/out`;
@@ -225,7 +225,7 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
   });
 });
 
-/** Starts ucspi-tlsd with a program that is no puppet, and connects to it. */
+/** Starts ucspi-tlsd with a program other than the puppet, and connects to it. */
 async function start(
   t: TestContext,
   command: readonly string[],

@@ -1,4 +1,4 @@
-/** What ucspi-tlsd agrees to in a handshake, and what it refuses. */
+/** Handshakes that ucspi-tlsd accepts and refuses. */
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -21,17 +21,17 @@ function variables({ certFile, keyFile }: Pair): NodeJS.ProcessEnv {
   return { CERTFILE: certFile, KEYFILE: keyFile };
 }
 
-/** Has a client and ucspi-tlsd shake hands. */
+/** Does a handshake between a client and ucspi-tlsd. */
 async function shakeHands({ client, puppet }: Scene, options: ConnectionOptions): Promise<TLSSocket> {
   const tls = startTls(client, options);
-  // The program may be gone by the time that it is looked at.
+  // The program may have ended by now.
   tls.catch(() => {});
   await puppet.write('control', 'Y');
   return tls;
 }
 
 describe('the versions and ciphers of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
-  // Node itself refuses these to its clients unless it is told otherwise.
+  // Node's client refuses these by default.
   const old = { minVersion: 'TLSv1', ciphers: 'ALL:@SECLEVEL=0' } as const;
 
   for (const [what, pair, options] of [
@@ -50,7 +50,7 @@ describe('the versions and ciphers of ucspi-tlsd', { concurrency: 4, timeout: 60
       { ...old, maxVersion: 'TLSv1.2', ciphers: 'eNULL:@SECLEVEL=0' },
     ],
   ] as const) {
-    it(`refuse ${what}, with an alert to the client and a line on stderr`, async (t) => {
+    it(`exclude ${what}, with an alert to the client and a line on stderr`, async (t) => {
       const scene = await openScene(t, { environment: variables(pair()) });
       await assert.rejects(shakeHands(scene, options), /alert (?:protocol version|handshake failure)/);
       assert.equal((await scene.puppet.readAll('control')).length, 0);
@@ -66,7 +66,7 @@ describe('the versions and ciphers of ucspi-tlsd', { concurrency: 4, timeout: 60
   ] as const) {
     for (const suite of ['AES128-GCM-SHA256', 'AES256-GCM-SHA384', 'CHACHA20-POLY1305']) {
       const ciphers = `ECDHE-${key}-${suite}`;
-      it(`agree to ${ciphers} in TLS 1.2`, async (t) => {
+      it(`include ${ciphers} in TLS 1.2`, async (t) => {
         const scene = await openScene(t, { environment: variables(pair()) });
         const tls = await shakeHands(scene, { maxVersion: 'TLSv1.2', ciphers });
         assert.equal(tls.getCipher().name, ciphers);
@@ -74,7 +74,7 @@ describe('the versions and ciphers of ucspi-tlsd', { concurrency: 4, timeout: 60
     }
   }
 
-  it('go by the order of the server, not of the client', async (t) => {
+  it('follow the preference of the server, not of the client', async (t) => {
     const scene = await openScene(t, { environment: variables(p256) });
     const ciphers =
       'ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256';
@@ -82,7 +82,7 @@ describe('the versions and ciphers of ucspi-tlsd', { concurrency: 4, timeout: 60
     assert.equal(tls.getCipher().name, 'ECDHE-ECDSA-AES128-GCM-SHA256');
   });
 
-  it('are those of TLS 1.3 too when the environment asks Node for older ones', async (t) => {
+  it('include TLS 1.3 even if the environment makes Node prefer older versions', async (t) => {
     const environment = { ...variables(p256), NODE_OPTIONS: '--tls-min-v1.0 --tls-max-v1.3' };
     const scene = await openScene(t, { environment });
     await assert.rejects(shakeHands(scene, { ...old, maxVersion: 'TLSv1.1' }), /alert protocol version/);
@@ -105,7 +105,7 @@ describe('the ALPN check of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, ()
     });
   }
 
-  it('refuses a client that offers other protocols alone, with no_application_protocol', async (t) => {
+  it('refuses a client that offers only other protocols, with no_application_protocol', async (t) => {
     const scene = await openScene(t, { options: ['--alpn', 'smtp'], environment: variables(p256) });
     await assert.rejects(shakeHands(scene, { ALPNProtocols: ['h2', 'http/1.1'] }), {
       code: 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL',
@@ -115,7 +115,7 @@ describe('the ALPN check of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, ()
 });
 
 describe('the handshake timeout of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
-  it('ends a handshake in which the client says nothing', async (t) => {
+  it('ends a handshake in which the client sends nothing', async (t) => {
     const { tlsd, puppet } = await openScene(t, { options: ['-K', '100'], environment: variables(p256) });
     await puppet.write('control', 'Y');
     assert.equal((await puppet.readAll('control')).length, 0);
@@ -125,18 +125,18 @@ describe('the handshake timeout of ucspi-tlsd', { concurrency: 4, timeout: 60_00
     assert.deepEqual(await tlsd.ended, { code: 4, signal: null });
   });
 
-  it('ends a handshake that the client has begun and leaves there', async (t) => {
+  it('ends a handshake that the client starts but does not continue', async (t) => {
     const { client, tlsd, puppet } = await openScene(t, { options: ['-K100'], environment: variables(p256) });
     await puppet.write('control', 'y');
-    // A record of 512 octets is announced, of which one comes.
+    // The header of a record of 512 octets, and only one octet of it.
     client.write(Buffer.from([22, 3, 1, 2, 0, 1]));
     assert.equal((await puppet.readAll('control')).length, 0);
     await tlsd.says(/the handshake took too long\n$/);
   });
 
-  it('does not begin before the program asks for TLS, and does not end a session that has begun', async (t) => {
+  it('does not start before the program requests TLS, and does not end an established session', async (t) => {
     const setup = { options: ['-K', '3000'], environment: variables(p256) };
-    /** Waits until the timeout of a handshake that begins now has passed: one that has begun earlier has, too. */
+    /** Waits until the timeout of a handshake that starts now has passed, and with it any earlier one. */
     const timeoutPasses = async (): Promise<void> => {
       const { puppet } = await openScene(t, setup);
       await puppet.write('control', 'Y');

@@ -1,4 +1,4 @@
-/** Which certificate a client is shown (SNI). */
+/** The certificate that a client gets, by server name (SNI). */
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
@@ -6,7 +6,7 @@ import { type CertificateMaker, makeCertificates, type Pair } from '../support/c
 import { openScene } from '../support/puppet.ts';
 import { startTls } from '../support/tls-client.ts';
 
-describe('the certificate that ucspi-tlsd shows', { concurrency: 4, timeout: 60_000 }, () => {
+describe('the certificate that ucspi-tlsd sends', { concurrency: 4, timeout: 60_000 }, () => {
   let certificates: CertificateMaker;
   let plain: NodeJS.ProcessEnv;
   let named: NodeJS.ProcessEnv;
@@ -25,7 +25,7 @@ describe('the certificate that ucspi-tlsd shows', { concurrency: 4, timeout: 60_
   });
   after(() => certificates.remove());
 
-  /** The name in the certificate that a client is shown who asks for a server. */
+  /** The name in the certificate that a client gets for a server name. */
   async function shownTo(
     t: TestContext,
     level: string[],
@@ -38,11 +38,11 @@ describe('the certificate that ucspi-tlsd shows', { concurrency: 4, timeout: 60_
     return String(tls.getPeerCertificate().subject.CN);
   }
 
-  it('is that of KEYFILE and CERTFILE for all, when nothing is said of names', async (t) => {
+  it('is that of KEYFILE and CERTFILE for all clients, without -k', async (t) => {
     assert.equal(await shownTo(t, [], { ...plain, ...named }, 'mail.example.org'), 'plain');
   });
 
-  it('is that of KEYFILE and CERTFILE for all at level 0', async (t) => {
+  it('is that of KEYFILE and CERTFILE for all clients at level 0', async (t) => {
     assert.equal(await shownTo(t, ['-k', '0'], { ...plain, ...named }, 'mail.example.org'), 'plain');
   });
 
@@ -56,7 +56,7 @@ describe('the certificate that ucspi-tlsd shows', { concurrency: 4, timeout: 60_
     ['unknown.example', 'plain'],
     ['', 'plain'],
   ] as const) {
-    it(`is "${shown}" at level 1 for a client that asks for "${asked}"`, async (t) => {
+    it(`is "${shown}" at level 1 for a client that requests "${asked}"`, async (t) => {
       assert.equal(await shownTo(t, ['-k1'], { ...plain, ...named }, asked), shown);
     });
   }
@@ -65,13 +65,13 @@ describe('the certificate that ucspi-tlsd shows', { concurrency: 4, timeout: 60_
     assert.equal(await shownTo(t, ['-k', '2'], named, 'mail.example.org'), 'exact');
   });
 
-  it('is never that of a plain pair at level 2, not even of one that cannot be read', async (t) => {
+  it('is never that of a plain pair at level 2, which is not even read', async (t) => {
     const environment = { ...named, KEYFILE: '/nonexistent', CERTFILE: '/nonexistent' };
     assert.equal(await shownTo(t, ['-k', '2'], environment, 'a.example.org'), 'wildcard');
   });
 
   for (const servername of ['unknown.example', '']) {
-    it(`is none at level 2 for a client that asks for "${servername}", which is told so`, async (t) => {
+    it(`is none at level 2 for a client that requests "${servername}", which gets an alert`, async (t) => {
       const { client, tlsd, puppet } = await openScene(t, {
         options: ['-k2'],
         environment: { ...plain, ...named },

@@ -1,4 +1,4 @@
-/** What keeps ucspi-tlsd from starting its program, and how it says so. */
+/** What keeps ucspi-tlsd from starting its program, and how it message so. */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -42,8 +42,8 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
     readonly options?: readonly string[];
     readonly variables: () => NodeJS.ProcessEnv;
     readonly status?: number;
-    /** The line on stderr, behind "fatal: "; what stands in braces is a variable and its file. */
-    readonly says: string;
+    /** The line on stderr after "fatal: "; "{NAME}" stands for a variable and its file. */
+    readonly message: string;
   }
 
   const encrypted = (form: string): string => {
@@ -54,49 +54,49 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
     {
       what: 'without KEYFILE',
       variables: () => ({ CERTFILE: pair.certFile }),
-      says: 'unable to set up TLS: KEYFILE is not set',
+      message: 'unable to set up TLS: KEYFILE is not set',
     },
     {
       what: 'without CERTFILE',
       variables: () => ({ KEYFILE: pair.keyFile }),
-      says: 'unable to set up TLS: CERTFILE is not set',
+      message: 'unable to set up TLS: CERTFILE is not set',
     },
     {
       what: 'with KEYFILE empty',
       variables: () => ({ ...environment, KEYFILE: '' }),
-      says: 'unable to set up TLS: KEYFILE is not set',
+      message: 'unable to set up TLS: KEYFILE is not set',
     },
     {
       what: 'with a key file that is not there',
       variables: () => ({ ...environment, KEYFILE: '/nonexistent/key' }),
       status: 111,
-      says: 'unable to read {KEYFILE}: ENOENT',
+      message: 'unable to read {KEYFILE}: ENOENT',
     },
     {
       what: 'with a certificate file that is not there',
       variables: () => ({ ...environment, CERTFILE: '/nonexistent/certificate' }),
       status: 111,
-      says: 'unable to read {CERTFILE}: ENOENT',
+      message: 'unable to read {CERTFILE}: ENOENT',
     },
     {
       what: 'with a folder for a certificate',
       variables: () => ({ ...environment, CERTFILE: '/' }),
-      says: 'unable to read {CERTFILE}: not a regular file',
+      message: 'unable to read {CERTFILE}: not a regular file',
     },
     {
       what: 'with a FIFO for a key, which nobody writes to',
       variables: () => ({ ...environment, KEYFILE: fifo() }),
-      says: 'unable to read {KEYFILE}: not a regular file',
+      message: 'unable to read {KEYFILE}: not a regular file',
     },
     {
       what: 'with a certificate file that holds none',
       variables: () => ({ ...environment, CERTFILE: file('text', 'no certificate\n') }),
-      says: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
+      message: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
     },
     {
       what: 'with an empty certificate file',
       variables: () => ({ ...environment, CERTFILE: file('empty', '') }),
-      says: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
+      message: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
     },
     {
       what: 'with a certificate that is cut off',
@@ -104,32 +104,32 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
         ...environment,
         CERTFILE: file('cut', readFileSync(pair.certFile).subarray(0, 300)),
       }),
-      says: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
+      message: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
     },
     {
       what: 'with a certificate for a key',
       variables: () => ({ ...environment, KEYFILE: pair.certFile }),
-      says: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
+      message: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
     },
     {
       what: 'with a key file that holds none',
       variables: () => ({ ...environment, KEYFILE: file('no-key', 'no key\n') }),
-      says: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
+      message: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
     },
     {
       what: 'with an encrypted key',
       variables: () => ({ ...environment, KEYFILE: encrypted('PEM') }),
-      says: 'unable to set up TLS: {KEYFILE} contains no readable private key: it is encrypted',
+      message: 'unable to set up TLS: {KEYFILE} contains no readable private key: it is encrypted',
     },
     {
       what: 'with an encrypted key in DER',
       variables: () => ({ ...environment, KEYFILE: encrypted('DER') }),
-      says: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
+      message: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
     },
     {
       what: "with a key that is another certificate's",
       variables: () => ({ ...environment, KEYFILE: certificates.selfSigned('other').keyFile }),
-      says: 'unable to set up TLS: {KEYFILE} is not the key of {CERTFILE}',
+      message: 'unable to set up TLS: {KEYFILE} is not the key of {CERTFILE}',
     },
     {
       what: 'with a key that is too small to be safe',
@@ -137,13 +137,13 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
         const { certFile, keyFile } = certificates.selfSigned('small', ['rsa:512']);
         return { CERTFILE: certFile, KEYFILE: keyFile };
       },
-      says: 'unable to set up TLS: {CERTFILE} cannot be used: ERR_SSL_EE_KEY_TOO_SMALL',
+      message: 'unable to set up TLS: {CERTFILE} cannot be used: ERR_SSL_EE_KEY_TOO_SMALL',
     },
     {
       what: 'with a certificate by name that is missing',
       options: ['-k1'],
       variables: () => ({ ...environment, 'KEYFILE:a.example': pair.keyFile }),
-      says: 'unable to set up TLS: CERTFILE:a.example is not set',
+      message: 'unable to set up TLS: CERTFILE:a.example is not set',
     },
     {
       what: "with a key by name that is another certificate's",
@@ -153,20 +153,20 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
         'KEYFILE:a.example': certificates.selfSigned('other').keyFile,
         'CERTFILE:a.example': pair.certFile,
       }),
-      says: 'unable to set up TLS: {KEYFILE:a.example} is not the key of {CERTFILE:a.example}',
+      message: 'unable to set up TLS: {KEYFILE:a.example} is not the key of {CERTFILE:a.example}',
     },
     {
       what: 'at level 2 with no certificate by name',
       options: ['-k2'],
       variables: () => environment,
-      says: 'unable to set up TLS: no variable KEYFILE:name is set',
+      message: 'unable to set up TLS: no variable KEYFILE:name is set',
     },
     ...['-Y', '-y'].flatMap((option): Refusal[] => [
       {
         what: `with ${option} and neither CAFILE nor CADIR`,
         options: [option],
         variables: () => environment,
-        says: 'unable to set up TLS: CADIR is not set',
+        message: 'unable to set up TLS: CADIR is not set',
       },
     ]),
     {
@@ -174,54 +174,54 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       options: ['-y'],
       variables: () => ({ ...environment, CAFILE: '/nonexistent/ca' }),
       status: 111,
-      says: 'unable to read {CAFILE}: ENOENT',
+      message: 'unable to read {CAFILE}: ENOENT',
     },
     {
       what: 'with a CAFILE that holds no certificate',
       options: ['-y'],
       variables: () => ({ ...environment, CAFILE: file('no-ca', 'nobody\n') }),
-      says: 'unable to set up TLS: {CAFILE} contains no readable certificate: *',
+      message: 'unable to set up TLS: {CAFILE} contains no readable certificate: *',
     },
     {
       what: 'with a CADIR that is not there',
       options: ['-y'],
       variables: () => ({ ...environment, CADIR: '/nonexistent' }),
       status: 111,
-      says: 'unable to read {CADIR}: ENOENT',
+      message: 'unable to read {CADIR}: ENOENT',
     },
     {
-      what: 'with a TLS_UID that is no number',
+      what: 'with a TLS_UID that is not a number',
       variables: () => ({ ...environment, TLS_UID: 'nobody' }),
-      says: 'usage error: TLS_UID is no number: nobody',
+      message: 'usage error: TLS_UID is not a number: nobody',
     },
     {
-      what: 'with a TLS_GID that is no number',
+      what: 'with a TLS_GID that is not a number',
       variables: () => ({ ...environment, TLS_GID: '-1' }),
-      says: 'usage error: TLS_GID is no number: -1',
+      message: 'usage error: TLS_GID is not a number: -1',
     },
     {
       what: 'with an option that it does not know',
       options: ['-q'],
       variables: () => environment,
-      says: 'usage error: *-q*',
+      message: 'usage error: *-q*',
     },
     {
-      what: 'with a level that is no number',
+      what: 'with a level that is not a number',
       options: ['-k', 'one'],
       variables: () => environment,
-      says: 'usage error: -k takes a whole number from 0 to 2, not one',
+      message: 'usage error: -k takes a whole number from 0 to 2, not one',
     },
     {
       what: 'with a handshake timeout below nothing',
       options: ['-K', '-5'],
       variables: () => environment,
-      says: 'usage error: *-K*',
+      message: 'usage error: *-K*',
     },
     {
       what: 'with --alpn and no protocol',
       options: ['--alpn='],
       variables: () => environment,
-      says: 'usage error: --alpn takes the name of a protocol',
+      message: 'usage error: --alpn takes the name of a protocol',
     },
     ...['S', 'J', 'Y', 'Z'].map((letter): Refusal => {
       const other = letter.toLowerCase();
@@ -229,17 +229,17 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
         what: `with both -${letter} and -${other}`,
         options: [`-${letter}`, `-${other}`],
         variables: () => environment,
-        says: `usage error: -${letter} and -${other} contradict each other`,
+        message: `usage error: -${letter} and -${other} contradict each other`,
       };
     }),
   ];
 
-  for (const { what, options = [], variables, status = 100, says } of refusals) {
-    it(`${what}, says why, and does not start the program`, async () => {
+  for (const { what, options = [], variables, status = 100, message } of refusals) {
+    it(`${what}, message why, and does not start the program`, async () => {
       const given = variables();
       const command = [ours('ucspi-tlsd'), ...options, 'sh', '-c', 'echo started'];
       const outcome = await run(command, { environment: given });
-      assert.match(outcome.stderr, lineOf(says, given));
+      assert.match(outcome.stderr, lineOf(message, given));
       assert.equal(outcome.status, status);
       assert.equal(outcome.stdout, '');
     });
@@ -251,8 +251,8 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
     assert.equal(status, 100);
   });
 
-  function lineOf(says: string, given: NodeJS.ProcessEnv): RegExp {
-    const text = says
+  function lineOf(message: string, given: NodeJS.ProcessEnv): RegExp {
+    const text = message
       .replaceAll(/\{(.*?)\}/g, (_, name: string) => `${name} ${given[name]}`)
       .replaceAll(/[.\\/]/g, '\\$&')
       .replaceAll('*', '[ -~]+');

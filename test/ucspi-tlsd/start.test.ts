@@ -1,4 +1,4 @@
-/** The files that ucspi-tlsd takes, what it gives to its program, and what it gives up itself. */
+/** The files that ucspi-tlsd reads, the environment of its program, and the privileges that it drops. */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -31,7 +31,7 @@ function openssl(...args: string[]): Buffer {
   return execFileSync('openssl', args, { stdio: 'pipe' });
 }
 
-describe('ucspi-tlsd takes', { concurrency: 4, timeout: 60_000 }, () => {
+describe('ucspi-tlsd accepts', { concurrency: 4, timeout: 60_000 }, () => {
   const der = (command: string, ...args: string[]): Buffer => openssl(command, ...args, '-outform', 'DER');
   for (const [what, variables] of [
     ['a certificate in DER', () => ({ CERTFILE: file('c.der', der('x509', '-in', pair.certFile)) })],
@@ -71,7 +71,7 @@ describe('ucspi-tlsd takes', { concurrency: 4, timeout: 60_000 }, () => {
     });
   }
 
-  it('the chain that stands behind the certificate, and shows it', async (t) => {
+  it('the chain after the certificate, and sends it', async (t) => {
     const authority = certificates.selfSigned('authority');
     const leaf = certificates.signedBy(authority, 'leaf.example.org');
     const chain = [leaf, authority].map(({ certFile }) => readFileSync(certFile));
@@ -97,7 +97,7 @@ describe('the environment of the program under ucspi-tlsd', { concurrency: 4, ti
   });
 
   for (const options of [[], ['-z']]) {
-    it(`is without the variables that are for TLS, with ${options[0] ?? 'no option'}`, async (t) => {
+    it(`lacks the variables for TLS servers, with ${options[0] ?? 'no option'}`, async (t) => {
       const { puppet } = await openScene(t, { options, environment: more() });
       const left = Object.keys(puppet.environment).filter((name) => NAMES.test(name));
       assert.deepEqual(left, ['KEYFILES']);
@@ -106,12 +106,12 @@ describe('the environment of the program under ucspi-tlsd', { concurrency: 4, ti
     });
   }
 
-  it('is with them with -Z', async (t) => {
+  it('has them with -Z', async (t) => {
     const { puppet } = await openScene(t, { options: ['-Z'], environment: more() });
     for (const [name, value] of Object.entries(more())) assert.equal(puppet.environment[name], value);
   });
 
-  it('names no descriptors but ours when there is a UCSPI-TLS server above already', async (t) => {
+  it('names only the descriptors of ucspi-tlsd when there is another UCSPI-TLS server above', async (t) => {
     const above = { SSLCTLFD: '77', SSLREADFD: '78', SSLWRITEFD: '79' };
     const { client, puppet } = await openScene(t, { environment: { ...environment, ...above } });
     await puppet.write('control', 'y');
@@ -122,7 +122,7 @@ describe('the environment of the program under ucspi-tlsd', { concurrency: 4, ti
 });
 
 describe('TLS_UID and TLS_GID', { skip: process.getuid?.() === 0 ? false : 'not root' }, () => {
-  it("name who ucspi-tlsd becomes once it has read a key that is root's; the program stays who it is", async (t) => {
+  it('set the user of ucspi-tlsd after it has read a key of root, not that of the program', async (t) => {
     chmodSync(pair.keyFile, 0o600);
     const variables = { ...environment, TLS_UID: '54321', TLS_GID: '54322' };
     const { client, puppet } = await openScene(t, { environment: variables });

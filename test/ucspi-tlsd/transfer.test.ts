@@ -1,4 +1,4 @@
-/** Large transfers through ucspi-tlsd: every byte arrives, in order, whoever is slow. */
+/** Large transfers through ucspi-tlsd: every byte arrives, in order, whichever side is slow. */
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -25,7 +25,7 @@ describe('a large transfer through ucspi-tlsd', { concurrency: 2, timeout: 120_0
   after(() => certificates.remove());
 
   for (const options of [['-S'], ['-s'], ['-J'], ['-J', '-s']]) {
-    it(`arrives whole both ways at once, with ${options.join(' ')}`, async (t) => {
+    it(`arrives complete in both directions at once, with ${options.join(' ')}`, async (t) => {
       const { client, tlsd, puppet } = await openScene(t, { options, environment });
       await puppet.write('control', 'y');
       const tls = await startTls(client);
@@ -41,7 +41,7 @@ describe('a large transfer through ucspi-tlsd', { concurrency: 2, timeout: 120_0
     });
   }
 
-  it('waits for a program that does not read, in bounded memory, and then arrives whole', async (t) => {
+  it('waits for a program that does not read, in bounded memory, and then arrives complete', async (t) => {
     const { client, puppet } = await openScene(t, { environment });
     await puppet.write('control', 'y');
     const tls = await startTls(client);
@@ -59,12 +59,12 @@ describe('a large transfer through ucspi-tlsd', { concurrency: 2, timeout: 120_0
     assert.deepEqual(await heard, hashOf(poured(PIECE, COUNT)));
   });
 
-  it('waits for a client that does not read, and then arrives whole, though the program has ended', async (t) => {
+  it('waits for a client that does not read, and then arrives complete after the program has ended', async (t) => {
     const { client, tlsd, puppet } = await openScene(t, { environment });
     await puppet.write('control', 'y');
     const tls = await startTls(client);
     tls.pause();
-    // As much as fits on the way, so that the program can end before the client reads.
+    // As much as the buffers hold, so that the program can end before the client reads.
     await puppet.pour('write', PIECE, 12);
     puppet.exit(2);
     assert.deepEqual(await hash(tls), hashOf(poured(PIECE, 12)));
@@ -95,13 +95,13 @@ async function hash(tls: TLSSocket): Promise<Digest> {
   return { size, sha256: digest.digest('hex') };
 }
 
-/** Writes what a puppet would pour, and half-closes. */
+/** Writes the same data as the puppet, and half-closes. */
 async function pour(tls: TLSSocket): Promise<void> {
   for (const piece of poured(PIECE, COUNT)) if (!tls.write(piece)) await once(tls, 'drain');
   await new Promise<void>((resolve) => tls.end(resolve));
 }
 
-/** Whether a process sleeps though there are octets for it: if it read them it would be awake. */
+/** Whether a process sleeps while input is available: it would be awake if it read. */
 function isHeldUp(pid: number, octets: number): boolean {
   return octets > 0 && statusOf(pid, 'State').startsWith('S');
 }

@@ -1,4 +1,4 @@
-/** The language of the control socket: lib/ucspi/control.ts. */
+/** The protocol on the control socket: lib/ucspi/control.ts. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -16,7 +16,7 @@ function parse(text: string): { variables: [string, string | undefined][]; rest:
 }
 
 describe('parseAnswer', () => {
-  it('takes strings apart at the first equals sign', () => {
+  it('splits strings at the first equals sign', () => {
     assert.deepEqual(parse('SSL_PROTOCOL=TLSv1.3\0SSL_PEER_CERT_SUBJECT=CN=a,O=b\0\0'), {
       variables: [
         ['SSL_PROTOCOL', 'TLSv1.3'],
@@ -26,18 +26,18 @@ describe('parseAnswer', () => {
     });
   });
 
-  it('tells a name alone from one with an empty value', () => {
+  it('distinguishes a name alone from one with an empty value', () => {
     assert.deepEqual(parse('A\0B=\0\0')?.variables, [
       ['A', undefined],
       ['B', ''],
     ]);
   });
 
-  it('takes two NULs for an empty answer', () => {
+  it('parses two NULs as an empty answer', () => {
     assert.deepEqual(parse('\0\0'), { variables: [], rest: '' });
   });
 
-  it('gives what stands behind the end, NULs too', () => {
+  it('returns the bytes after the answer, including NULs', () => {
     assert.deepEqual(parse('A=1\0\0\0B=2\0\0'), { variables: [['A', '1']], rest: '\0B=2\0\0' });
     assert.deepEqual(parse('\0\0hello'), { variables: [], rest: 'hello' });
   });
@@ -50,14 +50,14 @@ describe('parseAnswer', () => {
     assert.equal(parseAnswer(whole)?.variables.size, 3);
   });
 
-  it('passes over what cannot stand in an environment', () => {
+  it('skips strings that cannot be environment variables', () => {
     assert.deepEqual(parse('=x\0A B=1\x001A=2\0__proto__=3\0C=4\0\0')?.variables, [
       ['__proto__', '3'],
       ['C', '4'],
     ]);
   });
 
-  it('keeps values of several lines, as certificates in PEM are', () => {
+  it('keeps values of several lines, such as certificates in PEM', () => {
     const pem = '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n';
     assert.deepEqual(parse(`SSL_CLIENT_CERT=${pem}\0\0`)?.variables, [['SSL_CLIENT_CERT', pem]]);
   });
@@ -68,7 +68,7 @@ describe('parseAnswer', () => {
 });
 
 describe('formatAnswer', () => {
-  it('ends each string with a NUL, and all with one more', () => {
+  it('ends each string with a NUL, and the answer with one more', () => {
     const variables: TlsVariables = new Map([
       ['SSL_PROTOCOL', 'TLSv1.2'],
       ['SSL_TLS_SNI_SERVERNAME', undefined],
@@ -84,7 +84,7 @@ describe('formatAnswer', () => {
     assert.equal(formatAnswer(new Map()).toString(), '\0\0');
   });
 
-  it('is undone by parseAnswer', () => {
+  it('is the inverse of parseAnswer', () => {
     const variables: TlsVariables = new Map([
       ['A', 'x=y'],
       ['B', undefined],
@@ -95,7 +95,7 @@ describe('formatAnswer', () => {
 });
 
 describe('tlsEnvironment', () => {
-  it('adds the names of mod_ssl to those of s6-ucspitlsd', () => {
+  it('adds the variables of mod_ssl to those of s6-ucspitlsd', () => {
     const variables: TlsVariables = new Map([
       ['SSL_PROTOCOL', 'TLSv1.3'],
       ['SSL_TLS_SNI_SERVERNAME', 'a.example'],
@@ -110,7 +110,7 @@ describe('tlsEnvironment', () => {
     });
   });
 
-  it('keeps what the server says itself', () => {
+  it('keeps the variables of mod_ssl that the server sends', () => {
     const variables: TlsVariables = new Map([
       ['SSL_TLS_SNI', 'theirs'],
       ['SSL_TLS_SNI_SERVERNAME', 'other'],
@@ -118,7 +118,7 @@ describe('tlsEnvironment', () => {
     assert.equal(tlsEnvironment(variables).SSL_TLS_SNI, 'theirs');
   });
 
-  it('has what is not known under both names, so that neither is inherited', () => {
+  it('has unknown values under both names, so that neither is inherited', () => {
     const environment = tlsEnvironment(new Map([['SSL_PEER_CERT_SUBJECT', undefined]]));
     assert.deepEqual(Object.entries(environment), [
       ['SSL_PEER_CERT_SUBJECT', undefined],
@@ -128,7 +128,7 @@ describe('tlsEnvironment', () => {
 });
 
 describe('describeTls', () => {
-  it('says what is known', () => {
+  it('includes known values', () => {
     const variables: TlsVariables = new Map([
       ['SSL_PROTOCOL', 'TLSv1.3'],
       ['SSL_CIPHER', 'TLS_AES_128_GCM_SHA256'],
@@ -141,7 +141,7 @@ describe('describeTls', () => {
     );
   });
 
-  it('says it of the names of mod_ssl too', () => {
+  it('reads the variables of mod_ssl too', () => {
     const variables: TlsVariables = new Map([
       ['SSL_TLS_SNI', 'a.example'],
       ['SSL_CLIENT_S_DN', 'CN=b'],
@@ -152,7 +152,7 @@ describe('describeTls', () => {
     );
   });
 
-  it('says what is not known', () => {
+  it('marks unknown values', () => {
     assert.equal(describeTls(new Map()), 'unknown protocol, unknown cipher, no SNI, no client certificate');
   });
 });
