@@ -1,8 +1,8 @@
 /**
- * Addresses, ports and networks: how they are read from a command line, compared and written.
+ * Addresses, ports and networks: parsing from a command line, comparison and formatting.
  *
- * A socket that listens on "::" gives IPv4 clients as IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2).
- * Everything here takes such an address for the IPv4 address that it is.
+ * A socket that listens on "::" reports IPv4 clients as IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2).
+ * All functions here treat such an address as the IPv4 address in it.
  */
 
 import { readFileSync } from 'node:fs';
@@ -18,19 +18,19 @@ export interface Endpoint {
   readonly port: number;
 }
 
-/** Writes an IPv4-mapped IPv6 address as IPv4, and leaves all else as it is, zone ids too. */
+/** Converts an IPv4-mapped IPv6 address to IPv4; returns anything else unchanged, with its zone id. */
 export function plainAddress(ip: string): string {
-  // Most are, and this is asked for every connection.
+  // Fast path: most addresses are IPv4, and this runs for every connection.
   if (isIPv4(ip)) return ip;
   const octets = addressOctets(ip);
   return octets?.length === 4 ? octets.join('.') : ip;
 }
 
 /**
- * What counts as one address where there is a limit for each: an IPv4 address, or the /64 network of an IPv6
- * address, which is what one host can take its addresses from as it likes. A zone id does not count.
+ * The unit of limits per address: an IPv4 address, or the /64 network of an IPv6 address, from which one host can
+ * choose addresses freely. The zone id is ignored.
  *
- * @returns the same text for all ways to write an address; what is no address comes back as it is.
+ * @returns the same text for all spellings of an address; text that is not an address is returned unchanged.
  */
 export function addressGroup(ip: string): string {
   if (isIPv4(ip)) return ip;
@@ -39,14 +39,14 @@ export function addressGroup(ip: string): string {
   return octets.length === 4 ? octets.join('.') : `${addressText(masked(octets, 64))}/64`;
 }
 
-/** The first octets of every IPv4-mapped IPv6 address. */
+/** The prefix of IPv4-mapped IPv6 addresses. */
 const MAPPED_PREFIX = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff);
 
 /**
- * The octets of an address in network order: 4 of an IPv4 address and of an IPv4-mapped one, else 16. A zone
- * id is left out.
+ * The octets of an address in network order: 4 for an IPv4 or IPv4-mapped address, otherwise 16. The zone id is
+ * ignored.
  *
- * @returns undefined when it is no address.
+ * @returns undefined when it is not an address.
  */
 export function addressOctets(ip: string): Uint8Array | undefined {
   if (isIPv4(ip)) return Uint8Array.from(ip.split('.'), Number);
@@ -75,7 +75,7 @@ function hexDigits(groups: string): string {
 }
 
 /**
- * Writes an address, IPv6 in the short form of RFC 5952, an IPv4-mapped one as IPv4.
+ * Formats an address: IPv6 in the canonical form of RFC 5952, IPv4-mapped as IPv4.
  *
  * @param octets 4 or 16 in network order.
  */
@@ -95,19 +95,19 @@ function masked(octets: Uint8Array, bits: number): Uint8Array {
 
 /** A set of networks. */
 export interface Networks {
-  /** Whether an address is in one of them. What is no address is in none; a zone id does not count. */
+  /** Whether an address is in one of them. False for text that is not an address; the zone id is ignored. */
   contains(ip: string): boolean;
 }
 
 /**
- * Reads a list of addresses and networks, such as "192.0.2.1,10.0.0.0/8,2001:db8::/32". There may be spaces
+ * Parses a list of addresses and networks, such as "192.0.2.1,10.0.0.0/8,2001:db8::/32". Spaces are allowed
  * around the commas.
  *
- * @throws Failure (100) that names the part at fault; an empty list is at fault as a whole. So is a network
- * with bits set behind its prefix: whether "10.0.0.1/8" means all of 10 or that one is for its author to say.
+ * @throws Failure (100) that names the invalid part; an empty list is invalid. So is a network with bits set after
+ * its prefix: "10.0.0.1/8" is ambiguous, it may mean 10.0.0.0/8 or 10.0.0.1.
  */
 export function parseNetworks(text: string): Networks {
-  // One list would do, were it not for "::/0" and the like: Node finds all of IPv4 in them.
+  // Two lists, because in Node's BlockList an IPv6 network such as "::/0" also contains IPv4 addresses.
   const lists = { ipv4: new BlockList(), ipv6: new BlockList() };
   for (const part of text.split(',')) addNetwork(lists, part.trim());
   return {
@@ -135,7 +135,7 @@ function addNetwork(lists: Record<'ipv4' | 'ipv6', BlockList>, part: string): vo
   const network = masked(octets, bits);
   if (!network.every((octet, at) => octet === octets[at])) {
     throw usage(
-      `expected no bits set behind the prefix, as in ${addressText(network)}/${bits}, not ${quoted(part)}`,
+      `expected no bits set after the prefix, as in ${addressText(network)}/${bits}, not ${quoted(part)}`,
     );
   }
   const family = width === 32 ? 'ipv4' : 'ipv6';
@@ -143,10 +143,11 @@ function addNetwork(lists: Record<'ipv4' | 'ipv6', BlockList>, part: string): vo
 }
 
 /**
- * Reads "HOST:PORT". An IPv6 address stands in brackets, as in "[::1]:25".
+ * Parses "HOST:PORT". An IPv6 address is in brackets, as in "[::1]:25".
  *
- * @returns the host as it was written, without brackets, and the port, which may be the name of a service.
- * @throws Failure (100) that says what was expected and what came.
+ * @param text its port is a number or the name of a service, see `parsePort`.
+ * @returns the host as written, without brackets, and the port number.
+ * @throws Failure (100) that names what was expected and what was given.
  */
 export function parseHostPort(text: string): { host: string; port: number } {
   const [, bracketed, bare = '', port = ''] = /^(?:\[([^\]]*)\]|([^:[\]]*)):(.+)$/s.exec(text) ?? [];
@@ -158,11 +159,11 @@ export function parseHostPort(text: string): { host: string; port: number } {
 }
 
 /**
- * Reads the host that a server is to listen on.
+ * Parses the host that a server listens on.
  *
- * @param host an address, a name, or "0": all IPv4 addresses of this machine, as tcpserver has it.
- * @returns what `listen` of node:net takes; "::" stays, and means all addresses of both kinds there.
- * @throws Failure (100) that says what was expected and what came.
+ * @param host an address, a name, or "0": all IPv4 addresses of this machine, as in tcpserver.
+ * @returns the host for `listen` of node:net; "::" is unchanged, and means all IPv4 and IPv6 addresses there.
+ * @throws Failure (100) that names what was expected and what was given.
  */
 export function listenHost(host: string): string {
   if (host === '0') return '0.0.0.0';
@@ -170,22 +171,22 @@ export function listenHost(host: string): string {
   throw usage(`expected an address or a host name to listen on, 0 or :: for all, not ${quoted(host)}`);
 }
 
-/** The longest host name, in octets (RFC 1035 section 2.3.4, without the octets that count the others). */
+/** The longest host name, in octets (RFC 1035 section 2.3.4, without the length octets). */
 const HOST_NAME_LIMIT = 253;
 
-/** Labels of letters, digits, "-" and "_", with dots between them. */
+/** Labels of letters, digits, "-" and "_", separated by dots. */
 const HOST_NAME = /^(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?$/;
 
 /**
- * An address, a name that can be looked up, or "0". A name whose last label is a number is none: the resolver
- * takes "10.1" for an address in an old short form, and "192.0.2.256" is nothing but a slip.
+ * Whether it is an address, a name that can be looked up, or "0". A name whose last label is a number is invalid:
+ * the resolver reads "10.1" as an address in an old short form, and "192.0.2.256" is a mistyped address.
  */
 function isHost(host: string): boolean {
   if (isIP(host) !== 0 || host === '0') return true;
   return host.length <= HOST_NAME_LIMIT && HOST_NAME.test(host) && !/(?:^|\.)\d+\.?$/.test(host);
 }
 
-/** The services of mail, which many an /etc/services does not have, or there is no such file. All are TCP. */
+/** The mail services, all TCP: in many systems /etc/services does not have them, or does not exist. */
 const MAIL_SERVICES: ReadonlyMap<string, number> = new Map([
   ['smtp', 25],
   ['smtps', 465],
@@ -195,11 +196,11 @@ const MAIL_SERVICES: ReadonlyMap<string, number> = new Map([
 ]);
 
 /**
- * Reads a port: a number, or the name of a service of TCP.
+ * Parses a port: a number, or the name of a TCP service.
  *
- * @param services the file that names services, for all but those of mail (services(5)).
+ * @param services the file of services(5), used for all names except the mail services.
  * @returns 0 to 65535.
- * @throws Failure (100) that says what was expected and what came.
+ * @throws Failure (100) that names what was expected and what was given.
  */
 export function parsePort(text: string, services = '/etc/services'): number {
   if (/^\d+$/.test(text)) {
@@ -222,7 +223,7 @@ function readServices(file: string, name: string): string {
   }
 }
 
-/** A line of services(5) is "NAME PORT/PROTOCOL ALIAS... # comment". */
+/** Finds the TCP port of a service. A line of services(5) is "NAME PORT/PROTOCOL ALIAS... # comment". */
 function findService(services: string, name: string): number | undefined {
   for (const line of services.split('\n')) {
     const [official, portAndProtocol = '', ...aliases] = line.replace(/#.*$/s, '').trim().split(/\s+/);
@@ -233,7 +234,7 @@ function findService(services: string, name: string): number | undefined {
   return undefined;
 }
 
-/** A word of a command line, for a message of one line. */
+/** Quotes a command-line argument for a message of one line. */
 function quoted(word: string): string {
   return JSON.stringify(word);
 }

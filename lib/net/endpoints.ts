@@ -7,7 +7,7 @@ export interface Endpoints {
   readonly local: Endpoint;
 }
 
-/** The ends of a connection as the system tells them; undefined when it has ended already. */
+/** The ends of a connection as the system reports them; undefined when it has already ended. */
 export function endpointsOf(socket: Socket): Endpoints | undefined {
   const { remoteAddress, remotePort, localAddress, localPort } = socket;
   if (remoteAddress === undefined || remotePort === undefined) return undefined;
@@ -19,8 +19,7 @@ export function endpointsOf(socket: Socket): Endpoints | undefined {
 }
 
 /**
- * The ends of the connection on descriptor 0. It is neither read, written nor closed, and may be opened later
- * as if this had not been called.
+ * The ends of the connection on descriptor 0, which is not read, written or closed and can still be opened later.
  *
  * It becomes non-blocking. Node makes it blocking again when it passes it to a program as its standard input.
  *
@@ -28,9 +27,8 @@ export function endpointsOf(socket: Socket): Endpoints | undefined {
  */
 function endpointsOfStdin(): Endpoints | undefined {
   try {
-    // Nothing is started for a socket that is neither readable nor writable. It is not destroyed, because that
-    // removes the descriptor from the event loop, where another socket may wait for it by then. libuv never
-    // closes descriptor 0.
+    // A socket that is neither readable nor writable starts no I/O. It is not destroyed, because that removes the
+    // descriptor from the event loop, where another socket may use it by then. libuv never closes descriptor 0.
     return endpointsOf(new Socket({ fd: 0, readable: false, writable: false }));
   } catch {
     return undefined;
@@ -38,9 +36,9 @@ function endpointsOfStdin(): Endpoints | undefined {
 }
 
 /**
- * The ends of a connection as a server above has put them in the environment.
+ * The ends of a connection as given in the environment by a server above.
  *
- * @param prefix TCP for tcpserver and its like, SSL for sslserver.
+ * @param prefix TCP for tcpserver and compatible servers, SSL for sslserver.
  * @returns undefined when one is missing or malformed.
  */
 export function endpointsIn(environment: NodeJS.ProcessEnv, prefix: 'TCP' | 'SSL'): Endpoints | undefined {
@@ -55,9 +53,9 @@ function endpoint(ip = '', port = ''): Endpoint | undefined {
 }
 
 /**
- * The environment of a program that is given the connection on descriptor 0. Where TCPREMOTEIP is missing, as
- * under sslserver and inetd, the variables of UCSPI-TCP are derived from those of sslserver, or else from the
- * connection. What is set stays, but for PROTO.
+ * The environment of a program that has the connection on descriptor 0. When TCPREMOTEIP is missing, as under
+ * sslserver and inetd, the variables of UCSPI-TCP are derived from those of sslserver, or otherwise from the
+ * connection. Variables that are set keep their values, except PROTO.
  */
 export function withUcspiTcp(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   if (environment.TCPREMOTEIP !== undefined) return environment;
@@ -72,15 +70,15 @@ export function withUcspiTcp(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv 
   return { ...derived, ...environment, PROTO: derived.PROTO };
 }
 
-/** What tcpserver and s6-tcpserver set, and what they set at will. */
+/** The variables that tcpserver and s6-tcpserver set, always or optionally. */
 const UCSPI_TCP = /^(?:PROTO|TCP(?:LOCAL|REMOTE)(?:IP|PORT|HOST|INFO))$/;
 
-/** The environment without what an outer server has said of another connection. */
+/** The environment without the variables in which an outer server describes another connection. */
 export function withoutUcspiTcp(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(environment).filter(([name]) => !UCSPI_TCP.test(name)));
 }
 
-/** The variables of UCSPI-TCP that tell smtpd of its connection. */
+/** The variables of UCSPI-TCP that describe a connection to smtpd. */
 export function ucspiTcp({ remote, local }: Endpoints): NodeJS.ProcessEnv {
   return {
     PROTO: 'TCP',
@@ -92,7 +90,7 @@ export function ucspiTcp({ remote, local }: Endpoints): NodeJS.ProcessEnv {
 }
 
 /**
- * How connections are kept, as node:net takes it. One whose other side is gone without a word is asked after two
- * minutes of silence whether it is there: in the relay nobody else would notice.
+ * TCP keepalive options for node:net: probes start after two minutes without traffic. Without them the relay would
+ * not notice a peer that has disappeared without closing the connection.
  */
 export const KEEPALIVE = { keepAlive: true, keepAliveInitialDelay: 120_000 } as const;

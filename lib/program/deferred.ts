@@ -1,4 +1,4 @@
-/** A promise and the way to settle it, for what comes from outside. */
+/** A promise, and the function that settles it. */
 export interface Deferred<T> {
   readonly promise: Promise<T>;
   readonly resolve: (value: T) => void;

@@ -1,4 +1,4 @@
-/** Exit statuses as the chains of s6 and tcpserver know them. */
+/** Exit statuses, by the conventions of s6 and tcpserver. */
 export const EXIT = {
   success: 0,
   wrongUsage: 100,
@@ -6,19 +6,18 @@ export const EXIT = {
 } as const;
 
 /**
- * A reason to end the program, thrown where it is found and turned into one line on stderr and an exit
- * status by `runProgram`.
+ * An error that ends the program. `runProgram` reports it in one line on stderr and exits with its status.
  */
 export class Failure extends Error {
   /**
-   * The exit status: 100 for wrong usage, 111 for a failed system call, 126 for a program that cannot be
-   * executed, 127 for one that is not there.
+   * The exit status: 100 for a usage error, 111 for a failed system call, 126 for a program that cannot be executed,
+   * 127 for a program that does not exist.
    */
   readonly status: number;
 
   /**
    * @param status the exit status.
-   * @param message what could not be done and why, in the form "unable to do a thing: why".
+   * @param message what could not be done and why, in the form "unable to do something: why".
    */
   constructor(status: number, message: string) {
     super(message);
@@ -27,9 +26,9 @@ export class Failure extends Error {
 }
 
 /**
- * A short name for what went wrong: "ENOENT" where the system gave a code, else the message.
+ * A short name of an error: its code, such as "ENOENT", or otherwise its message.
  *
- * @param error whatever was thrown.
+ * @param error any thrown value.
  */
 export function errorCode(error: unknown): string {
   if (!(error instanceof Error)) return String(error);

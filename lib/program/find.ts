@@ -1,22 +1,22 @@
 import { statSync } from 'node:fs';
 import { errorCode, Failure } from './failure.ts';
 
-/** Where programs are looked for when PATH is not set: the C libraries differ, and these are all of theirs. */
+/** The default of PATH: the union of the defaults of the C libraries, which differ. */
 const DEFAULT_PATH = '/usr/local/bin:/bin:/usr/bin';
 
-/** Any of the bits of a mode that let somebody execute a file. */
+/** The permission bits to execute a file, of user, group and others. */
 const EXECUTABLE = 0o111;
 
 /**
- * Checks that a program can be started, by the rules of execvp(3), and by what holds for all users: whoever
- * starts it may be another one. What cannot be known is left to the start itself.
+ * Checks that a program can be started, by the rules of execvp(3). Only what holds for all users is checked, because
+ * another user may start it; other errors appear when it is started.
  *
- * @param file a path, when there is a slash in it, or else a name to look for along PATH.
+ * @param file a path if it contains a slash, otherwise a name to search for in PATH.
  * @param path the value of PATH.
- * @throws Failure (127) when there is no such file; (126) when nobody can execute it.
+ * @throws Failure (127) when there is no such file; (126) when no user can execute it.
  */
 export function checkProgram(file: string, path = DEFAULT_PATH): void {
-  // An empty part of PATH is the working directory.
+  // An empty element of PATH is the working directory.
   const candidates = file.includes('/')
     ? [file]
     : path.split(':').map((folder) => `${folder || '.'}/${file}`);
@@ -26,14 +26,14 @@ export function checkProgram(file: string, path = DEFAULT_PATH): void {
   throw new Failure(code === 'ENOENT' ? 127 : 126, `cannot run ${file}: ${code}`);
 }
 
-/** The error that the start of a file is sure to fail with. */
+/** The error code that starting a file is certain to fail with; undefined when it may succeed. */
 function startError(path: string): string | undefined {
   try {
     const stats = statSync(path);
     return stats.isFile() && (stats.mode & EXECUTABLE) !== 0 ? undefined : 'EACCES';
   } catch (error) {
     const code = errorCode(error);
-    // A folder that this user may not look into, say, may be open to the one who starts the program.
+    // A folder without access for this user, for example, may be accessible to the user that starts the program.
     return code === 'ENOENT' || code === 'ENOTDIR' ? code : undefined;
   }
 }

@@ -1,29 +1,29 @@
 import { EXIT, errorCode, Failure } from './failure.ts';
 import { usage } from './options.ts';
 
-/** A user to become. */
+/** The privileges to drop. */
 export interface Privileges {
-  /** True when there is nothing to do. */
-  readonly isNobodyElse: boolean;
-  /** Becomes that user, for good. @throws Failure (111) when the system does not allow it. */
+  /** Whether user and group stay as they are. */
+  readonly isUnchanged: boolean;
+  /** Changes to the user and group permanently. @throws Failure (111) when the system does not permit it. */
   drop(): void;
 }
 
-/** Who to become; undefined for what stays as it is. */
+/** The user and group to change to; undefined for no change. */
 export interface Identity {
   readonly uid: number | undefined;
   readonly gid: number | undefined;
-  /** Supplementary groups; none but `gid` when undefined. */
+  /** Supplementary groups; only `gid` when undefined. */
   readonly groups: readonly number[] | undefined;
 }
 
-/** Prepares to become another user. */
+/** Prepares a change of user. */
 export function privilegesOf({ uid, gid, groups }: Identity): Privileges {
   return {
-    isNobodyElse: uid === undefined && gid === undefined,
+    isUnchanged: uid === undefined && gid === undefined,
     drop: () => {
       try {
-        // Groups first: whoever has become another user may not change them any more.
+        // Groups first: an unprivileged user is not permitted to change them.
         if (gid !== undefined) {
           process.setgroups?.([...(groups ?? [gid])]);
           process.setgid?.(gid);
@@ -37,23 +37,23 @@ export function privilegesOf({ uid, gid, groups }: Identity): Privileges {
 }
 
 /**
- * Reads TLS_UID and TLS_GID, as s6-tlsd-io does: only root can become another user, so for others they
- * mean nothing.
+ * Reads TLS_UID and TLS_GID, as s6-tlsd-io does. Only root can change the user, so for other users they are
+ * ignored.
  *
- * @throws Failure (100) when one of them is no number.
+ * @throws Failure (100) when one of them is not a number.
  */
 export function readPrivileges(environment: NodeJS.ProcessEnv): Privileges {
   const identity = { uid: readId(environment, 'TLS_UID'), gid: readId(environment, 'TLS_GID') };
   const isRoot = process.getuid?.() === 0;
-  return privilegesOf({ ...(isRoot ? identity : NOBODY_ELSE), groups: undefined });
+  return privilegesOf({ ...(isRoot ? identity : NO_CHANGE), groups: undefined });
 }
 
-const NOBODY_ELSE = { uid: undefined, gid: undefined };
+const NO_CHANGE = { uid: undefined, gid: undefined };
 
 /**
  * Reads UID, GID and GIDLIST, as s6-tcpserver and s6-applyuidgid do for -U.
  *
- * @throws Failure (100) when UID or GID is not set, or one of them is no number.
+ * @throws Failure (100) when UID or GID is not set, or one of the three is not a number.
  */
 export function readIdentity(environment: NodeJS.ProcessEnv): Identity {
   const uid = readId(environment, 'UID');
@@ -72,6 +72,7 @@ function readId(environment: NodeJS.ProcessEnv, name: string): number | undefine
 
 function parseId(name: string, text: string): number {
   // The highest number means "no change" to the system.
-  if (!/^\d{1,10}$/.test(text) || Number(text) >= 2 ** 32 - 1) throw usage(`${name} is no number: ${text}`);
+  if (!/^\d{1,10}$/.test(text) || Number(text) >= 2 ** 32 - 1)
+    throw usage(`${name} is not a number: ${text}`);
   return Number(text);
 }

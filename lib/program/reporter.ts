@@ -1,40 +1,40 @@
 import { writeSync } from 'node:fs';
 
-/** Says what happens, each thing on one line of stderr: `program: level: what: why`. */
+/** Reports events on stderr, one line each: `program: level: what: why`. */
 export interface Reporter {
-  /** Something that ends the session or the program. Always said. */
+  /** An error that ends the session or the program. Reported at every level. */
   fatal(text: string): void;
-  /** Something that went wrong or looks wrong; the session goes on or ends in good order. Level 1. */
+  /** An error or an anomaly; the session continues or ends gracefully. Level 1. */
   warning(text: string): void;
-  /** Something that is good to know. Level 2. */
+  /** Information. Level 2. */
   info(text: string): void;
 }
 
 /**
  * Makes the reporter of a program.
  *
- * @param program the name that each line begins with.
- * @param level 0 for fatal errors alone, 1 for warnings too, 2 and more for all.
+ * @param program the name at the start of each line.
+ * @param level 0 for fatal errors only, 1 to add warnings, 2 and above for everything.
  */
 export function createReporter(program: string, level: number): Reporter {
   return {
-    fatal: (text) => say(`${program}: fatal: ${text}`),
+    fatal: (text) => writePrintable(`${program}: fatal: ${text}`),
     warning: (text) => {
-      if (level >= 1) say(`${program}: warning: ${text}`);
+      if (level >= 1) writePrintable(`${program}: warning: ${text}`);
     },
     info: (text) => {
-      if (level >= 2) say(`${program}: info: ${text}`);
+      if (level >= 2) writePrintable(`${program}: info: ${text}`);
     },
   };
 }
 
-function say(text: string): void {
+function writePrintable(text: string): void {
   writeLine(printable(text));
 }
 
 /**
- * A text that stands on one line, whatever is in it: names out of certificates, say, are in the hand of
- * strangers, so everything but printable ASCII is written as `\xNN` or `\uNNNN`, and a backslash as two.
+ * Escapes a text for one line of a log: everything except printable ASCII becomes `\xNN` or `\uNNNN`, and a
+ * backslash is doubled. Texts may contain data from untrusted sources, such as names in certificates.
  */
 export function printable(text: string): string {
   return text.replace(/[^ -~]|\\/g, (char) => {
@@ -47,13 +47,13 @@ export function printable(text: string): string {
 /**
  * Writes one line to stderr.
  *
- * @param line without its end; printable ASCII.
- * @returns whether it was written. If not, nobody reads our stderr, or it is full and non-blocking; mail
- * matters more.
+ * @param line printable ASCII, without a newline.
+ * @returns whether it was written. It is lost when stderr is closed, or full and non-blocking: delivery of mail
+ * must not depend on it.
  */
 export function writeLine(line: string): boolean {
   try {
-    // Not process.stderr: its stream costs start-up time, and this way the line is out before we go on.
+    // Not process.stderr: its stream costs start-up time, and writeSync completes before this function returns.
     writeSync(2, `${line}\n`);
     return true;
   } catch {

@@ -12,12 +12,12 @@ export interface Program {
   /** Its options, without `--help` and `--version`. */
   readonly options: OptionTable;
   /**
-   * Does what the program is for.
+   * Runs the program.
    *
    * @param values its options.
    * @param words the rest of the command line.
    * @returns the exit status.
-   * @throws Failure when it cannot.
+   * @throws Failure when it fails.
    */
   run(values: OptionValues, words: readonly string[]): Promise<number>;
 }
@@ -25,10 +25,10 @@ export interface Program {
 /**
  * Runs a program with the command line of this process, and ends the process.
  *
- * Exit statuses: that of the program; 100 for a usage error; 111 for what the system refused.
+ * Exit statuses: that of the program; 100 for a usage error; 111 for a failed system call.
  */
 export async function runProgram(program: Program): Promise<void> {
-  // What nobody expected still ends in one line. Children find their pipes closed and end too.
+  // An unexpected error is also reported in one line. Children end because their pipes are closed.
   process.on('uncaughtException', (error) => process.exit(fail(program, error)));
   process.exit(await statusOf(program));
 }

@@ -1,10 +1,10 @@
-/** The signals that end a program in good order, and that a chain passes down. */
+/** The signals that shut a program down gracefully, and that a chain passes down. */
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 
 /**
- * Has the signals that would end this process told to `pass` instead.
+ * Calls `pass` for the signals that would otherwise end this process.
  *
- * @param pass is to see to it that the process ends.
+ * @param pass must make the process end.
  */
 export function passSignals(pass: (signal: NodeJS.Signals) => void): void {
   for (const signal of SIGNALS) process.on(signal, pass);

@@ -1,7 +1,7 @@
 /**
- * To be imported before anything else, for its effect: from here on SIGUSR1 does not open Node's inspector, as it
- * does in a program without a handler. Who connects to the inspector can read all of the memory, and any process
- * of the same user may send the signal, smtpd for one.
+ * Import this before any other module, for its side effect: SIGUSR1 no longer opens Node's inspector, as it does in a
+ * program without a handler. A debugger can read all memory through the inspector, and any process of the same user
+ * may send the signal, such as smtpd.
  */
 
 process.on('SIGUSR1', () => {});

@@ -27,59 +27,59 @@ import { remoteAddress } from '../ucspi/environment.ts';
 
 /** The command line of the proxy for one connection. */
 export interface ProxyOptions extends SmtpdSettings, TlsSettings, SmtpTlsSettings, ProxyProtocolSettings {
-  /** The name that messages begin with. */
+  /** The name at the start of each message. */
   readonly program: string;
   /** 0 to 2, see `createReporter`. */
   readonly verbosity: number;
   readonly terms: SessionTerms;
-  /** The user to become when keys and certificates have been read. */
+  /** The user and group to change to once keys and certificates are read. */
   readonly identity: Identity;
 }
 
 /**
- * Gives STARTTLS to an smtpd for one connection, on descriptors 0 and 1, and does TLS itself.
+ * Adds STARTTLS to an smtpd for one connection, on descriptors 0 and 1, and does TLS itself.
  *
- * @returns the exit status: smtpd's; 111 when there was no session.
- * @throws Failure (100, 111) when keys, certificates or privileges are not in order; (111) see `refuseInspector`. The
- * client has got a 421 then, if it does not begin with TLS.
+ * @returns the exit status of smtpd; 111 when there was no session.
+ * @throws Failure (100, 111) when keys or certificates cannot be used or privileges cannot be dropped; (111) see
+ * `refuseInspector`. The client has been sent a 421 then, unless TLS is implicit.
  */
 export async function runProxy(options: ProxyOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   const report = createReporter(options.program, options.verbosity);
   const tls = await setUp(options, environment);
 
-  const { promise: stopping, resolve: end } = deferred();
-  let pass: (signal: NodeJS.Signals) => void = () => end();
-  passSignals((signal) => pass(signal));
+  const { promise: stopping, resolve: stop } = deferred();
+  let onSignal: (signal: NodeJS.Signals) => void = () => stop();
+  passSignals((signal) => onSignal(signal));
 
   const connection = openConnection();
   connection.on('error', () => {});
   let ends: Endpoints | undefined;
-  let inTls: TlsClient | undefined;
+  let tlsClient: TlsClient | undefined;
   const listener = reportTls(report, () => ends, environment);
   try {
-    ends = await findEnds(connection, options, environment, stopping);
-    if (options.implicitTls) inTls = await startTls(connection, tls, listener, stopping);
+    ends = await readEndpoints(connection, options, environment, stopping);
+    if (options.implicitTls) tlsClient = await startTls(connection, tls, listener, stopping);
   } catch (error) {
     report.warning(errorCode(error));
     connection.destroy();
     return EXIT.systemCallFailed;
   }
 
-  const client = inTls ?? { source: sourceOfStream(connection), sink: sinkOfStream(connection) };
+  const client = tlsClient ?? { source: sourceOfStream(connection), sink: sinkOfStream(connection) };
   const startSmtpd = smtpdFor(options.smtpd, ends, environmentOf(ends, environment), options.localHost);
   const session = startSession({
     ...options.terms,
     client,
-    tls: inTls === undefined ? createTlsOffer(connection, client, () => tls, listener) : undefined,
-    startSmtpd: (more) => startSmtpd({ ...inTls?.environment, ...more }),
+    tls: tlsClient === undefined ? createTlsOffer(connection, client, () => tls, listener) : undefined,
+    startSmtpd: (more) => startSmtpd({ ...tlsClient?.environment, ...more }),
     report,
   });
-  pass = session.terminate;
+  onSignal = session.terminate;
   const { status } = await session.ended;
   return status;
 }
 
-/** Reads keys and certificates and gives up privileges. */
+/** Reads keys and certificates, and drops privileges. */
 async function setUp(options: ProxyOptions, environment: NodeJS.ProcessEnv): Promise<TlsServer> {
   const privileges = privilegesOf(options.identity);
   let tls: TlsServer;
@@ -95,8 +95,8 @@ async function setUp(options: ProxyOptions, environment: NodeJS.ProcessEnv): Pro
 }
 
 /**
- * Sends the client a 421 and closes the connection, which is bounded in time by `hangUp`. Privileges are given
- * up before, because what the client sends is read.
+ * Sends the client a 421 and closes the connection, within the time limit of `hangUp`. Privileges are dropped first,
+ * because input from the client is read.
  */
 async function refuseClient(privileges: Privileges): Promise<void> {
   try {
@@ -106,7 +106,7 @@ async function refuseClient(privileges: Privileges): Promise<void> {
     client.sink.write(REPLIES.notSetUp);
     await hangUp(client);
   } catch {
-    // What has failed before is what is reported.
+    // The caller reports the first failure.
   }
 }
 
@@ -117,12 +117,12 @@ function prepareTls(options: ProxyOptions, environment: NodeJS.ProcessEnv): TlsS
 }
 
 /**
- * The ends of the client's connection: as a proxy tells them, else as the environment does, else as the
- * system does. Undefined when nobody knows.
+ * The ends of the client's connection: from the PROXY header, otherwise from the environment, otherwise from the
+ * system. Undefined when they are unknown.
  *
- * @throws Error when there should be a PROXY header, and it is not good.
+ * @throws Error when a PROXY header is required and is missing, invalid, or not from a trusted proxy.
  */
-async function findEnds(
+async function readEndpoints(
   connection: Duplex,
   { proxies }: ProxyOptions,
   environment: NodeJS.ProcessEnv,
@@ -133,7 +133,7 @@ async function findEnds(
   if (proxies === undefined) return ends;
   const ip = ends?.remote.ip ?? 'an unknown address';
   if (!proxies.contains(ip))
-    throw new Error(`unable to take a connection from ${ip}: it is no proxy of ours`);
+    throw new Error(`unable to accept the connection from ${ip}: not a trusted proxy`);
   try {
     return (await readProxyHeader(connection, abort)) ?? ends;
   } catch (error) {
@@ -141,7 +141,7 @@ async function findEnds(
   }
 }
 
-/** The environment of smtpd. What else was found out of a client stays, unless it is of another one. */
+/** The environment of smtpd. Variables about the client stay, unless the environment describes another client. */
 function environmentOf(ends: Endpoints | undefined, environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const kept = environmentForSmtpd(environment);
   const isSame = ends === undefined || ends.remote.ip === environment.TCPREMOTEIP;

@@ -70,7 +70,7 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
     waiting: options.backlog,
   });
   const parts = { environment, limiter, log };
-  const isSolo = options.workers === 1 && privileges.isNobodyElse;
+  const isSolo = options.workers === 1 && privileges.isUnchanged;
   const processes = isSolo ? createSingleProcess(options, parts) : createWorkerPool(options, parts);
 
   const { promise: stopped, resolve: end } = deferred<number>();

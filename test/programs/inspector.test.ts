@@ -177,7 +177,7 @@ describe('an inspector that is open at the start', { concurrency: 2 }, () => {
       assert.match(
         stderr(),
         new RegExp(
-          `^${name}: fatal: unable to start: the inspector of Node is open at ws://127\\.0\\.0\\.1:\\d+/`,
+          `^${name}: fatal: unable to start: the Node inspector is open at ws://127\\.0\\.0\\.1:\\d+/`,
           'm',
         ),
       );

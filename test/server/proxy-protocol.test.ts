@@ -270,7 +270,7 @@ describe('a connection without a good PROXY header', { concurrency: 3, timeout: 
     const client = await connectTo(t, server);
     client.send('PROXY TCP4 ');
     assert.equal(await client.rest().catch(() => ''), '');
-    await server.says(/why=proxy-header text="it did not come in time"/);
+    await server.says(/why=proxy-header text="timed out"/);
     await assertServes(t, server);
   });
 

@@ -165,11 +165,11 @@ describe('an environment', { concurrency: 2 }, () => {
   for (const [environment, why] of [
     [{ UID: undefined, GID: '1' }, 'UID is not set'],
     [{ UID: '1', GID: undefined }, 'GID is not set'],
-    [{ UID: 'root', GID: '1' }, 'UID is no number: root'],
-    [{ UID: '1', GID: '-1' }, 'GID is no number: -1'],
-    [{ UID: '4294967295', GID: '1' }, 'UID is no number: 4294967295'],
-    [{ UID: '1', GID: '1', GIDLIST: '1,wheel' }, 'GIDLIST is no number: wheel'],
-    [{ UID: '1', GID: '1', GIDLIST: '1,' }, 'GIDLIST is no number: '],
+    [{ UID: 'root', GID: '1' }, 'UID is not a number: root'],
+    [{ UID: '1', GID: '-1' }, 'GID is not a number: -1'],
+    [{ UID: '4294967295', GID: '1' }, 'UID is not a number: 4294967295'],
+    [{ UID: '1', GID: '1', GIDLIST: '1,wheel' }, 'GIDLIST is not a number: wheel'],
+    [{ UID: '1', GID: '1', GIDLIST: '1,' }, 'GIDLIST is not a number: '],
   ] as const) {
     it(`with ${JSON.stringify(environment)} is no good for -U`, () =>
       assertRefused(['-U', ...AT, 'true'], why, environment));

@@ -1,7 +1,7 @@
 /**
- * Whether the checksum in a header of version 2 is that of the header with zeros in its place [2.2.3].
+ * Whether the checksum in a version 2 header is correct: the CRC32C of the header with zeros in its place [2.2.3].
  *
- * @param at where its four octets are.
+ * @param at the offset of its four octets.
  */
 export function isChecksumRight(header: Buffer, at: number): boolean {
   const zeroed = Buffer.from(header);
@@ -12,7 +12,7 @@ export function isChecksumRight(header: Buffer, at: number): boolean {
 /** The polynomial of CRC32C, its bits reversed (RFC 9260 appendix A). */
 const CASTAGNOLI = 0x82f63b78;
 
-/** Bit by bit: it is done once for a connection, over some hundred octets. node:zlib has another CRC-32. */
+/** Bitwise, as it runs once per connection, over a few hundred octets. node:zlib has a different CRC-32. */
 function crc32c(bytes: Uint8Array): number {
   let crc = 0xffffffff;
   for (const byte of bytes) {

@@ -3,40 +3,40 @@ import { after } from '../../stream/time.ts';
 import type { Endpoints } from '../endpoints.ts';
 import { parseProxyHeader } from './receive.ts';
 
-/** How long a proxy may take to send its header, in milliseconds. It has all of it when it connects. */
-const ENDED_TIMEOUT = 10_000;
+/** How long a proxy may take to send its header, in milliseconds. It can send it as soon as it is connected. */
+const HEADER_TIMEOUT = 10_000;
 
 /**
- * Reads the PROXY header that a connection begins with, and nothing behind it.
+ * Reads the PROXY header at the start of a connection. The bytes after it are put back.
  *
- * @param connection is paused afterwards, whatever came.
- * @param abort settles when it is to give up.
- * @returns the ends of the client's connection; undefined when the proxy speaks for itself.
- * @throws Error that says what is wrong with the header.
+ * @param connection is paused afterwards, also on failure.
+ * @param abort ends the wait when it settles.
+ * @returns the ends of the client's connection; undefined when the header gives none, see `parseProxyHeader`.
+ * @throws Error that names the fault.
  */
 export function readProxyHeader(connection: Duplex, abort: Promise<void>): Promise<Endpoints | undefined> {
-  const limit = after(ENDED_TIMEOUT);
+  const limit = after(HEADER_TIMEOUT);
   let received = Buffer.alloc(0);
   let isOver = false;
   return new Promise((resolve, reject) => {
     function stop(): void {
       isOver = true;
       limit.cancel();
-      connection.off('data', look);
-      connection.off('end', cut);
-      connection.off('close', cut);
+      connection.off('data', onData);
+      connection.off('end', onEnd);
+      connection.off('close', onEnd);
       connection.pause();
     }
     function fail(why: string): void {
-      // By the time that there is a reason to abort, the connection may be somebody else's.
+      // When `abort` settles later, the connection may have another reader.
       if (isOver) return;
       stop();
       reject(new Error(why));
     }
-    function cut(): void {
-      fail('the connection has ended in it');
+    function onEnd(): void {
+      fail('the connection ended before the header was complete');
     }
-    function look(bytes: Buffer): void {
+    function onData(bytes: Buffer): void {
       received = Buffer.concat([received, bytes]);
       const parsed = parseProxyHeader(received);
       if (parsed.type === 'more') return;
@@ -45,11 +45,11 @@ export function readProxyHeader(connection: Duplex, abort: Promise<void>): Promi
       if (parsed.rest.length > 0) connection.unshift(parsed.rest);
       resolve(parsed.addresses);
     }
-    connection.on('data', look);
-    connection.on('end', cut);
-    connection.on('close', cut);
-    void limit.passed.then(() => fail('it did not come in time'));
-    void abort.then(() => fail('told to end'));
+    connection.on('data', onData);
+    connection.on('end', onEnd);
+    connection.on('close', onEnd);
+    void limit.passed.then(() => fail('timed out'));
+    void abort.then(() => fail('shutting down'));
     connection.resume();
   });
 }

@@ -1,9 +1,9 @@
 /**
- * The PROXY protocol: a header with which a proxy begins a connection, to say whose connection it is. HAProxy
+ * The PROXY protocol: a header that a proxy sends at the start of a connection to identify the client. HAProxy
  * defines it (proxy-protocol.txt, below "the specification"; numbers in brackets are sections of it).
  *
- * Whoever may send a header may be any client it likes. So one is to be taken from proxies that are known,
- * and from those always: the specification forbids to guess whether there is one [2].
+ * A peer that may send a header can claim any client address. So a header is accepted only from known proxies, and
+ * required from them: the specification forbids guessing whether there is one [2].
  */
 
 import { isIPv4, isIPv6 } from 'node:net';
@@ -12,53 +12,53 @@ import type { Endpoints } from '../endpoints.ts';
 import { isChecksumRight } from './checksum.ts';
 import { COMMAND, FAMILY, TLV, V2_SIGNATURE, VERSION_2 } from './version-2.ts';
 
-/** What has been found in the first bytes of a connection. */
+/** The result of parsing the first bytes of a connection. */
 export type ProxyParse =
-  /** The beginning of a header; it takes more bytes to tell. */
+  /** The beginning of a header; more bytes are needed. */
   | { readonly type: 'more' }
-  /** No header, whatever comes next. The connection is to be closed. */
+  /** Not a valid header, whatever follows. The connection must be closed. */
   | { readonly type: 'bad'; readonly why: string }
   | {
       readonly type: 'header';
       /**
-       * The client as the proxy sees it, and where that has connected to. Undefined when the header names
-       * none that are of use here: those of the connection itself stand.
+       * The client as the proxy sees it, and the address that the client connected to. Undefined when the header
+       * gives no TCP addresses: those of the connection itself are used then.
        */
       readonly addresses: Endpoints | undefined;
-      /** What came behind the header. Shares its memory with what was given. */
+      /** The bytes after the header. Shares memory with the input. */
       readonly rest: Buffer;
     };
 
-/** The longest header of version 1, its CRLF with it, in octets [2.1]. */
+/** The longest version 1 header including CRLF, in octets [2.1]. */
 export const PROXY_V1_LIMIT = 107;
 
 /**
- * The longest header of version 2 that is taken, in octets. The format would allow 65551, but the
- * specification wants it to fit in one segment of 536 [2]; certificates and the like make some longer.
+ * The longest accepted version 2 header, in octets. The format allows 65551, but the specification requires a
+ * header to fit in one segment of 536 [2]; TLVs such as certificates make some headers longer.
  */
 export const PROXY_V2_LIMIT = 4096;
 
 const V1_START = Buffer.from('PROXY ');
 
 /**
- * Reads the header that a connection begins with, of version 1 or 2.
+ * Parses the header at the start of a connection, of version 1 or 2. Never throws.
  *
- * Bytes that begin no header are told at the first wrong one, and so are those of version 1 that no field
- * may have. The contents of a field are looked at when its end has come, those of version 2 behind its length
- * when all have. Nothing is thrown, whatever comes.
+ * Bytes that cannot begin a header are rejected at the first wrong octet, and so are octets that are not allowed in
+ * a field of version 1. The value of a field is checked when the field is complete; in version 2, what follows the
+ * length is checked when the header is complete.
  *
- * Addresses come in one form however they were written; an IPv4-mapped one is IPv4. They are undefined for a
- * connection of the proxy's own (LOCAL), and where the client's is not known (UNKNOWN, UNSPEC) or not TCP.
+ * Addresses are returned in canonical form, IPv4-mapped ones as IPv4. They are undefined for a connection of the
+ * proxy itself (LOCAL), and when the client is unknown (UNKNOWN, UNSPEC) or not connected by TCP.
  *
- * @param received all bytes so far. While the answer is 'more' they are fewer than 4096.
+ * @param received all bytes so far. While the result is 'more' they are fewer than 4096.
  */
 export function parseProxyHeader(received: Buffer): ProxyParse {
   if (beginsLike(received, V1_START)) return parseV1(received);
   if (beginsLike(received, V2_SIGNATURE)) return parseV2(received);
-  return { type: 'bad', why: 'no header of the PROXY protocol' };
+  return { type: 'bad', why: 'not a PROXY protocol header' };
 }
 
-/** Whether the bytes begin with `start`, or are its beginning. */
+/** Whether the bytes begin with `start`, or `start` begins with the bytes. */
 function beginsLike(received: Buffer, start: Buffer): boolean {
   const length = Math.min(received.length, start.length);
   return received.subarray(0, length).equals(start.subarray(0, length));
@@ -73,7 +73,7 @@ const MORE: ProxyParse = { type: 'more' };
 /** Version 1 [2.1]: "PROXY TCP4 192.0.2.1 198.51.100.1 56324 25" and CRLF. */
 function parseV1(received: Buffer): ProxyParse {
   const line = received.toString('latin1', 0, PROXY_V1_LIMIT);
-  // A CR that is the last octet so far ends the text as well.
+  // A CR that is the last octet so far also ends the text.
   const [text = ''] = line.split(/\r\n|\r$/, 1);
   if (/[\r\n]/.test(text)) return bad(1, 'a CR or an LF without the other');
   const words = text.split(' ');
@@ -89,29 +89,29 @@ function parseV1(received: Buffer): ProxyParse {
 const V1_FAMILIES = ['TCP4', 'TCP6', 'UNKNOWN'];
 
 /**
- * What is wrong with a line.
+ * Finds the fault of a line.
  *
- * @param words of the line, so far; the first is known to be good.
- * @param over whether the last word is whole, as all others are.
+ * @param words of the line so far; the first is known to be valid.
+ * @param isComplete whether the last word is complete; all others are.
  */
-function faultOfV1(words: readonly string[], over: boolean): string | undefined {
+function faultOfV1(words: readonly string[], isComplete: boolean): string | undefined {
   const [, family = '', ...fields] = words;
-  const isWhole = over || fields.length > 0;
+  const isWhole = isComplete || fields.length > 0;
   if (!V1_FAMILIES.some((name) => (isWhole ? name === family : name.startsWith(family)))) {
-    return 'a family that is none of TCP4, TCP6 and UNKNOWN';
+    return 'the family is not TCP4, TCP6 or UNKNOWN';
   }
-  // Whatever follows is to be ignored.
+  // The rest of the line must be ignored.
   if (family === 'UNKNOWN') return undefined;
   if (fields.length > 4) return 'more than two addresses and two ports';
   const wrong = fields.findIndex((field, at) => {
-    const isFieldWhole = over || at < fields.length - 1;
+    const isFieldWhole = isComplete || at < fields.length - 1;
     return at < 2 ? !isV1Address(field, family, isFieldWhole) : !isV1Port(field, isFieldWhole);
   });
-  if (wrong !== -1) return `no ${wrong < 2 ? `address of ${family}` : 'port'} as field ${wrong + 1}`;
-  return over && fields.length < 4 ? 'fewer than two addresses and two ports' : undefined;
+  if (wrong !== -1) return `field ${wrong + 1} is not a ${wrong < 2 ? `${family} address` : 'port'}`;
+  return isComplete && fields.length < 4 ? 'fewer than two addresses and two ports' : undefined;
 }
 
-/** What may become an address. In TCP6 there are no zone ids, which Node would take. */
+/** Beginnings of addresses. No zone ids in TCP6, which `isIPv6` of Node would accept. */
 const PARTIAL_ADDRESS = { TCP4: /^[\d.]{0,15}$/, TCP6: /^[\da-f:.]{0,45}$/i };
 
 function isV1Address(field: string, family: string, isWhole: boolean): boolean {
@@ -125,7 +125,7 @@ function isV1Port(field: string, isWhole: boolean): boolean {
   return PARTIAL_PORT.test(field) && Number(field) <= 65535 && (!isWhole || field !== '');
 }
 
-/** @param words of a line without a fault. */
+/** @param words of a valid line. */
 function addressesOfV1([, family, ...fields]: readonly string[]): Endpoints | undefined {
   const [remoteIp = '', localIp = '', remotePort, localPort] = fields;
   const remote = addressOctets(remoteIp);
@@ -137,10 +137,10 @@ function addressesOfV1([, family, ...fields]: readonly string[]): Endpoints | un
   };
 }
 
-/** Where the addresses of version 2 begin: behind signature, version, family and length. */
+/** The offset of the addresses in version 2: after signature, version, family and length. */
 const V2_START = 16;
 
-/** How many octets of addresses there are. All behind them are TLVs. */
+/** The length of the addresses in octets, by family. TLVs follow them. */
 const ADDRESSES_LENGTH: ReadonlyMap<number, number> = new Map([
   [FAMILY.TCP4, 12],
   [FAMILY.UDP4, 12],
@@ -159,7 +159,7 @@ function parseV2(received: Buffer): ProxyParse {
 
   const end = V2_START + received.readUInt16BE(V2_START - 2);
   if (end > PROXY_V2_LIMIT) return bad(2, `${end} octets, over ${PROXY_V2_LIMIT}`);
-  // With LOCAL the family says nothing, and without a known family nobody knows where the TLVs begin.
+  // With LOCAL the family is ignored, and without a known family the offset of the TLVs is unknown.
   const isLocal = versionAndCommand === (VERSION_2 | COMMAND.LOCAL);
   const length = isLocal ? undefined : ADDRESSES_LENGTH.get(family);
   if (length !== undefined && V2_START + length > end) return bad(2, 'too short for its addresses');
@@ -174,26 +174,26 @@ function parseV2(received: Buffer): ProxyParse {
   return { type: 'header', addresses: isTcp ? addressesOfV2(header, length) : undefined, rest };
 }
 
-/** What is wrong with the two octets behind the signature; either is undefined until it comes. */
+/** Finds the fault of the two octets after the signature; either is undefined until it is received. */
 function faultOfV2Start(versionAndCommand = VERSION_2, family = FAMILY.UNSPEC): string | undefined {
-  if ((versionAndCommand & 0xf0) !== VERSION_2) return 'another version';
+  if ((versionAndCommand & 0xf0) !== VERSION_2) return 'unsupported version';
   const command = versionAndCommand & 0x0f;
-  if (command > COMMAND.PROXY) return 'an unknown command';
+  if (command > COMMAND.PROXY) return 'unknown command';
   if (command === COMMAND.LOCAL) return undefined;
-  return family >> 4 > 3 || (family & 0x0f) > 2 ? 'an unknown family or transport' : undefined;
+  return family >> 4 > 3 || (family & 0x0f) > 2 ? 'unknown family or transport' : undefined;
 }
 
-/** What is wrong with the TLVs, of which only the checksum is looked at. */
+/** Finds the fault of the TLVs; only the value of the checksum is examined. */
 function faultOfTlvs(header: Buffer, start: number): string | undefined {
   let isChecked = false;
   for (let at = start; at < header.length; ) {
-    if (at + 3 > header.length) return 'a TLV that leads out of it';
+    if (at + 3 > header.length) return 'a TLV exceeds the header';
     const end = at + 3 + header.readUInt16BE(at + 1);
-    if (end > header.length) return 'a TLV that leads out of it';
+    if (end > header.length) return 'a TLV exceeds the header';
     if (header.readUInt8(at) === TLV.CRC32C) {
-      // One is enough, and many would be a way to keep this process busy.
-      if (isChecked || end !== at + 7) return 'a checksum of another length, or a second one';
-      if (!isChecksumRight(header, at + 3)) return 'a wrong checksum';
+      // Only one is accepted: a sender could include many to consume CPU time.
+      if (isChecked || end !== at + 7) return 'a checksum of invalid length, or a second one';
+      if (!isChecksumRight(header, at + 3)) return 'wrong checksum';
       isChecked = true;
     }
     at = end;
@@ -201,7 +201,7 @@ function faultOfTlvs(header: Buffer, start: number): string | undefined {
   return undefined;
 }
 
-/** @param length of the addresses: both addresses, then both ports. */
+/** @param length of the address block: both addresses, then both ports. */
 function addressesOfV2(header: Buffer, length: number): Endpoints {
   const ports = V2_START + length - 4;
   const middle = (V2_START + ports) / 2;

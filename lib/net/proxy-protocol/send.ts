@@ -1,15 +1,15 @@
-/** Headers of the PROXY protocol for whom we connect to; numbers in brackets as in receive.ts. */
+/** PROXY protocol headers for outgoing connections; numbers in brackets as in receive.ts. */
 
 import { addressOctets, addressText, type Endpoint } from '../address.ts';
 import { COMMAND, FAMILY, TLV, V2_SIGNATURE, VERSION_2 } from './version-2.ts';
 
 /**
- * Writes a header of version 1.
+ * Formats a version 1 header.
  *
- * @param remote the client; undefined when it is not known any more.
- * @param local where the client has connected to.
- * @returns at most 107 octets; "PROXY UNKNOWN" when an address is none, or they are of different families,
- * which version 1 cannot say.
+ * @param remote the client; undefined when it is no longer known.
+ * @param local the address that the client connected to.
+ * @returns at most 107 octets; "PROXY UNKNOWN" when an address is missing or invalid, or when the families differ,
+ * which version 1 cannot express.
  */
 export function formatProxyV1(remote: Endpoint | undefined, local: Endpoint | undefined): Buffer {
   const from = wireEndpoint(remote);
@@ -22,25 +22,25 @@ export function formatProxyV1(remote: Endpoint | undefined, local: Endpoint | un
   return Buffer.from(`PROXY ${family} ${addresses} ${from.port} ${to.port}\r\n`);
 }
 
-/** What the receiver of a header is told of the client's TLS. */
+/** The client's TLS session, as described in a header. */
 export interface ProxyTls {
-  /** As OpenSSL has it, such as "TLSv1.3". */
+  /** OpenSSL's name, such as "TLSv1.3". */
   readonly protocol: string | undefined;
-  /** As OpenSSL has it, such as "TLS_AES_256_GCM_SHA384". */
+  /** OpenSSL's name, such as "TLS_AES_256_GCM_SHA384". */
   readonly cipher: string | undefined;
-  /** The common name in the client's certificate. Told only when that was verified. */
+  /** The common name in the client certificate. Sent only when that was verified. */
   readonly commonName: string | undefined;
-  /** Whether the client has shown a certificate that was verified. */
+  /** Whether the client has sent a certificate that was verified. */
   readonly verified: boolean;
 }
 
 /**
- * Writes a header of version 2, with the command PROXY.
+ * Formats a version 2 header with the command PROXY.
  *
- * @param remote the client; undefined when it is not known any more.
- * @param local where the client has connected to. When one address is IPv4 and one IPv6, the first goes as
- * IPv4-mapped IPv6; when one is none, the family is UNSPEC and neither goes.
- * @param tls what the client's TLS is like; undefined when it speaks cleartext.
+ * @param remote the client; undefined when it is no longer known.
+ * @param local the address that the client connected to. When one address is IPv4 and the other IPv6, the IPv4
+ * address is sent as IPv4-mapped; when one is missing or invalid, the family is UNSPEC and neither is sent.
+ * @param tls the client's TLS session; undefined for cleartext.
  * @returns fewer than 1024 octets.
  */
 export function formatProxyV2(
@@ -54,14 +54,14 @@ export function formatProxyV2(
   return Buffer.concat([V2_SIGNATURE, start, rest]);
 }
 
-/** An endpoint that can be written. */
+/** A valid endpoint in network form. */
 interface WireEndpoint {
-  /** 4 or 16. */
+  /** 4 or 16 octets. */
   readonly octets: Uint8Array;
   readonly port: number;
 }
 
-/** Undefined when there is no address or port that could be written. */
+/** Undefined when the endpoint is missing, or its address or port is invalid. */
 function wireEndpoint(endpoint: Endpoint | undefined): WireEndpoint | undefined {
   if (endpoint === undefined) return undefined;
   const octets = addressOctets(endpoint.ip);
@@ -87,18 +87,18 @@ function formatV2Addresses(
   };
 }
 
-/** The octets of an IPv4 address as IPv4-mapped IPv6 where that is what is asked for. */
+/** Converts the octets of an IPv4 address to IPv4-mapped IPv6 when `width` is 16. */
 function widened(octets: Uint8Array, width: number): Uint8Array {
   if (octets.length === width) return octets;
   return Buffer.concat([Buffer.from('00000000000000000000ffff', 'hex'), octets]);
 }
 
-/** Bits that say what the client has [2.2.6]: TLS, a certificate on this connection, one in this session. */
+/** The client bit field [2.2.6]: TLS, a certificate on this connection, a certificate in this session. */
 const CLIENT = { SSL: 0x01, CERT_CONN: 0x02, CERT_SESS: 0x04 };
 
-/** The value: the bits, four octets that are zero only for a verified certificate, and TLVs again. */
+/** Its value: the bit field, four octets that are zero only for a verified certificate, and nested TLVs. */
 function formatTls({ protocol, cipher, commonName, verified }: ProxyTls): Buffer {
-  // One that came on this connection is one of this session as well, and some receivers look for that alone.
+  // A certificate of this connection is also one of this session, and some receivers check only the latter bit.
   const bits = CLIENT.SSL | (verified ? CLIENT.CERT_CONN | CLIENT.CERT_SESS : 0);
   return formatTlv(
     TLV.SSL,
@@ -114,7 +114,7 @@ function formatTls({ protocol, cipher, commonName, verified }: ProxyTls): Buffer
 /** The longest text in a TLV, in octets; a common name has at most 64 characters (RFC 5280 appendix A.1). */
 const TEXT_LIMIT = 256;
 
-/** Nothing for a text that is not known, or too long: a name cut short might be somebody else's. */
+/** Empty for an unknown or too long text: a truncated name could be the name of another client. */
 function formatTextTlv(type: number, text: string | undefined): Buffer {
   const value = Buffer.from(text ?? '');
   return value.length === 0 || value.length > TEXT_LIMIT ? NOTHING : formatTlv(type, value);

@@ -1,9 +1,9 @@
-/** What both ends of version 2 of the PROXY protocol have to know; numbers in brackets as in receive.ts. */
+/** Constants of PROXY protocol version 2, for sender and receiver; numbers in brackets as in receive.ts. */
 
-/** What every header begins with [2.2]. */
+/** The first octets of every header [2.2]. */
 export const V2_SIGNATURE = Buffer.from('0d0a0d0a000d0a515549540a', 'hex');
 
-/** The upper half of the octet behind the signature; a command is the lower. */
+/** The upper half of the octet after the signature; the lower half is the command. */
 export const VERSION_2 = 0x20;
 export const COMMAND = { LOCAL: 0, PROXY: 1 };
 
@@ -18,5 +18,5 @@ export const FAMILY = {
   UNIX_DGRAM: 0x32,
 };
 
-/** Types of what may stand behind the addresses: a type, a length of two octets, a value. */
+/** Types of the TLVs after the addresses: a type, a length of two octets, a value. */
 export const TLV = { CRC32C: 0x03, SSL: 0x20, SSL_VERSION: 0x21, SSL_CN: 0x22, SSL_CIPHER: 0x23 };

@@ -18,7 +18,7 @@ import {
 import { Failure } from '../../../lib/program/failure.ts';
 import { createRandom } from '../../fuzz/random.ts';
 
-/** Wrong usage, status 100, with a message that shows what came. */
+/** Asserts a usage error, status 100, whose message contains the input. */
 function assertWrongUsage(act: () => unknown, shown: string): void {
   assert.throws(act, (error) => {
     assert.ok(error instanceof Failure);
@@ -99,13 +99,13 @@ describe('addressOctets and addressText', () => {
     assert.equal(addressText(Buffer.from('00000000000000000000ffffc0000201', 'hex')), '192.0.2.1');
   });
 
-  it('has no octets for what is no address', () => {
+  it('returns undefined for text that is not an address', () => {
     for (const ip of ['', 'mx.example', '192.0.2', '192.0.2.01', '1:2:3', '::1::', ':::', '::g', '[::1]']) {
       assert.equal(addressOctets(ip), undefined, ip);
     }
   });
 
-  it('goes there and back for all of a thousand addresses', () => {
+  it('round-trips a thousand addresses', () => {
     const random = createRandom(7, 0);
     for (let count = 0; count < 1000; count++) {
       const octets = Uint8Array.from({ length: 16 }, () => (random.chance(60) ? 0 : random.below(256)));
@@ -134,7 +134,7 @@ describe('parseNetworks', () => {
     ['2001:db8::/32', ['2001:db8::', '2001:DB8:ffff::1'], ['2001:db9::', '2001:db7:ffff::', '192.0.2.1']],
     ['fe80::/10', ['fe80::1', 'febf::1', 'fe80::1%eth0'], ['fec0::1', 'fe7f::1']],
     ['::1', ['::1', '0:0:0:0:0:0:0:1'], ['::2', '::', '0.0.0.1', '127.0.0.1']],
-    // All of IPv6, and an IPv4-mapped address is none of it.
+    // All of IPv6; an IPv4-mapped address is not in it.
     ['::/0', ['::', '2001:db8::1'], ['192.0.2.1', '::ffff:192.0.2.1']],
     ['::ffff:192.0.2.1', ['192.0.2.1', '::ffff:192.0.2.1'], ['192.0.2.2']],
     ['::ffff:192.0.2.0/120', ['192.0.2.0', '192.0.2.255'], ['192.0.3.0', '192.0.1.255']],
@@ -150,7 +150,7 @@ describe('parseNetworks', () => {
     });
   }
 
-  it('has nothing in it that is no address', () => {
+  it('contains no text that is not an address', () => {
     const networks = parseNetworks('0.0.0.0/0,::/0');
     for (const ip of ['', 'mx.example', '192.0.2', '/run/smtpd', '::ffff:192.0.2.256', '%eth0']) {
       assert.equal(networks.contains(ip), false, ip);
@@ -162,7 +162,7 @@ describe('parseNetworks', () => {
     for (const width of [32, 128]) {
       for (let prefix = 0; prefix <= width; prefix++) {
         const bits = Array.from({ length: width }, (_, at) => (at < prefix ? random.below(2) : 0));
-        // A first bit that is set keeps the address from being an IPv4-mapped one.
+        // With the first bit set the address is not IPv4-mapped.
         if (prefix > 0) bits[0] = 1;
         const networks = parseNetworks(`${textOfBits(bits)}/${prefix}`);
         const inside = bits.map((bit, at) => (at < prefix ? bit : at === 0 ? 1 : random.below(2)));
@@ -256,7 +256,7 @@ describe('parseHostPort', () => {
       assertWrongUsage(() => parseHostPort(text), '"'));
   }
 
-  it('shows what came', () => {
+  it('quotes its input in the message', () => {
     assertWrongUsage(() => parseHostPort('::1:25'), 'as [::1]:25, not "::1:25"');
     assertWrongUsage(() => parseHostPort('[::1]:66666'), '0 to 65535, not "66666"');
     assertWrongUsage(() => parseHostPort('a\nb:25'), '"a\\nb:25"');
@@ -325,7 +325,7 @@ describe('parsePort', () => {
     ['dns', 5353],
     ['toobig', 99],
     ['last', 65535],
-    // Those of mail are the same on every machine.
+    // The mail services are the same on every machine.
     ['smtp', 25],
   ] as const) {
     it(`${text} is ${port}, by the file`, () => assert.equal(parsePort(text, services), port));
@@ -359,7 +359,7 @@ describe('parsePort', () => {
     it(`refuses ${text}`, () => assertWrongUsage(() => parsePort(text, services), `65535, not "${text}"`));
   }
 
-  it('says when the file cannot be read', () => {
+  it('reports that the file cannot be read', () => {
     assertWrongUsage(() => parsePort('finger', missing), `not "finger": ENOENT at ${missing}`);
   });
 });

@@ -1,4 +1,4 @@
-/** Headers of the PROXY protocol, read and written: bytes in, addresses out, and back. */
+/** Headers of the PROXY protocol, parsed and formatted: bytes in, addresses out, and back. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -15,7 +15,7 @@ import { createRandom, type Random } from '../../fuzz/random.ts';
 
 const SIGNATURE = '0d 0a 0d 0a 00 0d 0a 51 55 49 54 0a';
 
-/** Bytes of hexadecimal digits, with spaces wherever they help. */
+/** Converts hexadecimal digits to bytes; spaces are ignored. */
 function hex(...parts: readonly string[]): Buffer {
   const digits = parts.join('').replaceAll(' ', '');
   const bytes = Buffer.from(digits, 'hex');
@@ -27,7 +27,7 @@ function latin1(text: string): Buffer {
   return Buffer.from(text, 'latin1');
 }
 
-/** "192.0.2.1 1234 198.51.100.2 25": the client and where it has connected to. */
+/** "192.0.2.1 1234 198.51.100.2 25": the client and the address that it connected to. */
 function addresses(text: string): Endpoints {
   const [remoteIp = '', remotePort, localIp = '', localPort] = text.split(' ');
   return {
@@ -39,7 +39,7 @@ function addresses(text: string): Endpoints {
 const IPV4 = addresses('192.0.2.1 1234 198.51.100.2 25');
 const IPV6 = addresses('2001:db8::1 1234 2001:db8::2 25');
 
-/** Each with its name, its bytes and the addresses in it. */
+/** Headers: name, bytes and addresses. */
 type Vector = readonly [name: string, header: Buffer, addresses: Endpoints | undefined];
 
 const V1: readonly Vector[] = [
@@ -149,7 +149,7 @@ for (const [version, vectors] of [
           assert.deepEqual(parse, { type: 'header', addresses: wanted, rest: behind });
         }
       });
-      it(`${name}: asks for more until it is whole`, () => {
+      it(`${name}: needs more until it is complete`, () => {
         for (let length = 0; length < header.length; length++) {
           const parse = parseProxyHeader(header.subarray(0, length));
           assert.deepEqual(parse, { type: 'more' }, `after ${length} octets`);
@@ -161,15 +161,14 @@ for (const [version, vectors] of [
 
 function assertBad(parse: ProxyParse, label: string): void {
   assert.equal(parse.type, 'bad', label);
-  // It goes into a message of one line, into which no client is to write.
+  // The reason is part of a one-line message, and must not contain client data.
   assert.match(parse.type === 'bad' ? parse.why : '', /^[\x20-\x7e]{10,100}$/, label);
 }
 
 /**
- * Whatever is cut off a bad header: 'more' first, then 'bad' from some octet on and never again another
- * answer.
+ * Asserts that every shorter prefix of a bad header gives 'more', and every longer one 'bad'.
  *
- * @param from how many octets it takes to see that it is bad.
+ * @param from the number of octets that show that it is bad.
  */
 function assertBadFrom(header: Buffer, from: number): void {
   for (let length = 0; length <= header.length; length++) {
@@ -179,7 +178,7 @@ function assertBadFrom(header: Buffer, from: number): void {
   }
 }
 
-describe('parseProxyHeader: what is no header at all', () => {
+describe('parseProxyHeader: not a header', () => {
   for (const [text, from] of [
     ['EHLO c.example\r\n', 1],
     ['\x16\x03\x01\x02\x00\x01', 1], // TLS
@@ -198,10 +197,10 @@ describe('parseProxyHeader: what is no header at all', () => {
 
 describe('parseProxyHeader: a bad header of version 1', () => {
   for (const [marked, name] of [
-    // "|" stands behind the first octet that tells.
+    // "|" follows the first wrong octet.
     ['PROXY  |TCP4 192.0.2.1 198.51.100.2 1234 25\r\n', 'two spaces before the family'],
     ['PROXY \r|\n', 'no family'],
-    ['PROXY t|cp4 192.0.2.1 198.51.100.2 1234 25\r\n', 'a family in small letters'],
+    ['PROXY t|cp4 192.0.2.1 198.51.100.2 1234 25\r\n', 'a family in lower case'],
     ['PROXY TCP5| 192.0.2.1 198.51.100.2 1234 25\r\n', 'another family'],
     ['PROXY TCP44| 192.0.2.1 198.51.100.2 1234 25\r\n', 'a family that goes on'],
     ['PROXY TCP |192.0.2.1 198.51.100.2 1234 25\r\n', 'a family cut short'],
@@ -256,7 +255,7 @@ describe('parseProxyHeader: a bad header of version 1', () => {
     it(name, () => assertBadFrom(latin1(marked.replace('|', '')), marked.indexOf('|')));
   }
 
-  it('never asks for more than 107 octets', () => {
+  it('never needs more than 107 octets', () => {
     const line = latin1(`PROXY UNKNOWN ${'f'.repeat(200)}`);
     assert.deepEqual(parseProxyHeader(line.subarray(0, PROXY_V1_LIMIT - 1)), { type: 'more' });
     assertBad(parseProxyHeader(line.subarray(0, PROXY_V1_LIMIT)), 'at the limit');
@@ -284,10 +283,18 @@ describe('parseProxyHeader: a bad header of version 2', () => {
     ['LOCAL over the limit', hex(SIGNATURE, '20 00 0f f1'), 16],
     ['half a TLV', hex(SIGNATURE, '21 11 00 0e', V2_TCP4, '04 00'), whole],
     ['one octet of a TLV', hex(SIGNATURE, '21 11 00 0d', V2_TCP4, '04'), whole],
-    ['a TLV that leads out by one octet', hex(SIGNATURE, '21 11 00 11', V2_TCP4, '04 00 03 00 00'), whole],
-    ['a TLV that leads far out', hex(SIGNATURE, '21 11 00 11', V2_TCP4, '04 ff ff 00 00'), whole],
-    ['a second TLV that leads out', hex(SIGNATURE, '21 11 00 13', V2_TCP4, '04 00 00 04 00 02 00'), whole],
-    ['a TLV that leads out, for UDP', hex(SIGNATURE, '21 12 00 0f', V2_TCP4, '04 00 01'), whole],
+    [
+      'a TLV that exceeds the header by one octet',
+      hex(SIGNATURE, '21 11 00 11', V2_TCP4, '04 00 03 00 00'),
+      whole,
+    ],
+    ['a TLV that exceeds the header by far', hex(SIGNATURE, '21 11 00 11', V2_TCP4, '04 ff ff 00 00'), whole],
+    [
+      'a second TLV that exceeds the header',
+      hex(SIGNATURE, '21 11 00 13', V2_TCP4, '04 00 00 04 00 02 00'),
+      whole,
+    ],
+    ['a TLV that exceeds the header, for UDP', hex(SIGNATURE, '21 12 00 0f', V2_TCP4, '04 00 01'), whole],
     ['a wrong checksum', hex(SIGNATURE, '21 11 00 13', V2_TCP4, '03 00 04 60 7e eb 7f'), whole],
     ['a checksum of 3 octets', hex(SIGNATURE, '21 11 00 12', V2_TCP4, '03 00 03 60 7e eb'), whole],
     ['a checksum of 5 octets', hex(SIGNATURE, '21 11 00 14', V2_TCP4, '03 00 05 60 7e eb 7e 00'), whole],
@@ -296,10 +303,10 @@ describe('parseProxyHeader: a bad header of version 2', () => {
     it(name, () => assertBadFrom(header, Math.min(from, header.length)));
   }
 
-  it('any bit that changed on the way, under a checksum', () => {
+  it('any flipped bit, with a checksum', () => {
     const good = hex(SIGNATURE, '21 11 00 13', V2_TCP4, '03 00 04 60 7e eb 7e');
     assert.equal(parseProxyHeader(good).type, 'header');
-    // The addresses and the value of the checksum: elsewhere a bit makes it another kind of header.
+    // The addresses and the value of the checksum: a bit elsewhere makes it a different kind of header.
     for (const [from, to] of [
       [16, 28],
       [31, 35],
@@ -312,17 +319,17 @@ describe('parseProxyHeader: a bad header of version 2', () => {
     }
   });
 
-  it('a second checksum behind one that is right', () => {
+  it('a second checksum after a correct one', () => {
     const start = hex(SIGNATURE, '21 11 00 1a', V2_TCP4);
     const one = withChecksum(Buffer.concat([start, hex('03 00 04 00 00 00 00', '04 00 04 00 00 00 00')]), 31);
     assert.equal(parseProxyHeader(one).type, 'header');
     const two = withChecksum(Buffer.concat([start, hex('03 00 04 00 00 00 00', '03 00 04 00 00 00 00')]), 31);
     const parse = parseProxyHeader(two);
-    // The second is wrong, too, but nobody is to find that out: each takes a look at the whole header.
+    // The second one is also wrong, but must not be verified: each verification reads the whole header.
     assert.match(parse.type === 'bad' ? parse.why : parse.type, /second/);
   });
 
-  it('never asks for more than 4096 octets', () => {
+  it('never needs more than 4096 octets', () => {
     const longest = hex(SIGNATURE, '21 00 0f f0', '00'.repeat(4080));
     assert.equal(longest.length, PROXY_V2_LIMIT);
     assert.deepEqual(parseProxyHeader(longest.subarray(0, -1)), { type: 'more' });
@@ -330,7 +337,7 @@ describe('parseProxyHeader: a bad header of version 2', () => {
   });
 });
 
-/** Puts the CRC32C of a header at an offset where zeros are, by the long division of its definition. */
+/** Writes the CRC32C of a header at an offset that holds zeros, by long division as it is defined. */
 function withChecksum(header: Buffer, at: number): Buffer {
   let remainder = 0xffffffffn;
   for (const byte of header) {
@@ -347,18 +354,18 @@ describe('formatProxyV1', () => {
     ['IPv4', IPV4.remote, IPV4.local, 'PROXY TCP4 192.0.2.1 198.51.100.2 1234 25\r\n'],
     ['IPv6', IPV6.remote, IPV6.local, 'PROXY TCP6 2001:db8::1 2001:db8::2 1234 25\r\n'],
     [
-      'IPv4-mapped, as a socket of both kinds has it',
+      'IPv4-mapped, as a dual-stack socket reports it',
       { ip: '::ffff:192.0.2.1', port: 1234 },
       { ip: '::ffff:198.51.100.2', port: 25 },
       'PROXY TCP4 192.0.2.1 198.51.100.2 1234 25\r\n',
     ],
     [
-      'zone ids, for which there is no room',
+      'zone ids, which are omitted',
       { ip: 'fe80::1%eth0', port: 1234 },
       { ip: 'fe80::2%eth0', port: 25 },
       'PROXY TCP6 fe80::1 fe80::2 1234 25\r\n',
     ],
-    ['both kinds', IPV4.remote, IPV6.local, 'PROXY UNKNOWN\r\n'],
+    ['both families', IPV4.remote, IPV6.local, 'PROXY UNKNOWN\r\n'],
     ['no client', undefined, IPV4.local, 'PROXY UNKNOWN\r\n'],
     ['no server', IPV4.remote, undefined, 'PROXY UNKNOWN\r\n'],
     ['no address', { ip: 'mx.example', port: 1234 }, IPV4.local, 'PROXY UNKNOWN\r\n'],
@@ -399,7 +406,7 @@ describe('formatProxyV2', () => {
     assert.deepEqual(formatProxyV2(IPV6.remote, IPV6.local), wanted);
   });
 
-  it('both kinds: IPv4 goes as IPv4-mapped', () => {
+  it('both families: IPv4 is sent as IPv4-mapped', () => {
     const mapped = '00 00 00 00 00 00 00 00 00 00 ff ff c0 00 02 01';
     const plain = '20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 02';
     const there = hex(SIGNATURE, '21 21 00 24', mapped, plain, '04 d2  00 19');
@@ -410,28 +417,28 @@ describe('formatProxyV2', () => {
 
   it('no address: no family', () => {
     const wanted = hex(SIGNATURE, '21 00 00 00');
-    const nobody: Endpoint = { ip: '', port: 0 };
+    const invalid: Endpoint = { ip: '', port: 0 };
     assert.deepEqual(formatProxyV2(undefined, IPV4.local), wanted);
     assert.deepEqual(formatProxyV2(IPV4.remote, undefined), wanted);
-    assert.deepEqual(formatProxyV2(nobody, IPV4.local), wanted);
+    assert.deepEqual(formatProxyV2(invalid, IPV4.local), wanted);
     assert.deepEqual(formatProxyV2({ ip: '192.0.2.1', port: -1 }, IPV4.local), wanted);
     assert.deepEqual(formatProxyV2({ ip: '192.0.2.1', port: 1.5 }, IPV4.local), wanted);
   });
 
   it('TLS without a certificate', () => {
-    // 20: TLS. 01: that alone. The four octets behind are zero for a certificate that was verified only.
+    // 20: TLS. 01: only TLS. The next four octets are zero only for a verified certificate.
     const wanted = hex(...start4, '37', V2_TCP4, '20 00 28', '01', '00 00 00 01', version, cipher);
     assert.deepEqual(formatProxyV2(IPV4.remote, IPV4.local, TLS), wanted);
   });
 
   it('TLS with a certificate', () => {
-    // 07: TLS, a certificate on the connection, one in the session. HAProxy writes the very same.
+    // 07: TLS, a certificate on the connection, one in the session. HAProxy sends the same octets.
     const wanted = hex(...start4, '48', V2_TCP4, '20 00 39', '07', '00 00 00 00', version, name, cipher);
     const tls = { ...TLS, commonName: 'client.example', verified: true };
     assert.deepEqual(formatProxyV2(IPV4.remote, IPV4.local, tls), wanted);
   });
 
-  it('a common name that nobody has verified is not told', () => {
+  it('an unverified common name is not sent', () => {
     const tls = { ...TLS, commonName: 'client.example' };
     assert.deepEqual(
       formatProxyV2(IPV4.remote, IPV4.local, tls),
@@ -439,13 +446,13 @@ describe('formatProxyV2', () => {
     );
   });
 
-  it('what is not known is left out', () => {
+  it('unknown values are omitted', () => {
     const tls = { protocol: undefined, cipher: '', commonName: undefined, verified: false };
     const wanted = hex(...start4, '14', V2_TCP4, '20 00 05', '01', '00 00 00 01');
     assert.deepEqual(formatProxyV2(IPV4.remote, IPV4.local, tls), wanted);
   });
 
-  it('a common name is told in UTF-8, and as a whole or not at all', () => {
+  it('a common name is sent in UTF-8, and never truncated', () => {
     const tls = { protocol: undefined, cipher: undefined, verified: true };
     const short = formatProxyV2(IPV4.remote, IPV4.local, { ...tls, commonName: 'Ü' });
     assert.deepEqual(short, hex(...start4, '19', V2_TCP4, '20 00 0a', '07', '00 00 00 00', '22 00 02 c3 9c'));
@@ -455,16 +462,16 @@ describe('formatProxyV2', () => {
     assert.equal(tooLong.length, 16 + 12 + 3 + 5);
   });
 
-  it('TLS of a client that is not known', () => {
+  it('TLS of an unknown client', () => {
     const wanted = hex(SIGNATURE, '21 00 00 2b', '20 00 28', '01', '00 00 00 01', version, cipher);
     assert.deepEqual(formatProxyV2(undefined, undefined, TLS), wanted);
   });
 });
 
-describe('there and back', () => {
+describe('round trip', () => {
   const rest = latin1('EHLO c.example\r\n');
 
-  it('what is written can be read, of either version', () => {
+  it('a formatted header can be parsed, of both versions', () => {
     const random = createRandom(3, 0);
     for (let count = 0; count < 500; count++) {
       const randomIp = random.chance(50) ? randomIpv4 : randomIpv6;
@@ -480,7 +487,7 @@ describe('there and back', () => {
     }
   });
 
-  it('what is written of both kinds can be read, of version 2', () => {
+  it('a formatted header with both families can be parsed, of version 2', () => {
     const parse = parseProxyHeader(formatProxyV2(IPV4.remote, IPV6.local, TLS));
     assert.deepEqual(parse, {
       type: 'header',
@@ -489,7 +496,7 @@ describe('there and back', () => {
     });
   });
 
-  it('what is written of nobody leaves the addresses of the connection', () => {
+  it('a formatted header without addresses keeps those of the connection', () => {
     for (const header of [formatProxyV1(undefined, undefined), formatProxyV2(undefined, undefined, TLS)]) {
       assert.deepEqual(parseProxyHeader(header), {
         type: 'header',
@@ -504,7 +511,7 @@ function randomIpv4(random: Random): string {
   return Array.from({ length: 4 }, () => random.below(256)).join('.');
 }
 
-/** Of eight groups none of which is zero, so that there is one way to write it. */
+/** Eight groups, none of them zero, so that there is only one spelling. */
 function randomIpv6(random: Random): string {
   return Array.from({ length: 8 }, () => (1 + random.below(65535)).toString(16)).join(':');
 }
@@ -518,7 +525,7 @@ describe('parseProxyHeader: garbage', () => {
     }
   });
 
-  it('random bytes behind a good start throw nothing, and are accepted by the rules only', () => {
+  it('random bytes after a valid start do not throw, and are accepted only if valid', () => {
     const random = createRandom(5, 1);
     const starts = [
       latin1('PROXY '),
@@ -538,15 +545,15 @@ describe('parseProxyHeader: garbage', () => {
       seen[parse.type]++;
       if (parse.type === 'more') assert.ok(bytes.length < PROXY_V2_LIMIT);
       if (parse.type !== 'header') continue;
-      // No line comes out of random bytes; of version 2 there is little that could be wrong.
+      // Random bytes never form a line of version 1; version 2 has few rules that they could break.
       assert.ok(bytes.subarray(0, 12).equals(hex(SIGNATURE)), bytes.toString('hex'));
       assert.equal(bytes.length - parse.rest.length, 16 + bytes.readUInt16BE(14));
     }
-    // Else this would be a test of one branch.
+    // Otherwise only one branch would be tested.
     for (const [type, times] of Object.entries(seen)) assert.ok(times > 10, `${type}: ${times}`);
   });
 
-  it('a good header with one octet changed throws nothing, and is not taken for another length', () => {
+  it('a valid header with one octet changed does not throw, and keeps its length', () => {
     const random = createRandom(5, 2);
     for (const [name, header] of [...V1, ...V2.slice(0, -1)]) {
       for (let at = 0; at < header.length; at++) {

@@ -1,4 +1,4 @@
-/** Which programs are refused at the start, because they cannot be started later either. */
+/** Programs that are refused at start-up because they could not be started later. */
 
 import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -40,35 +40,35 @@ const CODES = { 126: 'EACCES', 127: 'ENOENT' } as const;
 
 describe('a path', () => {
   for (const name of ['good', 'owners', 'others', 'link', 'sub/../good']) {
-    it(`that may be executed by somebody is taken: ${name}`, () => checkProgram(`${folder}/${name}`, ''));
+    it(`that some user can execute is accepted: ${name}`, () => checkProgram(`${folder}/${name}`, ''));
   }
   for (const name of ['nowhere', 'dangling', 'nowhere/good', 'goo']) {
-    it(`that leads nowhere is refused with 127: ${name}`, () =>
+    it(`that does not exist is refused with 127: ${name}`, () =>
       assertFailure(127, `${folder}/${name}`, folder));
   }
   for (const name of ['plain', 'sub', '']) {
-    it(`that nobody can execute is refused with 126: ${name || 'the folder'}`, () =>
+    it(`that no user can execute is refused with 126: ${name || 'the folder'}`, () =>
       assertFailure(126, `${folder}/${name}`));
   }
   it('that goes through a file is refused with 126', () =>
     assertFailure(126, `${folder}/plain/good`, '', 'ENOTDIR'));
-  it('that cannot be looked at is left to the start', () => checkProgram(join(folder, 'loop')));
+  it('that cannot be examined is accepted', () => checkProgram(join(folder, 'loop')));
 });
 
 describe('a name', () => {
-  it('is looked for along PATH', () => checkProgram('good', `/nowhere:${folder}`));
-  it('may be behind one that cannot be executed', () => checkProgram('good', `${folder}/sub:${folder}`));
-  it('that is nowhere is refused with 127', () => {
+  it('is searched for in PATH', () => checkProgram('good', `/nowhere:${folder}`));
+  it('may follow one that cannot be executed', () => checkProgram('good', `${folder}/sub:${folder}`));
+  it('that is not found is refused with 127', () => {
     assertFailure(127, 'good', '/nowhere');
     assertFailure(127, 'no-such-smtpd');
     assertFailure(127, '', '/nowhere');
   });
-  it('that nobody can execute anywhere is refused with 126', () => {
+  it('that no user can execute in any folder is refused with 126', () => {
     assertFailure(126, 'plain', `/nowhere:${folder}`);
     assertFailure(126, 'good', `${folder}/sub`);
   });
-  it('is looked for in the usual folders when PATH is not set', () => checkProgram('sh', undefined));
-  it('is looked for in the working directory where a part of PATH is empty', () => {
+  it('is searched for in the default folders when PATH is not set', () => checkProgram('sh', undefined));
+  it('is searched for in the working directory for an empty element of PATH', () => {
     assertFailure(126, 'package.json', '');
     assertFailure(126, 'package.json', '/nowhere:');
   });
