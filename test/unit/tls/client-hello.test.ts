@@ -1,4 +1,4 @@
-/** What a client says first: lib/tls/client-hello.ts. */
+/** The server name in a ClientHello: lib/tls/client-hello.ts. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -8,18 +8,18 @@ import { type ConnectionOptions, connect } from 'node:tls';
 import { findServerName, peekServerName } from '../../../lib/tls/client-hello.ts';
 import { createRandom } from '../../fuzz/random.ts';
 
-/** What a client of Node's says first. */
+/** The ClientHello that Node sends. */
 async function helloOf(options: ConnectionOptions): Promise<Buffer> {
-  const said = new PassThrough();
-  const wire = Duplex.from({ readable: new PassThrough(), writable: said });
+  const sent = new PassThrough();
+  const wire = Duplex.from({ readable: new PassThrough(), writable: sent });
   const client = connect({ socket: wire, ...options });
   client.on('error', () => {});
-  const [hello]: Buffer[] = await once(said, 'data');
+  const [hello]: Buffer[] = await once(sent, 'data');
   client.destroy();
   return hello ?? Buffer.alloc(0);
 }
 
-/** The same handshake message in records of another size. */
+/** The same handshake message in records of a given size. */
 function inRecordsOf(size: number, hello: Buffer): Buffer {
   const message = hello.subarray(5);
   const records: Buffer[] = [];
@@ -39,12 +39,12 @@ describe('findServerName', () => {
   });
 
   for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
-    it(`finds the name in what a client of ${maxVersion} says`, async () => {
+    it(`finds the name in a ClientHello of ${maxVersion}`, async () => {
       assert.equal(findServerName(await helloOf({ servername: 'a.example', maxVersion })), 'a.example');
     });
   }
 
-  it('finds none where there is none', () => {
+  it('returns an empty name when the client sends none', () => {
     assert.equal(findServerName(nameless), '');
   });
 
@@ -55,12 +55,12 @@ describe('findServerName', () => {
   }
 
   for (const name of ['a\n', 'a b', '\x00', 'a,b', '*.a', '[::1]', 'b\xfccher', `${'a'.repeat(252)}.org`]) {
-    it(`takes ${JSON.stringify(name.slice(0, 30))} for no name`, () => {
+    it(`ignores the invalid name ${JSON.stringify(name.slice(0, 30))}`, () => {
       assert.equal(findServerName(withName(name)), '');
     });
   }
 
-  it('waits for the whole message, wherever it is cut', () => {
+  it('waits for the complete message, wherever it is cut', () => {
     for (const hello of [named, nameless, inRecordsOf(7, named)]) {
       for (let length = 0; length < hello.length; length++) {
         assert.equal(findServerName(hello.subarray(0, length)), undefined, `${length} octets`);
@@ -74,7 +74,7 @@ describe('findServerName', () => {
     });
   }
 
-  it('takes no notice of what stands behind', () => {
+  it('ignores the bytes after the message', () => {
     assert.equal(findServerName(Buffer.concat([named, Buffer.from('EHLO')])), 'mail.example.org');
   });
 
@@ -83,17 +83,14 @@ describe('findServerName', () => {
     ['another record', Buffer.from([21, 3, 1, 0, 2, 2, 40])],
     ['another handshake message', Buffer.from([22, 3, 1, 0, 4, 2, 0, 0, 0])],
     ['a ClientHello with nothing in it', Buffer.from([22, 3, 1, 0, 4, 1, 0, 0, 0])],
-    [
-      'a ClientHello that announces more than anyone says',
-      Buffer.concat([hugeRecord(16380), hugeRecord(100)]),
-    ],
+    ['a ClientHello with a length over the limit', Buffer.concat([hugeRecord(16380), hugeRecord(100)])],
   ] as const) {
-    it(`finds none in ${what}, and waits for no more`, () => {
+    it(`finds no name in ${what}, without waiting for more`, () => {
       assert.equal(findServerName(bytes), '');
     });
   }
 
-  it('gives a name or none, and never fails, whatever is broken in what a client says', () => {
+  it('never throws on a damaged ClientHello', () => {
     const random = createRandom(1, 0);
     for (let n = 0; n < 20_000; n++) {
       const broken = Buffer.from(named);
@@ -106,7 +103,7 @@ describe('findServerName', () => {
   });
 });
 
-/** A ClientHello in which there is a server name and little else. */
+/** A minimal ClientHello with a server name. */
 function withName(name: string): Buffer {
   const host = Buffer.concat([Buffer.from([0]), counted(2, Buffer.from(name, 'latin1'))]);
   const serverName = Buffer.concat([Buffer.from([0, 0]), counted(2, counted(2, host))]);
@@ -115,7 +112,7 @@ function withName(name: string): Buffer {
   return Buffer.concat([Buffer.from([22, 3, 1]), counted(2, message)]);
 }
 
-/** Octets with their count before them, which takes so many octets. */
+/** Octets preceded by their length, in a field of `size` octets. */
 function counted(size: number, octets: Buffer | string): Buffer {
   const count = Buffer.alloc(size);
   count.writeUIntBE(octets.length, 0, size);
@@ -131,7 +128,7 @@ function hugeRecord(size: number): Buffer {
 }
 
 describe('peekServerName', () => {
-  it('puts back all that it has read, in order', async () => {
+  it('puts back all that was read, in order', async () => {
     const hello = await helloOf({ servername: 'a.example' });
     const connection = new PassThrough();
     const name = peekServerName(connection);

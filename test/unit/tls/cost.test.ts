@@ -1,4 +1,4 @@
-/** What a client cannot make a TLS server compute: lib/tls/handshake.ts, lib/tls/credentials.ts. */
+/** Limits on the computation that a client can cause: lib/tls/handshake.ts, lib/tls/credentials.ts. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -16,7 +16,7 @@ let certificates: CertificateMaker;
 let pair: KeyPair;
 before(() => {
   certificates = makeCertificates();
-  // In TLS 1.2 the groups of a client are those of the certificates that it takes too, but for RSA.
+  // RSA, because in TLS 1.2 the groups of a client also restrict the EC certificates that it accepts.
   const { certFile, keyFile } = certificates.selfSigned('mail.example.org', ['rsa:2048']);
   pair = { certificate: readFileSync(certFile, 'latin1'), key: readFileSync(keyFile, 'latin1') };
 });
@@ -33,7 +33,7 @@ describe('the key exchange', { concurrency: 4, timeout: 60_000 }, () => {
     ['-tls1_2', ['P-521', 'X448']],
   ] as const) {
     for (const group of groups) {
-      it(`is refused to a client that offers ${group} alone, ${version}`, async (t) => {
+      it(`is refused for a client that offers only ${group}, ${version}`, async (t) => {
         const scene = await listen(t, makeServer());
         const connectTo = ['-connect', `127.0.0.1:${scene.port}`];
         const { stderr } = await run(['openssl', 's_client', ...connectTo, version, '-groups', group]);
@@ -49,10 +49,10 @@ describe('the key exchange', { concurrency: 4, timeout: 60_000 }, () => {
       ['X25519', 'X25519'],
       ['P-256', 'ECDH, prime256v1|ECDH, P-256'],
       ['P-384', 'ECDH, secp384r1|ECDH, P-384'],
-      // What a client knows beside them does no harm, and its key share for another one costs a round trip.
+      // Other groups of the client do no harm; a key share for one of them costs a round trip.
       ['P-521:P-384', 'ECDH, secp384r1|ECDH, P-384'],
     ]) {
-      it(`is done with a client that offers ${group}, ${version}`, async (t) => {
+      it(`succeeds with a client that offers ${group}, ${version}`, async (t) => {
         const scene = await listen(t, makeServer());
         const connectTo = ['-connect', `127.0.0.1:${scene.port}`, '-groups', group ?? ''];
         const { stdout } = await run(['openssl', 's_client', ...connectTo, version]);
@@ -62,7 +62,7 @@ describe('the key exchange', { concurrency: 4, timeout: 60_000 }, () => {
     }
   }
 
-  it('asks OpenSSL for no group that it does not know', () => {
+  it('uses only groups that the version of OpenSSL supports', () => {
     const classic = 'X25519:P-256:P-384';
     for (const version of ['3.0.19', '3.4.9', '1.1.1']) assert.equal(keyExchangeGroups(version), classic);
     for (const version of ['3.5.0', '3.10.1', '4.0.0']) {
@@ -71,26 +71,28 @@ describe('the key exchange', { concurrency: 4, timeout: 60_000 }, () => {
   });
 
   const hybrid = keyExchangeGroups(process.versions.openssl).includes('MLKEM');
-  it('is a hybrid one where Node has it and the client asks for it', { skip: !hybrid }, async (t) => {
+  it('is hybrid if Node supports it and the client requests it', { skip: !hybrid }, async (t) => {
     const scene = await listen(t, makeServer());
     const socket = await startTls(await plainClient(t, scene.port), { ecdhCurve: 'X25519MLKEM768' });
     assert.equal(socket.getProtocol(), 'TLSv1.3');
   });
 });
 
-it('a client of TLS 1.2 cannot have the handshake done again on its connection', async (t) => {
+it('a TLS 1.2 client cannot renegotiate', async (t) => {
   const scene = await listen(t, makeServer());
   const connectTo = ['-connect', `127.0.0.1:${scene.port}`];
   const client = spawn('openssl', ['s_client', ...connectTo, '-tls1_2'], { stdio: 'pipe' });
   t.after(() => client.kill('SIGKILL'));
-  let said = '';
+  let output = '';
   client.stderr.on('data', (bytes: Buffer) => {
-    said += bytes.toString('latin1');
+    output += bytes.toString('latin1');
   });
   const { socket } = await scene.next();
   socket?.resume();
-  // The command of s_client that asks for it. The certificate is looked at again when it gets it.
+  // The s_client command for renegotiation. When it succeeds, the certificate is verified again.
   client.stdin.write('R\n');
-  await until('the answer has come', () => /RENEGOTIATING\s.*(?:no renegotiation|verify error)/s.test(said));
-  assert.match(said, /no renegotiation/);
+  await until('the answer has come', () =>
+    /RENEGOTIATING\s.*(?:no renegotiation|verify error)/s.test(output),
+  );
+  assert.match(output, /no renegotiation/);
 });

@@ -1,4 +1,4 @@
-/** Keys and certificates by name: lib/tls/credentials.ts. What it says of bad files, ucspi-tlsd's tests show. */
+/** Keys and certificates by name: lib/tls/credentials.ts. Messages about bad files: test/ucspi-tlsd/refusals.test.ts. */
 
 import assert from 'node:assert/strict';
 import { createPrivateKey, X509Certificate } from 'node:crypto';
@@ -60,38 +60,38 @@ describe('readCredentials', () => {
     return { standard: standard.length > 0, byName: Object.keys(byName).sort() };
   }
 
-  it('reads the plain pair alone at level 0', () => {
+  it('reads only the plain pair at level 0', () => {
     assert.deepEqual(names(0, { ...plain, ...named }), { standard: true, byName: [] });
   });
 
-  it('reads all at level 1', () => {
+  it('reads all pairs at level 1', () => {
     const expected = { standard: true, byName: ['*.b.example', 'a.example'] };
     assert.deepEqual(names(1, { ...plain, ...named }), expected);
   });
 
-  it('reads the plain pair at level 1 though there is none by name', () => {
+  it('reads the plain pair at level 1 without pairs by name', () => {
     assert.deepEqual(names(1, plain), { standard: true, byName: [] });
   });
 
-  it('reads those by name alone at level 2 and above', () => {
+  it('reads only the pairs by name at level 2 and above', () => {
     const expected = { standard: false, byName: ['*.b.example', 'a.example'] };
     assert.deepEqual(names(2, { ...plain, ...named }), expected);
     assert.deepEqual(names(9, named), expected);
   });
 
-  it('takes CAFILE before CADIR', () => {
+  it('prefers CAFILE to CADIR', () => {
     const environment = { ...plain, CAFILE: plain.CERTFILE, CADIR: '/nonexistent' };
     const { authorities } = readCredentials(environment, { sniLevel: 0, asksClients: true });
     assert.equal(authorities.length, 1);
   });
 
-  it('gives what is the same after a way as JSON', () => {
+  it('returns data that JSON preserves', () => {
     const environment = { ...plain, ...named, CAFILE: plain.CERTFILE };
     const files = readCredentials(environment, { sniLevel: 1, asksClients: true });
     assert.deepEqual(JSON.parse(JSON.stringify(files)), files);
   });
 
-  it('gives PEM whatever the form of the files', () => {
+  it('returns PEM for files in DER', () => {
     const { CERTFILE = '', KEYFILE = '' } = plain;
     const [certificate, key] = [join(certificates.folder, 'c.der'), join(certificates.folder, 'k.der')];
     writeFileSync(certificate, new X509Certificate(readFileSync(CERTFILE)).raw);
@@ -103,7 +103,7 @@ describe('readCredentials', () => {
   });
 });
 
-describe('pairs side by side', () => {
+describe('pairs of several key types', () => {
   let certificates: CertificateMaker;
   let ec: Pair;
   let otherEc: Pair;
@@ -130,7 +130,7 @@ describe('pairs side by side', () => {
 
   const all = { sniLevel: 1, asksClients: false };
 
-  it('are read, the plain ones and those by name', () => {
+  it('are read, plain and by name', () => {
     const environment = variables({ '': ec, '2': rsa, ':a.example': rsa, '9:a.example': otherEc });
     const { standard, byName } = readCredentials(environment, all);
     assert.deepEqual(names(standard), ['ec', 'rsa']);
@@ -138,34 +138,34 @@ describe('pairs side by side', () => {
     assert.deepEqual(names(byName['a.example']), ['rsa', 'p384']);
   });
 
-  it('of a name are left alone at level 0', () => {
+  it('by name are ignored at level 0', () => {
     const environment = { ...variables({ '': ec }), 'KEYFILE2:a.example': '/nonexistent' };
     assert.deepEqual(readCredentials(environment, { ...all, sniLevel: 0 }).byName, {});
   });
 
   for (const [what, environment, message] of [
     [
-      'with keys of the same kind, though of other curves',
+      'with keys of the same type but different curves',
       () => variables({ '': ec, '2': rsa, '3': otherEc }),
       () => `KEYFILE ${ec.keyFile} and KEYFILE3 ${otherEc.keyFile} are keys of the same type (ec)`,
     ],
     [
-      'with keys of the same kind for a name',
+      'with keys of the same type for a name',
       () => variables({ '': ec, ':a': rsa, '2:a': rsa }),
       () => `KEYFILE:a ${rsa.keyFile} and KEYFILE2:a ${rsa.keyFile} are keys of the same type (rsa)`,
     ],
     [
-      'of which one is not whole',
+      'with a certificate but no key',
       () => ({ ...variables({ '': ec }), CERTFILE2: rsa.certFile }),
       () => 'KEYFILE2 is not set',
     ],
     [
-      'of which the first of a name is missing',
+      'without the first pair of a name',
       () => ({ ...variables({ '': ec }), 'KEYFILE2:a': rsa.keyFile }),
       () => 'CERTFILE:a is not set',
     ],
     [
-      'of which one has the key of another',
+      'with the key of another certificate',
       () => variables({ '': ec, '2': { certFile: rsa.certFile, keyFile: ec.keyFile } }),
       () => `KEYFILE2 ${ec.keyFile} is not the key of CERTFILE2 ${rsa.certFile}`,
     ],
@@ -180,7 +180,7 @@ describe('pairs side by side', () => {
 });
 
 describe('credentialPaths', () => {
-  it('gives the paths of all that is read, and of nothing else', () => {
+  it('returns the paths of the files that are read, and no others', () => {
     const environment = {
       ...{ CERTFILE: 'c', KEYFILE: 'k', CERTFILE2: 'c2', KEYFILE2: 'k2' },
       ...{ 'CERTFILE:a': 'ca', 'KEYFILE:a': 'ka', CAFILE: 'authorities' },
@@ -193,7 +193,7 @@ describe('credentialPaths', () => {
     assert.ok(paths(0, true).includes('authorities'));
   });
 
-  it('gives a folder of authorities and what is in it', (t) => {
+  it('returns CADIR and the files in it', (t) => {
     const { folder, remove } = makeCertificates();
     t.after(remove);
     writeFileSync(join(folder, 'a.pem'), '');
@@ -205,7 +205,7 @@ describe('credentialPaths', () => {
 });
 
 describe('withoutTlsVariables', () => {
-  it('leaves out what is for a TLS server alone, and nothing else', () => {
+  it('removes the variables meant only for a TLS server, and no others', () => {
     const tls = [
       'KEYFILE',
       'CERTFILE',

@@ -1,4 +1,4 @@
-/** How files of keys and certificates are read: lib/tls/file.ts. */
+/** Reading files of keys and certificates: lib/tls/file.ts. */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -29,7 +29,7 @@ describe('readRegularFile', () => {
     });
   }
 
-  it('reads what a link leads to', () => {
+  it('reads the target of a link', () => {
     const path = join(folder, 'link');
     writeFileSync(join(folder, 'target'), 'content');
     symlinkSync('target', path);
@@ -40,7 +40,7 @@ describe('readRegularFile', () => {
     assert.match(readRegularFile('KEYFILE', '/proc/self/status').toString(), /^Name:/);
   });
 
-  it('refuses a file of more than 4 MiB, however much more', () => {
+  it('refuses a file of more than 4 MiB', () => {
     const path = join(folder, 'large');
     writeFileSync(path, '');
     for (const size of [4 * 1024 * 1024 + 1, 2 ** 40]) {
@@ -66,7 +66,7 @@ describe('readRegularFile', () => {
     });
   }
 
-  it('says what the system says', () => {
+  it('reports the error of the system', () => {
     const path = join(folder, 'missing');
     assert.throws(() => readRegularFile('KEYFILE', path), {
       status: 111,
@@ -82,13 +82,13 @@ describe('readRegularFile', () => {
   });
 });
 
-/** A FIFO with a writer: without one the process itself would stand still if it was opened. */
+/** A FIFO with a writer: without one, opening it would block this process. */
 function openFifo(path: string): { path: string; descriptor: number } {
   execFileSync('mkfifo', [path]);
   return { path, descriptor: openSync(path, 'r+') };
 }
 
-/** The number that the next descriptor will have. */
+/** The number of the next descriptor. */
 function lowestFree(): number {
   const descriptor = openSync('/dev/null', 'r');
   closeSync(descriptor);

@@ -1,4 +1,4 @@
-/** Keys for session tickets out of a file: lib/tls/ticket-keys.ts. */
+/** Session ticket keys from a file: lib/tls/ticket-keys.ts. */
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -29,13 +29,13 @@ describe('readTicketKeys', () => {
     ['the first of several lines', `${text}\n${other}\n${other}\n`],
     ['the first of lines with empty ones between', `\n${text}\n\n${other}`],
   ] as const) {
-    it(`takes ${what}`, () => {
+    it(`reads ${what}`, () => {
       writeFileSync(path, content);
       assert.deepEqual(readTicketKeys(path), keys);
     });
   }
 
-  it('takes 48 octets for what they are though they could be text', () => {
+  it('reads 48 octets as raw keys even if they are text', () => {
     writeFileSync(path, 'A'.repeat(48));
     assert.deepEqual(readTicketKeys(path), Buffer.alloc(48, 'A'));
   });
@@ -58,7 +58,7 @@ describe('readTicketKeys', () => {
     });
   }
 
-  it('says nothing of what is in the file', () => {
+  it('reveals nothing of the content', () => {
     writeFileSync(path, `${text}.\n`);
     assert.throws(
       () => readTicketKeys(path),
