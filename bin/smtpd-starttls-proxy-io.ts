@@ -1,3 +1,5 @@
+// First: see there.
+import '../lib/program/sigusr1.ts';
 import { formatHelp, optionTable } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
 import { verbosityOptions } from '../lib/program/verbosity.ts';

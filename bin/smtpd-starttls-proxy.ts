@@ -1,3 +1,5 @@
+// First: see there.
+import '../lib/program/sigusr1.ts';
 import { proxyProtocolOptions } from '../lib/net/options.ts';
 import { identityOptions } from '../lib/program/identity.ts';
 import { formatHelp, optionTable } from '../lib/program/options.ts';

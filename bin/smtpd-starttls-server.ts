@@ -1,8 +1,13 @@
+// First: see there.
+import '../lib/program/sigusr1.ts';
 import { formatHelp, optionTable } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
 import { readServerOptions, SERVER_SECTIONS } from '../lib/server/options.ts';
 
 const NAME = 'smtpd-starttls-server';
+
+// Before the keys are read there is nothing to read again, and by default the signal would end the process.
+process.on('SIGHUP', () => {});
 
 void runProgram({
   name: NAME,

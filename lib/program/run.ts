@@ -1,4 +1,3 @@
-import './sigusr1.ts';
 import { writeSync } from 'node:fs';
 import { EXIT, Failure } from './failure.ts';
 import { type OptionTable, type OptionValues, parseOptions, VERSION } from './options.ts';

@@ -1,7 +1,10 @@
 import { usage } from '../program/options.ts';
 
-/** Programs that treat a client on a pipe as a local user, unless -oMa gives its address. */
-const TRUSTS_PIPES = /^(?:.*\/)?(?:exim4?|sendmail)$/s;
+/**
+ * Programs that treat a client on a pipe as a local user, unless -oMa gives its address: exim and sendmail, also as
+ * exim4, exim-4.96 or sendmail.postfix.
+ */
+const TRUSTS_PIPES = /^(?:.*\/)?(?:exim\d?(?:-\d[^/]*)?|sendmail(?:\.[^/]*)?)$/s;
 
 /**
  * Checks the smtpd command of a command line.

@@ -5,8 +5,11 @@
  */
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { newMaildir } from '../maildir/server.ts';
 import { serve, watch } from '../support/chain.ts';
@@ -151,6 +154,37 @@ describe('SIGUSR1 opens no inspector', { concurrency: 2, timeout: 60_000 }, () =
     const start = onDescriptors(ours('smtpd-maildir'), newMaildir(t));
     await assertNoInspector(t, start, (pid) => process.kill(pid, 'SIGUSR1'));
   });
+});
+
+describe('the handler of SIGUSR1', () => {
+  /** Writes the name of each module that a program loads before there is a handler. */
+  const SPY = `const { Module } = require('node:module');
+    const load = Module._load;
+    Module._load = function (request, parent, ...rest) {
+      if (parent?.filename?.includes('/dist/') && process.listenerCount('SIGUSR1') === 0) console.log('early: ' + request);
+      return load.call(this, request, parent, ...rest);
+    };`;
+
+  for (const name of [
+    'smtpd-starttls-server',
+    'smtpd-starttls-proxy',
+    'smtpd-starttls-proxy-io',
+    'ucspi-tlsd',
+    'smtpd-maildir',
+  ]) {
+    it(`is there before ${name} loads anything`, (t) => {
+      const folder = mkdtempSync(join(tmpdir(), 'spy-'));
+      t.after(() => rmSync(folder, { recursive: true }));
+      const spy = join(folder, 'spy.cjs');
+      writeFileSync(spy, SPY);
+      const { stdout, status } = spawnSync(ours(name), ['--version'], {
+        env: { ...process.env, NODE_OPTIONS: `--require=${spy}` },
+        encoding: 'utf8',
+      });
+      assert.equal(status, 0);
+      assert.match(stdout, new RegExp(`^${name} .*\\n$`));
+    });
+  }
 });
 
 describe('a program that has given up root', { concurrency: 2, skip: IS_ROOT ? false : 'not root' }, () => {

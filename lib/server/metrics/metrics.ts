@@ -88,7 +88,7 @@ function set(row: Row, value: number): void {
   row.numbers[0] = value;
 }
 
-/** Counters never go down, and nothing that is no number gets in: it would never leave again. */
+/** Counters never go down, and nothing that is not a number gets in: it would never leave again. */
 function increase(row: Row, amount = 1, index = 0): void {
   if (amount > 0 && amount < Number.POSITIVE_INFINITY)
     row.numbers[index] = (row.numbers[index] ?? 0) + amount;

@@ -14,7 +14,9 @@ describe('an smtpd that treats clients on pipes as local users', { concurrency: 
     'exim4 -C /etc/exim4/other.conf -odf -bs',
     '/usr/sbin/exim4 -bs -odf',
     './exim -bs',
+    'exim-4.96-1 -bs',
     'sendmail -bs',
+    'sendmail.postfix -bs',
     '/usr/lib/sendmail -bs -oMs client.example',
     'sendmail -bs -oMaa user',
   ]) {
