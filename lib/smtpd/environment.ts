@@ -1,5 +1,5 @@
 import { type Endpoints, ucspiTcp } from '../net/endpoints.ts';
-import { withoutListeners } from '../server/listen/listeners.ts';
+import { withoutSystemdVariables } from '../program/systemd.ts';
 import { withoutTlsVariables } from '../tls/credentials.ts';
 import { withoutTlsSession } from '../ucspi/control.ts';
 import { withoutUcspiTls } from '../ucspi/environment.ts';
@@ -37,7 +37,7 @@ export function smtpdFor(
  * client's: smtpd must not see keys, nor take a cleartext session for TLS.
  */
 export function environmentForSmtpd(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return [withoutListeners, withoutUcspiTls, withoutTlsSession, withoutTlsVariables].reduce(
+  return [withoutSystemdVariables, withoutUcspiTls, withoutTlsSession, withoutTlsVariables].reduce(
     (rest, without) => without(rest),
     environment,
   );

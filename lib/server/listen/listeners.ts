@@ -75,13 +75,6 @@ function systemdListeners(
   }));
 }
 
-/** The environment without what systemd has said to us alone: of listening sockets, of how to say we are well. */
-export function withoutListeners(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const { LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC, ...rest } =
-    environment;
-  return rest;
-}
-
 /**
  * Listens.
  *

@@ -1,7 +1,8 @@
 import { deferred } from '../../program/deferred.ts';
 import { EXIT } from '../../program/failure.ts';
+import { withoutSystemdVariables } from '../../program/systemd.ts';
 import { after } from '../../stream/time.ts';
-import { type ListenerName, withoutListeners } from '../listen/listeners.ts';
+import type { ListenerName } from '../listen/listeners.ts';
 import { openSharedSockets, type SharedSocket } from '../listen/shared-sockets.ts';
 import { createMetrics } from '../metrics/metrics.ts';
 import { lastingPart, type MetricsSnapshot, mergeSnapshots } from '../metrics/snapshot.ts';
@@ -50,7 +51,7 @@ export function createWorkerPool(
     if (isStopping || secrets === undefined) return;
     const startedAt = process.uptime();
     const worker = startWorker({
-      environment: withoutListeners(environment),
+      environment: withoutSystemdVariables(environment),
       sockets,
       secrets,
       limiter,
