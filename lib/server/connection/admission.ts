@@ -4,9 +4,25 @@ import type { Endpoints } from '../../net/endpoints.ts';
 import { readProxyHeader } from '../../net/proxy-protocol/header.ts';
 import { errorCode } from '../../program/failure.ts';
 import { after } from '../../stream/time.ts';
-import type { Refusal } from '../metrics/families.ts';
 import { watchDeparture } from './departure.ts';
 import type { Slot } from './limiter.ts';
+
+/** Why a connection was refused before a session began. The metrics count refusals by these names. */
+export const REFUSALS = [
+  /** Too many connections from its address. */
+  'per-address',
+  /** Too many connections in all. */
+  'no-room',
+  /** It waited longer than `waitTimeout` for a slot. */
+  'wait-timeout',
+  /** The PROXY header is malformed, or did not arrive in time. */
+  'proxy-header',
+  /** A PROXY header is required, and the peer is not a trusted proxy. */
+  'untrusted',
+  /** The server is shutting down. */
+  'stopping',
+] as const;
+export type Refusal = (typeof REFUSALS)[number];
 
 /** A connection that wants to be served. */
 export interface AdmissionRequest {

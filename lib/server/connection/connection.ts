@@ -16,10 +16,9 @@ import { HandshakeFailure, type TlsServer } from '../../tls/handshake.ts';
 import type { SmtpTlsSettings } from '../../tls/options.ts';
 import { describeTls } from '../../ucspi/control.ts';
 import type { Log } from '../log.ts';
-import type { Refusal } from '../metrics/families.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import type { createRateLimit } from '../rate-limit.ts';
-import { enter } from './admission.ts';
+import { enter, type Refusal } from './admission.ts';
 import type { Limiter } from './limiter.ts';
 
 /** What holds for all connections of a server. */

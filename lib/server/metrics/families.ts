@@ -7,23 +7,6 @@
 
 import type { Verdict } from '../../smtp/dialogue.ts';
 
-/** Why a connection was refused before there was a session. */
-export const REFUSALS = [
-  /** Too many connections of that address. */
-  'per-address',
-  /** Too many connections in all. */
-  'no-room',
-  /** It waited too long for its turn. */
-  'wait-timeout',
-  /** The PROXY header is bad, or did not come in time. */
-  'proxy-header',
-  /** A PROXY header is asked for, and it does not come from a trusted proxy. */
-  'untrusted',
-  /** The server is being stopped. */
-  'stopping',
-] as const;
-export type Refusal = (typeof REFUSALS)[number];
-
 /** How the dialogue of a session may end. */
 export const VERDICTS: readonly Verdict[] = ['plaintext', 'tls', 'close'];
 

@@ -1,5 +1,6 @@
 import type { Verdict } from '../../smtp/dialogue.ts';
-import { FAMILIES, type Family, REFUSALS, type Refusal, VERDICTS } from './families.ts';
+import { REFUSALS, type Refusal } from '../connection/admission.ts';
+import { FAMILIES, type Family, VERDICTS } from './families.ts';
 import { type MetricsSnapshot, snapshotOf } from './snapshot.ts';
 import { createStore, type Row, rowOf } from './store.ts';
 
