@@ -159,6 +159,15 @@ export function parseHostPort(text: string): { host: string; port: number } {
 }
 
 /**
+ * Writes "HOST:PORT", with an IPv6 address in brackets: the counterpart of `parseHostPort`.
+ *
+ * @param host an address, with or without a zone id, or a name.
+ */
+export function formatHostPort(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/**
  * Parses the host that a server listens on.
  *
  * @param host an address, a name, or "0": all IPv4 addresses of this machine, as in tcpserver.

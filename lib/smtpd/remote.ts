@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net';
+import { formatHostPort } from '../net/address.ts';
 import { type Endpoints, KEEPALIVE } from '../net/endpoints.ts';
 import { formatProxyV1, formatProxyV2 } from '../net/proxy-protocol/send.ts';
 import { deferred } from '../program/deferred.ts';
@@ -49,7 +50,7 @@ function connectTo({ host, port }: Backend, header: Buffer | undefined): Child {
   });
   // Registered before the listeners of the Source: when they report the end, `ended` must have settled.
   socket.on('error', (error) =>
-    settle(`${isConnected ? 'lost' : 'cannot reach'} ${host}:${port}: ${errorCode(error)}`),
+    settle(`${isConnected ? 'lost' : 'cannot reach'} ${formatHostPort(host, port)}: ${errorCode(error)}`),
   );
   socket.on('end', () => {
     settle();

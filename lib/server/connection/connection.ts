@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { addressGroup, type Endpoint } from '../../net/address.ts';
+import { addressGroup, type Endpoint, formatHostPort } from '../../net/address.ts';
 import { type Endpoints, endpointsOf } from '../../net/endpoints.ts';
 import type { ProxyProtocolSettings } from '../../net/options.ts';
 import { deferred } from '../../program/deferred.ts';
@@ -221,7 +221,7 @@ const REFUSAL_REPLIES: Partial<Readonly<Record<Refusal, () => Buffer>>> = {
 };
 
 function nameOf({ ip, port }: Endpoint): string {
-  return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`;
+  return formatHostPort(ip, port);
 }
 
 /** A Sink that tells of the first that is written to it. */

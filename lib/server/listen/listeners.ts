@@ -1,4 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net';
+import { formatHostPort } from '../../net/address.ts';
 import { KEEPALIVE } from '../../net/endpoints.ts';
 import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 import { usage } from '../../program/options.ts';
@@ -125,7 +126,5 @@ function portOf(server: Server): number {
 function nameOf(server: Server): string {
   const address = server.address();
   if (typeof address !== 'object' || address === null) return 'unknown';
-  return address.family === 'IPv6'
-    ? `[${address.address}]:${address.port}`
-    : `${address.address}:${address.port}`;
+  return formatHostPort(address.address, address.port);
 }

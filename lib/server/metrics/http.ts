@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { formatHostPort } from '../../net/address.ts';
 import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 import type { Reporter } from '../../program/reporter.ts';
 import { after } from '../../stream/time.ts';
@@ -71,7 +72,7 @@ export async function serveMetrics(
       server.listen(port, host, resolve);
     });
   } catch (error) {
-    const where = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+    const where = formatHostPort(host, port);
     throw new Failure(EXIT.systemCallFailed, `unable to listen on ${where} for metrics: ${errorCode(error)}`);
   }
   // A connection that cannot be accepted (EMFILE, say) is no reason to end the mail server.

@@ -9,6 +9,7 @@ import {
   addressGroup,
   addressOctets,
   addressText,
+  formatHostPort,
   listenHost,
   parseHostPort,
   parseNetworks,
@@ -261,6 +262,21 @@ describe('parseHostPort', () => {
     assertWrongUsage(() => parseHostPort('[::1]:66666'), '0 to 65535, not "66666"');
     assertWrongUsage(() => parseHostPort('a\nb:25'), '"a\\nb:25"');
   });
+});
+
+describe('formatHostPort', () => {
+  const cases: readonly (readonly [host: string, port: number, text: string])[] = [
+    ['192.0.2.1', 25, '192.0.2.1:25'],
+    ['::1', 9, '[::1]:9'],
+    ['fe80::1%eth0', 587, '[fe80::1%eth0]:587'],
+    ['mx.example', 65535, 'mx.example:65535'],
+  ];
+  for (const [host, port, text] of cases) {
+    it(`writes ${text}, which parseHostPort reads`, () => {
+      assert.equal(formatHostPort(host, port), text);
+      assert.deepEqual(parseHostPort(text), { host, port });
+    });
+  }
 });
 
 describe('listenHost', () => {
