@@ -1,27 +1,26 @@
-/** How many lines are said in a second. */
-const MOST = 10;
+/** How many calls pass per second. */
+const MAX_PER_SECOND = 10;
 
 /**
- * Lets through what strangers can make happen thousands of times a second, ten times a second, so that a log
- * does not drown in it.
+ * Creates a rate limit of ten per second, for log lines that clients can cause thousands of times a second.
  *
- * @returns a function that says something, or does not. What it calls is told how much was left suppressed since
- * the last time; undefined for nothing.
+ * @returns a function that calls what it is given, or suppresses the call. It passes the number of calls that were
+ * suppressed since the last one that was made; undefined for none.
  */
-export function createRateLimit(): (say: (suppressed: number | undefined) => void) => void {
+export function createRateLimit(): (write: (suppressed: number | undefined) => void) => void {
   let second = -1;
-  let said = 0;
+  let passed = 0;
   let suppressed = 0;
-  return (say) => {
+  return (write) => {
     const now = Math.floor(process.uptime());
-    if (now !== second) said = 0;
+    if (now !== second) passed = 0;
     second = now;
-    if (said >= MOST) {
+    if (passed >= MAX_PER_SECOND) {
       suppressed += 1;
       return;
     }
-    said += 1;
-    say(suppressed === 0 ? undefined : suppressed);
+    passed += 1;
+    write(suppressed === 0 ? undefined : suppressed);
     suppressed = 0;
   };
 }

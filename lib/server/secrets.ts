@@ -10,10 +10,10 @@ import {
 } from '../tls/credentials.ts';
 import { readTicketKeys, TICKET_KEYS_LENGTH } from '../tls/ticket-keys.ts';
 
-/** All that is secret at one moment: plain data, so that it may be passed to another process as JSON. */
+/** Keys and certificates at one moment: plain data, so that they can be sent to another process as JSON. */
 export interface SecretsSnapshot {
   readonly files: CredentialFiles;
-  /** The key for session tickets, for all three parts of it: 48 octets in base64. */
+  /** The key for session tickets, all three parts of it: 48 octets in base64. */
   readonly ticketKey: string;
 }
 
@@ -22,65 +22,65 @@ export interface SecretsOptions {
   /** See `readCredentials`. */
   readonly environment: NodeJS.ProcessEnv;
   readonly credentialOptions: CredentialOptions;
-  /** See `readTicketKeys`; undefined for random ones, made anew every `rotation`. */
+  /** See `readTicketKeys`; undefined for random keys, replaced every `rotation`. */
   readonly ticketKeysFile: string | undefined;
   readonly report: Reporter;
-  /** How often files are looked at, and how long they must have rested to be read, in milliseconds. */
+  /** How often files are checked, and how long they must be unchanged before they are read, in milliseconds. */
   readonly interval?: number;
-  /** How long random ticket keys are in use, in milliseconds; looked at every `interval`. */
+  /** How long random ticket keys are used, in milliseconds; checked every `interval`. */
   readonly rotation?: number;
 }
 
-/** What is secret, kept up to date. */
+/** Keys and certificates, kept up to date. */
 export interface Secrets {
-  /** What is in use. */
+  /** What is in use now. */
   current(): SecretsSnapshot;
   /**
-   * Reads all files again, now. What is not in order is refused with a warning, and the old stays in use.
+   * Reads all files again, now. If they are not valid, this logs a warning and keeps the previous ones. If their
+   * content has changed, the watcher is called.
    *
-   * @returns whether they are in order. The watcher is told when they have another content.
+   * @returns whether they are valid.
    */
   reload(): boolean;
   /**
-   * Has all changes told from now on: of files, once they rest and are in order, and of random ticket keys.
-   * One can watch; the next one takes the place.
+   * Calls `changed` with all changes from now on: of files, once they are valid and no longer being written, and of
+   * random ticket keys. There is one watcher; another call replaces it.
    */
   watch(changed: (snapshot: SecretsSnapshot) => void): void;
-  /** Watches no more. */
+  /** Stops watching. */
   close(): void;
 }
 
 /**
- * Certificates are renewed every few weeks; ten seconds until the new one is in use are soon enough, and
- * enough for whoever copies two files one after the other.
+ * Certificates are renewed every few weeks. The new one is in use within ten seconds, and copying two files one after
+ * the other takes less than that.
  */
 const INTERVAL = 5000;
 
-/** An hour: whoever steals the keys can read what was said below TLS 1.3 in the sessions resumed in it. */
+/** One hour: with stolen ticket keys, sessions resumed in that time below TLS 1.3 can be decrypted. */
 const ROTATION = 3_600_000;
 
 /**
- * Reads all that is secret, and keeps it up to date.
+ * Reads keys and certificates, and keeps them up to date.
  *
- * Files are looked at by a timer. To be told of changes by the system (fs.watch) would be more to do and
- * less to hear: what changes may be the target of a link, or a folder on the way there (the `live` of
- * certbot, the `..data` of Kubernetes), and on some file systems nothing is told at all. A look costs one
- * system call a file.
+ * Files are checked by a timer, at one system call per file. fs.watch would take more code and miss changes: the
+ * change may be to the target of a link, or to a directory on the way there (`live` of certbot, `..data` of
+ * Kubernetes), and some file systems report no changes at all.
  *
- * @throws Failure (100, 111) when something is not in order.
+ * @throws Failure (100, 111) when they cannot be read or are not valid.
  */
 export function createSecrets(options: SecretsOptions): Secrets {
   const { environment, credentialOptions, ticketKeysFile, report } = options;
   const { interval = INTERVAL, rotation = ROTATION } = options;
-  let randomKey = makeTicketKey();
-  let madeAt = performance.now();
-  // Looked at before they are read: what changes meanwhile is seen at the next look.
-  let known = look(options);
-  let seen = known;
+  let randomKey = createTicketKey();
+  let keyCreatedAt = performance.now();
+  // Taken before the files are read: a change meanwhile is noticed at the next check.
+  let readState = fileState(options);
+  let lastState = readState;
   let snapshot = read();
-  /** Why the last reading was refused. */
+  /** Why the last attempt to read failed; undefined when it succeeded. */
   let failure: unknown;
-  let tell: (snapshot: SecretsSnapshot) => void = () => {};
+  let notify: (snapshot: SecretsSnapshot) => void = () => {};
   let timer: NodeJS.Timeout | undefined;
 
   function read(): SecretsSnapshot {
@@ -92,22 +92,22 @@ export function createSecrets(options: SecretsOptions): Secrets {
 
   function use(next: SecretsSnapshot): void {
     snapshot = next;
-    tell(next);
+    notify(next);
   }
 
-  /** @param tells of a failure that is the same as the last one too. */
-  function renew(tells: boolean): boolean {
-    known = look(options);
-    seen = known;
+  /** @param warn `on-change`: only about a failure that differs from the last one. */
+  function renew(warn: 'always' | 'on-change'): boolean {
+    readState = fileState(options);
+    lastState = readState;
     const before = failure;
     const next = tryToRead();
     if (next === undefined) {
       const why = errorCode(failure);
-      if (tells || before === undefined || why !== errorCode(before)) {
-        report.warning(`${why}; the keys and certificates read before stay in use`);
+      if (warn === 'always' || before === undefined || why !== errorCode(before)) {
+        report.warning(`${why}; keeping the previous keys and certificates`);
       }
     } else if (JSON.stringify(next) !== JSON.stringify(snapshot)) {
-      report.info('keys and certificates have changed and are in use');
+      report.info('loaded new keys and certificates');
       use(next);
     }
     return next !== undefined;
@@ -125,64 +125,65 @@ export function createSecrets(options: SecretsOptions): Secrets {
   }
 
   function check(): void {
-    const now = look(options);
-    // Files that are just being written are left alone: of a pair one may be new and the other old.
-    const hasRested = now === seen;
-    seen = now;
-    if (hasRested && (now !== known || isTransient(failure))) renew(now !== known);
-    if (ticketKeysFile === undefined && performance.now() - madeAt >= rotation) rotate();
+    const state = fileState(options);
+    // Files that are being written are not read yet: of a pair one may be new and the other old.
+    const isSettled = state === lastState;
+    lastState = state;
+    const hasChanged = state !== readState;
+    if (isSettled && (hasChanged || isTransient(failure))) renew(hasChanged ? 'always' : 'on-change');
+    if (ticketKeysFile === undefined && performance.now() - keyCreatedAt >= rotation) rotate();
   }
 
   function rotate(): void {
-    randomKey = makeTicketKey();
-    madeAt = performance.now();
+    randomKey = createTicketKey();
+    keyCreatedAt = performance.now();
     use({ ...snapshot, ticketKey: randomKey });
   }
 
   function close(): void {
     clearInterval(timer);
-    tell = () => {};
+    notify = () => {};
   }
 
   return {
     current: () => snapshot,
-    reload: () => renew(true),
+    reload: () => renew('always'),
     watch: (changed) => {
       close();
-      tell = changed;
-      // It is not the secrets that keep a process alive.
+      notify = changed;
+      // The timer must not keep the process alive.
       timer = setInterval(check, interval).unref();
     },
     close,
   };
 }
 
-/** Whether what was refused may be read later though it looks the same: too many files are open, say. */
+/** Whether reading may succeed later without a change to the files: too many files were open, for example. */
 function isTransient(failure: unknown): boolean {
   return failure instanceof Failure && failure.status === EXIT.systemCallFailed;
 }
 
-function makeTicketKey(): string {
+function createTicketKey(): string {
   return randomBytes(TICKET_KEYS_LENGTH).toString('base64');
 }
 
-/** What all files look like from outside; another string when one of them may have changed. */
-function look({ environment, credentialOptions, ticketKeysFile }: SecretsOptions): string {
+/** The state of all files as a string, which differs when one of them may have changed. */
+function fileState({ environment, credentialOptions, ticketKeysFile }: SecretsOptions): string {
   try {
     const paths = credentialPaths(environment, credentialOptions);
     if (ticketKeysFile !== undefined) paths.push(ticketKeysFile);
-    return paths.map((path) => `${path} ${lookAt(path)}`).join('\n');
+    return paths.map((path) => `${path} ${statusOf(path)}`).join('\n');
   } catch (error) {
-    // A CADIR that cannot be listed, as a rule. Reading it will say so.
+    // Usually a CADIR that cannot be listed. Reading it reports that.
     return errorCode(error);
   }
 }
 
-/** Follows links, so that another target is another file. */
-function lookAt(path: string): string {
+/** The identity, size and times of a file. Links are followed, so a link to another target differs. */
+function statusOf(path: string): string {
   try {
     const { dev, ino, size, mtimeNs, ctimeNs }: BigIntStats = statSync(path, { bigint: true });
-    // The time of the inode too: copying may keep that of the content.
+    // The inode's change time too: a copy may preserve the modification time.
     return [dev, ino, size, mtimeNs, ctimeNs].join(' ');
   } catch (error) {
     return errorCode(error);

@@ -17,9 +17,9 @@ import { isWorker } from './processes/worker-process.ts';
 import { createSecrets } from './secrets.ts';
 import type { ServiceOptions } from './service.ts';
 
-/** The command line of the server. */
+/** The options of the server. */
 export interface ServerOptions extends ServiceOptions {
-  /** The name that messages begin with. */
+  /** The name that log lines begin with. */
   readonly program: string;
   /** 0 to 3, see `createLog`. */
   readonly verbosity: number;
@@ -30,9 +30,9 @@ export interface ServerOptions extends ServiceOptions {
   readonly perAddress: number;
   /** How many processes serve. */
   readonly workers: number;
-  /** Who those are to be that serve. */
+  /** The user and group that connections are served as. */
   readonly identity: Identity;
-  /** Where to tell what was counted; undefined for nowhere. */
+  /** Where to serve metrics over HTTP; undefined for nowhere. */
   readonly metricsAt: { readonly host: string; readonly port: number } | undefined;
   /** See `announceReady`. */
   readonly printsPorts: boolean;
@@ -40,13 +40,13 @@ export interface ServerOptions extends ServiceOptions {
 }
 
 /**
- * Runs the server until it is told to end: one smtpd for each connection, TLS done here.
+ * Runs the server until a signal stops it: one smtpd for each connection, with TLS done in this program.
  *
- * With several workers, and where those who serve are to be another user, this process is the primary of
- * the others: it can read keys that they cannot.
+ * With several workers, or when connections are served as another user, this process is the primary of the worker
+ * processes: it can read keys that they cannot.
  *
  * @returns the exit status.
- * @throws Failure (100, 111) when it cannot begin.
+ * @throws Failure (100, 111) when it cannot start.
  */
 export async function runServer(options: ServerOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   refuseInspector();
@@ -55,7 +55,7 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   const privileges = privilegesOf(options.identity);
   if (isWorker()) return runWorker(options, { environment, privileges, log });
 
-  // No session could be served. As for one that disappears later, see startChild.
+  // Without it no session could be served. For an smtpd that disappears later, see startChild.
   if (!('host' in options.smtpd)) checkProgram(options.smtpd[0] ?? '', environment.PATH);
   const points = options.listen === 'inherited' ? inheritedListeners(environment) : options.listen;
   const secrets = createSecrets({
@@ -65,16 +65,16 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
     report: log.reporter('secrets'),
   });
   const limiter = createLimiter({
-    connections: withinDescriptors(options, log),
+    connections: connectionsWithinDescriptors(options, log),
     perAddress: options.perAddress,
     waiting: options.backlog,
   });
   const parts = { environment, limiter, log };
-  const isSolo = options.workers === 1 && privileges.isUnchanged;
-  const processes = isSolo ? createSingleProcess(options, parts) : createWorkerPool(options, parts);
+  const isSingle = options.workers === 1 && privileges.isUnchanged;
+  const processes = isSingle ? createSingleProcess(options, parts) : createWorkerPool(options, parts);
 
-  const { promise: stopped, resolve: end } = deferred<number>();
-  const stop = (): void => void processes.stop().then(() => end(EXIT.success));
+  const { promise: stopped, resolve: exit } = deferred<number>();
+  const stop = (): void => void processes.stop().then(() => exit(EXIT.success));
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       log.info('stopping', { signal });
@@ -84,12 +84,12 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   secrets.watch(processes.renew);
   process.on('SIGHUP', secrets.reload);
   process.on('SIGUSR1', () => {
-    // Whoever asks wants to hear it, whatever else is said.
+    // SIGUSR1 asks for this line, so it is logged at any verbosity.
     const always = createLog(options.program, Math.max(2, options.verbosity));
     void processes.collect().then((metrics) => always.info('counters', formatLine(metrics)));
   });
 
-  // First, because it may fail, and there is nobody yet who would have to go then.
+  // First, because it may fail, and no worker has to be stopped yet.
   await serveMetricsAt(options, log, async () => formatPrometheus(await processes.collect()));
   const listeners = await Promise.race([
     processes.start(secrets.current(), points),
@@ -109,38 +109,41 @@ async function serveMetricsAt(
   collect: () => Promise<string>,
 ): Promise<void> {
   if (metricsAt === undefined) return;
-  // Only here: few ask for it, and node:http is large.
+  // Imported on demand: few configurations use it, and node:http is large.
   const { serveMetrics } = await import('./metrics/http.ts');
   const { port } = await serveMetrics(metricsAt.host, metricsAt.port, collect, log.reporter('metrics'));
   log.info('metrics', { port });
 }
 
-/** Descriptors that are not for sessions: ours, and those of connections that wait or are refused. */
-const RESERVE = 200;
+/** Descriptors that sessions cannot use: for this process itself, and for connections that are refused. */
+const RESERVED_DESCRIPTORS = 200;
 
-/** Of a session: the client, and the two pipes of an smtpd; another two while a fresh one takes its place. */
-const PER_SESSION = 3;
-const PER_FRESH_SESSION = 5;
+/** Descriptors of a session: the client, and two pipes to smtpd; two more while a fresh smtpd replaces it. */
+const SESSION_DESCRIPTORS = 3;
+const FRESH_SESSION_DESCRIPTORS = 5;
 
 /**
- * How many connections can be served at once: as many as were asked for, if the limit of the system on
- * descriptors allows it. Beyond that the system would refuse connections in ways that no client understands.
+ * How many connections can be served at once: as many as configured, if the descriptor limit allows it. Beyond that
+ * limit the system would fail connections without an SMTP reply.
+ *
+ * @throws Failure (111) when not even one can be served.
  */
-function withinDescriptors({ connections, backlog, terms }: ServerOptions, log: Log): number {
+function connectionsWithinDescriptors({ connections, backlog, terms }: ServerOptions, log: Log): number {
   const limit = descriptorLimit();
-  const each = terms.fresh ? PER_FRESH_SESSION : PER_SESSION;
-  const most = Math.floor((limit - RESERVE - backlog) / each);
-  if (connections <= most) return connections;
-  if (most < 1) throw new Failure(EXIT.systemCallFailed, `unable to begin: ${limit} descriptors are too few`);
+  const each = terms.fresh ? FRESH_SESSION_DESCRIPTORS : SESSION_DESCRIPTORS;
+  const max = Math.floor((limit - RESERVED_DESCRIPTORS - backlog) / each);
+  if (connections <= max) return connections;
+  if (max < 1)
+    throw new Failure(EXIT.systemCallFailed, `unable to start: descriptor limit too low (${limit})`);
   log.warning('limits', {
-    text: `${connections} connections at once would need ${connections * each + RESERVE + backlog} descriptors`,
+    text: `${connections} concurrent connections would need ${connections * each + RESERVED_DESCRIPTORS + backlog} descriptors`,
     descriptors: limit,
-    connections: most,
+    connections: max,
   });
-  return most;
+  return max;
 }
 
-/** How many descriptors this process may have; Infinity where the system does not tell. */
+/** The soft limit on descriptors (RLIMIT_NOFILE); Infinity where /proc does not show it. */
 function descriptorLimit(): number {
   try {
     const soft = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1'))?.[1];

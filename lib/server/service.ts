@@ -16,15 +16,16 @@ import type { Metrics } from './metrics/metrics.ts';
 import { createRateLimit } from './rate-limit.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 
-/** What a process that serves connections is told. */
+/** The options of a process that serves connections. */
 export interface ServiceOptions extends SmtpdSettings, TlsSettings, SmtpTlsSettings, ProxyProtocolSettings {
   readonly terms: SessionTerms;
+  /** The backlog of each listening socket, in connections. */
   readonly backlog: number;
-  /** How long sessions may go on when the service is stopped, in milliseconds. */
+  /** How long sessions may continue when the service is stopped, in milliseconds. */
   readonly grace: number;
 }
 
-/** What it serves with. */
+/** What a service needs from its process. */
 export interface ServiceParts {
   readonly environment: NodeJS.ProcessEnv;
   readonly limiter: Limiter;
@@ -32,34 +33,36 @@ export interface ServiceParts {
   readonly log: Log;
 }
 
-/** Listeners, and the connections that came in through them. */
+/** Listeners, and the connections accepted from them. */
 export interface Service {
-  /** Takes keys and certificates into use: connections that have TLS already keep it. */
+  /** Replaces the keys and certificates in use. Established TLS sessions are not affected. */
   renew(secrets: SecretsSnapshot): void;
-  /** Listens; connections wait until `open`. @throws Failure (111). */
+  /** Starts listening; accepted connections wait until `open`. @throws Failure (111). */
   listen(points: readonly ListenPoint[]): Promise<readonly Listener[]>;
-  /** Lets connections in. */
+  /** Starts serving connections. */
   open(): void;
   /**
-   * Takes no more connections, lets those that are there go on for the time of grace, and ends them then.
-   * Called again it does not wait any longer.
+   * Shuts down gracefully: stops listening, lets sessions continue for the grace period, and then ends them. A second
+   * call ends them at once.
    *
-   * @returns settles when none is left.
+   * @returns a promise that settles when all connections are closed.
    */
   stop(): Promise<void>;
 }
 
-/** How many who are refused are told so at once; others are closed without a word. */
+/** How many refused connections are sent a closing reply at once; others are closed without one. */
 const MAX_CLOSING_REPLIES = 100;
 
-/** Makes a service. It has no certificate until `renew`. */
+/** Creates a service. It has no certificate until `renew` is called. */
 export function createService(options: ServiceOptions, parts: ServiceParts): Service {
   const { metrics, log } = parts;
   const connections = new Set<Connection>();
   const listeners: Listener[] = [];
-  let early: Socket[] | undefined = [];
+  /** Accepted before `open` was called; undefined afterwards. */
+  let unopened: Socket[] | undefined = [];
+  /** How many connections were served; numbers the next. */
   let served = 0;
-  let stopping: Promise<void> | undefined;
+  let stopped: Promise<void> | undefined;
   let tls: TlsServer | undefined;
   let files = '';
 
@@ -86,7 +89,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
   };
 
   function accept(socket: Socket): void {
-    if (early !== undefined) return void early.push(socket);
+    if (unopened !== undefined) return void unopened.push(socket);
     served += 1;
     const connection = serveConnection(socket, `${process.pid}-${served}`, context);
     connections.add(connection);
@@ -100,16 +103,16 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
   async function stop(): Promise<void> {
     for (const listener of listeners) listener.close();
     for (const connection of connections) connection.drain();
-    const all = Promise.all([...connections].map((connection) => connection.ended));
-    const limit = after(options.grace);
-    await Promise.race([all, limit.passed]);
-    limit.cancel();
-    terminate();
-    await all;
+    const allEnded = Promise.all([...connections].map((connection) => connection.ended));
+    const timer = after(options.grace);
+    await Promise.race([allEnded, timer.passed]);
+    timer.cancel();
+    stopConnections();
+    await allEnded;
   }
 
-  function terminate(): void {
-    for (const connection of connections) connection.terminate();
+  function stopConnections(): void {
+    for (const connection of connections) connection.stop();
   }
 
   return {
@@ -128,14 +131,14 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
       return listeners;
     },
     open: () => {
-      const waiting = early ?? [];
-      early = undefined;
-      for (const socket of waiting) accept(socket);
+      const accepted = unopened ?? [];
+      unopened = undefined;
+      for (const socket of accepted) accept(socket);
     },
     stop: () => {
-      if (stopping === undefined) stopping = stop();
-      else terminate();
-      return stopping;
+      if (stopped === undefined) stopped = stop();
+      else stopConnections();
+      return stopped;
     },
   };
 }

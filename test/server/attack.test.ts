@@ -99,10 +99,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       for (const descriptor of pipes) {
         const server = await start(t, ['--notify-fd', descriptor]);
         assert.deepEqual(await server.ended, { code: 111, signal: null });
-        assert.match(
-          server.stderr(),
-          /^[^\n]*unable to tell on descriptor \d+ that the server is ready: E\w+\n$/,
-        );
+        assert.match(server.stderr(), /^[^\n]*unable to notify readiness on descriptor \d+: E\w+\n$/);
       }
     });
   });
@@ -128,7 +125,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       assert.deepEqual(await server.ended, ENDED_WELL);
       await until('the worker is gone', () => isGone(stopped));
       const line = `smtpd-starttls-server: warning: event=worker-killed worker=${stopped}`;
-      assert.equal(server.stderr(), `${line} text="it did not end in time"\n`);
+      assert.equal(server.stderr(), `${line} text="did not exit in time"\n`);
     });
 
     it('does not keep it from stopping when it is told again, whatever the time of grace', async (t) => {

@@ -167,7 +167,7 @@ describe('a listening socket that is not of TCP', { concurrency: 2 }, () => {
       assert.ok(typeof stdin === 'number');
       await assert.rejects(
         startServer(['--workers', workers], SMTPD, { listen: ['-'], stdin }).then((server) => server.close()),
-        /ended with 100: smtpd-starttls-server: fatal: usage error: descriptor 0 is no TCP socket\n/,
+        /ended with 100: smtpd-starttls-server: fatal: usage error: descriptor 0 is not a TCP socket\n/,
       );
     });
   }

@@ -121,14 +121,14 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
       { type: 'slot', slot: 1.5 },
       { type: 'slot', slot: 1, address: 'x'.repeat(65) },
       { type: 'claim', slot: 1 },
-      { type: 'counted', metrics: {} },
+      { type: 'collected', metrics: {} },
       { type: 'ready', listeners: [] },
       { type: 'ready', listeners: [{ port: 1e9, name: 'one' }] },
       { type: 'unknown, and not answered any more' },
     ];
     const server = await start(t, ['send', messages], '-v2');
     const worker = take(server);
-    const text = 'it has sent too many invalid messages';
+    const text = 'sent too many invalid messages';
     await says(server, new RegExp(`event=worker-killed worker=${worker} text="${text}"\n`));
     await says(server, new RegExp(`event=worker-ended worker=${worker} end=SIGKILL\n`));
     const warning = `warning: event=worker-message worker=${worker} text="invalid message"\n`;
@@ -177,7 +177,7 @@ describe('a hostile worker that closes the channel', () => {
   it('is ended, and replaced', { skip: missing('python3') }, async (t) => {
     const server = await start(t, ['hangUp', undefined], '-v2');
     const worker = take(server);
-    await says(server, new RegExp(`worker-killed worker=${worker} text="it has closed the channel"\n`));
+    await says(server, new RegExp(`worker-killed worker=${worker} text="closed the channel"\n`));
     await isReplaced(server);
     await enter(t, server.port);
   });

@@ -23,8 +23,8 @@ import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 const NO_LIMIT = Number.POSITIVE_INFINITY;
 
 /** What has become of a slot so far. */
-async function outcome({ admission }: Slot): Promise<Admission | 'waits'> {
-  return Promise.race([admission, settled().then(() => 'waits' as const)]);
+async function outcome({ admission }: Slot): Promise<Admission | 'waiting'> {
+  return Promise.race([admission, settled().then(() => 'waiting' as const)]);
 }
 
 /** Settles after all that is settled by now has been heard. */
@@ -49,43 +49,54 @@ describe('a limiter', () => {
   it('lets in as many as there is room for, has others wait in order, and sends the rest away', async () => {
     const limiter = createLimiter({ connections: 2, perAddress: NO_LIMIT, waiting: 2 });
     const slots = ['a', 'b', 'c', 'd', 'e'].map((address) => limiter.slot(address));
-    assert.deepEqual(await Promise.all(slots.map(outcome)), ['in', 'in', 'waits', 'waits', 'no-room']);
-    assert.deepEqual([limiter.inside(), limiter.waiting()], [2, 2]);
-    slots[1]?.leave();
-    assert.deepEqual(await Promise.all(slots.slice(2, 4).map(outcome)), ['in', 'waits']);
-    slots[0]?.leave();
-    assert.deepEqual(await Promise.all(slots.slice(2, 4).map(outcome)), ['in', 'in']);
-    assert.deepEqual([limiter.inside(), limiter.waiting()], [2, 0]);
+    assert.deepEqual(await Promise.all(slots.map(outcome)), [
+      'admitted',
+      'admitted',
+      'waiting',
+      'waiting',
+      'no-room',
+    ]);
+    assert.deepEqual([limiter.active(), limiter.waiting()], [2, 2]);
+    slots[1]?.release();
+    assert.deepEqual(await Promise.all(slots.slice(2, 4).map(outcome)), ['admitted', 'waiting']);
+    slots[0]?.release();
+    assert.deepEqual(await Promise.all(slots.slice(2, 4).map(outcome)), ['admitted', 'admitted']);
+    assert.deepEqual([limiter.active(), limiter.waiting()], [2, 0]);
   });
 
   it('gives the place of one who waits and leaves to nobody else', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: NO_LIMIT, waiting: 2 });
     const [first, second, third] = ['a', 'b', 'c'].map((address) => limiter.slot(address));
-    second?.leave();
-    assert.deepEqual([limiter.inside(), limiter.waiting()], [1, 1]);
-    first?.leave();
+    second?.release();
+    assert.deepEqual([limiter.active(), limiter.waiting()], [1, 1]);
+    first?.release();
     assert.ok(second !== undefined && third !== undefined);
-    assert.deepEqual([await outcome(second), await outcome(third)], ['waits', 'in']);
+    assert.deepEqual([await outcome(second), await outcome(third)], ['waiting', 'admitted']);
   });
 
   it('counts those who wait for their address, too', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: 2, waiting: 9 });
     const slots = ['a', 'a', 'a', 'b'].map((address) => limiter.slot(address));
-    assert.deepEqual(await Promise.all(slots.map(outcome)), ['in', 'waits', 'per-address', 'waits']);
-    slots[1]?.leave();
-    assert.equal(await outcome(limiter.slot('a')), 'waits');
+    assert.deepEqual(await Promise.all(slots.map(outcome)), [
+      'admitted',
+      'waiting',
+      'per-address',
+      'waiting',
+    ]);
+    slots[1]?.release();
+    assert.equal(await outcome(limiter.slot('a')), 'waiting');
   });
 
   it('takes an address that is known later', async () => {
     const limiter = createLimiter({ connections: 9, perAddress: 1, waiting: 0 });
     const [first, second] = [limiter.slot(undefined), limiter.slot(undefined)];
     assert.deepEqual([await first.claim('a'), await second.claim('a')], [true, false]);
-    second.leave();
+    second.release();
     assert.equal(await outcome(limiter.slot('a')), 'per-address');
-    first.leave();
-    assert.equal(await outcome(limiter.slot('a')), 'in');
+    first.release();
+    assert.equal(await outcome(limiter.slot('a')), 'admitted');
     assert.equal(await first.claim('b'), false, 'whoever has left has no place to claim');
-    assert.equal(await outcome(limiter.slot('b')), 'in');
+    assert.equal(await outcome(limiter.slot('b')), 'admitted');
   });
 
   it('keeps nothing of addresses that have gone', async () => {
@@ -94,29 +105,29 @@ describe('a limiter', () => {
     for (let index = 0; index < 200_000; index++) {
       const slot = limiter.slot(index % 2 === 0 ? `address ${index}` : undefined);
       void slot.claim(`later ${index}`);
-      slot.leave();
+      slot.release();
     }
     const grown = (await heapUsed()) - before;
     assert.ok(grown < 5_000_000, `${grown} octets more`);
-    assert.equal(limiter.inside(), 0);
+    assert.equal(limiter.active(), 0);
   });
 
   it('takes the last of the addresses that are claimed', async () => {
     const limiter = createLimiter({ connections: 9, perAddress: 1, waiting: 0 });
     const first = limiter.slot(undefined);
     for (const address of ['a', 'b', 'c']) assert.equal(await first.claim(address), true);
-    assert.equal(await outcome(limiter.slot('a')), 'in');
+    assert.equal(await outcome(limiter.slot('a')), 'admitted');
     assert.equal(await outcome(limiter.slot('c')), 'per-address');
-    first.leave();
-    assert.equal(await outcome(limiter.slot('c')), 'in');
+    first.release();
+    assert.equal(await outcome(limiter.slot('c')), 'admitted');
   });
 
   it('does not mind who leaves twice, or was not let in', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: 1, waiting: 0 });
     const [first, second] = [limiter.slot('a'), limiter.slot('a')];
-    for (const slot of [second, second, first, first, second]) slot.leave();
-    assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
-    assert.equal(await outcome(limiter.slot('a')), 'in');
+    for (const slot of [second, second, first, first, second]) slot.release();
+    assert.deepEqual([limiter.active(), limiter.waiting()], [0, 0]);
+    assert.equal(await outcome(limiter.slot('a')), 'admitted');
     assert.equal(await outcome(limiter.slot('b')), 'no-room');
   });
 
@@ -140,8 +151,8 @@ describe('addresses that count as one', () => {
   ] as const) {
     it(`${first} and ${second} ${areOne ? 'do' : 'do not'}`, async () => {
       const one = limiter();
-      assert.equal(await outcome(one.slot(addressGroup(first))), 'in');
-      assert.equal(await outcome(one.slot(addressGroup(second))), areOne ? 'per-address' : 'in');
+      assert.equal(await outcome(one.slot(addressGroup(first))), 'admitted');
+      assert.equal(await outcome(one.slot(addressGroup(second))), areOne ? 'per-address' : 'admitted');
     });
   }
 });
@@ -150,43 +161,44 @@ describe('addresses that count as one', () => {
 interface Entry {
   readonly slot: Slot;
   address: string | undefined;
-  state: 'in' | 'waits' | 'gone';
+  state: 'admitted' | 'waiting' | 'released';
   /** What it was told; a entry who leaves early is told nothing. */
   expected: Admission | undefined;
-  told: Admission | undefined;
+  received: Admission | undefined;
 }
 
 /** The rules of the limiter, with everything counted anew each time. */
 function createModel(limits: ConnectionLimits) {
-  const guests: Entry[] = [];
-  const count = (state: Entry['state']): number => guests.filter((entry) => entry.state === state).length;
+  const entries: Entry[] = [];
+  const count = (state: Entry['state']): number => entries.filter((entry) => entry.state === state).length;
   const isFull = (address: string): boolean => {
-    const there = guests.filter((entry) => entry.state !== 'gone' && entry.address === address);
+    const there = entries.filter((entry) => entry.state !== 'released' && entry.address === address);
     return there.length >= limits.perAddress;
   };
   return {
-    guests,
+    entries,
     count,
     come: (slot: Slot, address: string | undefined): void => {
-      const entry: Entry = { slot, address, state: 'gone', expected: undefined, told: undefined };
+      const entry: Entry = { slot, address, state: 'released', expected: undefined, received: undefined };
       if (address !== undefined && isFull(address)) entry.expected = 'per-address';
-      else if (count('in') < limits.connections) Object.assign(entry, { state: 'in', expected: 'in' });
-      else if (count('waits') < limits.waiting) entry.state = 'waits';
+      else if (count('admitted') < limits.connections)
+        Object.assign(entry, { state: 'admitted', expected: 'admitted' });
+      else if (count('waiting') < limits.waiting) entry.state = 'waiting';
       else entry.expected = 'no-room';
-      guests.push(entry);
-      void slot.admission.then((told) => {
-        entry.told = told;
+      entries.push(entry);
+      void slot.admission.then((admission) => {
+        entry.received = admission;
       });
     },
-    leave: (entry: Entry): void => {
-      entry.state = 'gone';
-      const next = guests.find((one) => one.state === 'waits');
-      if (next === undefined || count('in') === limits.connections) return;
-      Object.assign(next, { state: 'in', expected: 'in' });
+    release: (entry: Entry): void => {
+      entry.state = 'released';
+      const next = entries.find((one) => one.state === 'waiting');
+      if (next === undefined || count('admitted') === limits.connections) return;
+      Object.assign(next, { state: 'admitted', expected: 'admitted' });
     },
     /** Returns whether the claim is to be granted. */
     claim: (entry: Entry, address: string): boolean => {
-      if (entry.state === 'gone' || isFull(address)) return false;
+      if (entry.state === 'released' || isFull(address)) return false;
       entry.address = address;
       return true;
     },
@@ -205,7 +217,7 @@ describe('a limiter and a model of it', () => {
       const model = createModel(limits);
       const limiter = createLimiter(limits);
       for (let step = 0; step < 300; step++) {
-        const entry = model.guests[random.below(model.guests.length + 1)];
+        const entry = model.entries[random.below(model.entries.length + 1)];
         const address = `192.0.2.${random.below(4)}`;
         if (entry === undefined || random.below(5) < 2) {
           const known = random.below(3) > 0 ? address : undefined;
@@ -213,21 +225,24 @@ describe('a limiter and a model of it', () => {
         } else if (entry.address === undefined && random.below(2) === 0) {
           assert.equal(await entry.slot.claim(address), model.claim(entry, address));
         } else {
-          entry.slot.leave();
-          model.leave(entry);
+          entry.slot.release();
+          model.release(entry);
         }
-        assert.deepEqual([limiter.inside(), limiter.waiting()], [model.count('in'), model.count('waits')]);
-        assert.ok(limiter.inside() <= limits.connections);
-        assert.ok(limiter.waiting() === 0 || limiter.inside() === limits.connections);
+        assert.deepEqual(
+          [limiter.active(), limiter.waiting()],
+          [model.count('admitted'), model.count('waiting')],
+        );
+        assert.ok(limiter.active() <= limits.connections);
+        assert.ok(limiter.waiting() === 0 || limiter.active() === limits.connections);
       }
       await settled();
-      for (const { told, expected } of model.guests) assert.equal(told, expected);
-      for (const { slot } of model.guests) slot.leave();
-      assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
+      for (const { received, expected } of model.entries) assert.equal(received, expected);
+      for (const { slot } of model.entries) slot.release();
+      assert.deepEqual([limiter.active(), limiter.waiting()], [0, 0]);
       const again = [0, 1, 2, 3].map((last) => limiter.slot(`192.0.2.${last}`));
       for (const one of again) {
         assert.notEqual(await outcome(one), 'per-address');
-        one.leave();
+        one.release();
       }
     });
   }
@@ -238,16 +253,16 @@ function workerAt(limiter: LocalLimiter) {
   const up: FromWorker[] = [];
   const down: ToWorker[] = [];
   const remote = createRemoteLimiter((message) => up.push(structuredClone(message)));
-  const desk = openWorkerSlots(limiter, (message) => down.push(structuredClone(message)));
+  const workerSlots = openWorkerSlots(limiter, (message) => down.push(structuredClone(message)));
   async function upward(): Promise<void> {
-    for (const message of up.splice(0)) desk.hear(message);
+    for (const message of up.splice(0)) workerSlots.receive(message);
     await settled();
   }
   async function downward(): Promise<void> {
-    for (const message of down.splice(0)) remote.hear(message);
+    for (const message of down.splice(0)) remote.receive(message);
     await settled();
   }
-  return { remote, desk, upward, downward, down };
+  return { remote, workerSlots, upward, downward, down };
 }
 
 describe('a limiter that is kept by another process', () => {
@@ -259,16 +274,16 @@ describe('a limiter that is kept by another process', () => {
       await worker.upward();
       await worker.downward();
     }
-    assert.deepEqual(await Promise.all(slots.map(outcome)), ['in', 'waits', 'in']);
+    assert.deepEqual(await Promise.all(slots.map(outcome)), ['admitted', 'waiting', 'admitted']);
     const more = [other.remote.slot('a'), other.remote.slot('c')];
     await other.upward();
     await other.downward();
     assert.deepEqual(await Promise.all(more.map(outcome)), ['per-address', 'no-room']);
-    slots[0]?.leave();
+    slots[0]?.release();
     await one.upward();
     await other.downward();
     assert.equal(limiter.waiting(), 0);
-    assert.deepEqual(await Promise.all(slots.slice(1).map(outcome)), ['in', 'in']);
+    assert.deepEqual(await Promise.all(slots.slice(1).map(outcome)), ['admitted', 'admitted']);
   });
 
   it('grants one claim of two', async () => {
@@ -287,28 +302,28 @@ describe('a limiter that is kept by another process', () => {
     const [one, other] = [workerAt(limiter), workerAt(limiter)];
     for (const address of ['a', 'a', 'b']) one.remote.slot(address);
     await one.upward();
-    assert.deepEqual([limiter.inside(), limiter.waiting()], [2, 1]);
-    const told = one.down.length;
-    one.desk.close();
+    assert.deepEqual([limiter.active(), limiter.waiting()], [2, 1]);
+    const sent = one.down.length;
+    one.workerSlots.close();
     await settled();
-    assert.equal(one.down.length, told);
-    assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
+    assert.equal(one.down.length, sent);
+    assert.deepEqual([limiter.active(), limiter.waiting()], [0, 0]);
     const slots = [other.remote.slot('a'), other.remote.slot('a')];
     await other.upward();
     await other.downward();
-    assert.deepEqual(await Promise.all(slots.map(outcome)), ['in', 'in']);
+    assert.deepEqual(await Promise.all(slots.map(outcome)), ['admitted', 'admitted']);
   });
 
   it('keeps nothing of those that a worker was refused', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: NO_LIMIT, waiting: 1 });
-    const desk = openWorkerSlots(limiter, () => {});
+    const workerSlots = openWorkerSlots(limiter, () => {});
     const before = await heapUsed();
-    for (let slot = 1; slot <= 100_000; slot++) desk.hear({ type: 'slot', slot, address: 'a' });
+    for (let slot = 1; slot <= 100_000; slot++) workerSlots.receive({ type: 'slot', slot, address: 'a' });
     const grown = (await heapUsed()) - before;
     assert.ok(grown < 5_000_000, `${grown} octets more`);
-    assert.deepEqual([limiter.inside(), limiter.waiting()], [1, 1]);
-    desk.close();
-    assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
+    assert.deepEqual([limiter.active(), limiter.waiting()], [1, 1]);
+    workerSlots.close();
+    assert.deepEqual([limiter.active(), limiter.waiting()], [0, 0]);
   });
 
   it('takes a leave that crosses its answer', async () => {
@@ -316,12 +331,12 @@ describe('a limiter that is kept by another process', () => {
     const { remote, upward, downward } = workerAt(limiter);
     const slot = remote.slot('a');
     await upward();
-    slot.leave();
-    slot.leave();
+    slot.release();
+    slot.release();
     await downward();
     await upward();
-    assert.equal(await outcome(slot), 'waits', 'whoever has left hears nothing');
-    assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
+    assert.equal(await outcome(slot), 'waiting', 'whoever has left hears nothing');
+    assert.deepEqual([limiter.active(), limiter.waiting()], [0, 0]);
   });
 
   for (let seed = 1; seed <= 20; seed++) {
@@ -341,22 +356,22 @@ describe('a limiter that is kept by another process', () => {
           slots.push(slot);
         } else if (random.chance(40)) {
           const [slot] = slots.splice(random.below(slots.length + 1), 1);
-          slot?.leave();
+          slot?.release();
         } else if (random.chance(50)) await worker.upward();
         else await worker.downward();
-        assert.ok(limiter.inside() <= limits.connections);
+        assert.ok(limiter.active() <= limits.connections);
         assert.ok(limiter.waiting() <= limits.waiting);
-        assert.ok(limiter.waiting() === 0 || limiter.inside() === limits.connections);
+        assert.ok(limiter.waiting() === 0 || limiter.active() === limits.connections);
       }
-      for (const slot of slots) slot.leave();
+      for (const slot of slots) slot.release();
       for (const worker of workers) await worker.upward();
-      assert.deepEqual([limiter.inside(), limiter.waiting()], [0, 0]);
+      assert.deepEqual([limiter.active(), limiter.waiting()], [0, 0]);
       for (const address of ['192.0.2.0', '192.0.2.1', '192.0.2.2']) {
         const slot = limiter.slot(address);
         const other = limiter.slot(address);
-        assert.deepEqual([await outcome(slot), await outcome(other)], ['in', 'in']);
-        slot.leave();
-        other.leave();
+        assert.deepEqual([await outcome(slot), await outcome(other)], ['admitted', 'admitted']);
+        slot.release();
+        other.release();
       }
     });
   }

@@ -248,10 +248,10 @@ describe('sockets from systemd', { concurrency: 2 }, () => {
   });
 
   for (const [count, why] of [
-    ['0', 'LISTEN_FDS is to be a number from 1 to 64, not 0'],
-    ['65', 'LISTEN_FDS is to be a number from 1 to 64, not 65'],
-    ['two', 'LISTEN_FDS is to be a number from 1 to 64, not two'],
-    ['2', 'descriptor 4 is no listening socket'],
+    ['0', 'LISTEN_FDS must be a number from 1 to 64, not 0'],
+    ['65', 'LISTEN_FDS must be a number from 1 to 64, not 65'],
+    ['two', 'LISTEN_FDS must be a number from 1 to 64, not two'],
+    ['2', 'descriptor 4 is not a listening socket'],
   ] as const) {
     it(`of which there are ${count} when there is one are refused`, async (t) => {
       const socket = await bind(t);
@@ -316,7 +316,7 @@ describe('readiness', { concurrency: 2 }, () => {
   it('that cannot be told ends it', async (t) => {
     const server = await start(t, ['--notify-fd', '97']);
     assert.deepEqual(await server.ended, { code: 111, signal: null });
-    const why = 'unable to tell on descriptor 97 that the server is ready: EBADF';
+    const why = 'unable to notify readiness on descriptor 97: EBADF';
     assert.equal(server.stderr(), `smtpd-starttls-server: fatal: ${why}\n`);
   });
 

@@ -53,13 +53,13 @@ describe('formatPrometheus', () => {
     metrics.sessionEnded(7.5);
     assert.equal(
       formatPrometheus(metrics.snapshot()),
-      `# HELP smtpd_starttls_start_time_seconds When the server was started, in seconds since 1970.
+      `# HELP smtpd_starttls_start_time_seconds Start time of the server, in seconds since the Unix epoch.
 # TYPE smtpd_starttls_start_time_seconds gauge
 smtpd_starttls_start_time_seconds 1700000000.25
-# HELP smtpd_starttls_connections_accepted_total Connections that were accepted.
+# HELP smtpd_starttls_connections_accepted_total Connections accepted.
 # TYPE smtpd_starttls_connections_accepted_total counter
 smtpd_starttls_connections_accepted_total 2
-# HELP smtpd_starttls_connections_refused_total Connections closed before there was a session, by reason.
+# HELP smtpd_starttls_connections_refused_total Connections closed before a session began, by reason.
 # TYPE smtpd_starttls_connections_refused_total counter
 smtpd_starttls_connections_refused_total{reason="per-address"} 1
 smtpd_starttls_connections_refused_total{reason="no-room"} 0
@@ -67,13 +67,13 @@ smtpd_starttls_connections_refused_total{reason="wait-timeout"} 0
 smtpd_starttls_connections_refused_total{reason="proxy-header"} 0
 smtpd_starttls_connections_refused_total{reason="untrusted"} 0
 smtpd_starttls_connections_refused_total{reason="stopping"} 0
-# HELP smtpd_starttls_connections_open Connections that are open now, waiting ones too.
+# HELP smtpd_starttls_connections_open Connections currently open, including those waiting.
 # TYPE smtpd_starttls_connections_open gauge
 smtpd_starttls_connections_open 1
-# HELP smtpd_starttls_connections_waiting Connections that wait for their turn now.
+# HELP smtpd_starttls_connections_waiting Connections currently waiting for a slot.
 # TYPE smtpd_starttls_connections_waiting gauge
 smtpd_starttls_connections_waiting 0
-# HELP smtpd_starttls_sessions_total Sessions by what their dialogue ended in.
+# HELP smtpd_starttls_sessions_total Sessions by verdict of the dialogue.
 # TYPE smtpd_starttls_sessions_total counter
 smtpd_starttls_sessions_total{verdict="plaintext"} 0
 smtpd_starttls_sessions_total{verdict="tls"} 1
@@ -81,13 +81,13 @@ smtpd_starttls_sessions_total{verdict="close"} 0
 # HELP smtpd_starttls_error_limit_reached_total Sessions closed because too many commands were refused before MAIL.
 # TYPE smtpd_starttls_error_limit_reached_total counter
 smtpd_starttls_error_limit_reached_total 1
-# HELP smtpd_starttls_tls_handshakes_total TLS handshakes that went well.
+# HELP smtpd_starttls_tls_handshakes_total Successful TLS handshakes.
 # TYPE smtpd_starttls_tls_handshakes_total counter
 smtpd_starttls_tls_handshakes_total{protocol="TLSv1.3",cipher="TLS_AES_128_GCM_SHA256",resumed="no"} 1
-# HELP smtpd_starttls_tls_handshake_failures_total TLS handshakes that failed, by reason.
+# HELP smtpd_starttls_tls_handshake_failures_total Failed TLS handshakes, by reason.
 # TYPE smtpd_starttls_tls_handshake_failures_total counter
 smtpd_starttls_tls_handshake_failures_total{reason="ECONNRESET"} 1
-# HELP smtpd_starttls_smtpd_exits_total smtpd processes that ended, by exit status.
+# HELP smtpd_starttls_smtpd_exits_total smtpd processes that exited, by exit status.
 # TYPE smtpd_starttls_smtpd_exits_total counter
 smtpd_starttls_smtpd_exits_total{status="0"} 1
 smtpd_starttls_smtpd_exits_total{status="111"} 1
@@ -97,7 +97,7 @@ smtpd_starttls_received_bytes_total 1023
 # HELP smtpd_starttls_sent_bytes_total Bytes sent to clients, on the wire.
 # TYPE smtpd_starttls_sent_bytes_total counter
 smtpd_starttls_sent_bytes_total 4096
-# HELP smtpd_starttls_session_duration_seconds Time from a connection to its end.
+# HELP smtpd_starttls_session_duration_seconds Time from connection to end of session.
 # TYPE smtpd_starttls_session_duration_seconds histogram
 smtpd_starttls_session_duration_seconds_bucket{le="0.05"} 0
 smtpd_starttls_session_duration_seconds_bucket{le="0.1"} 0
@@ -114,7 +114,7 @@ smtpd_starttls_session_duration_seconds_bucket{le="1800"} 1
 smtpd_starttls_session_duration_seconds_bucket{le="+Inf"} 1
 smtpd_starttls_session_duration_seconds_sum 7.5
 smtpd_starttls_session_duration_seconds_count 1
-# HELP smtpd_starttls_tls_handshake_duration_seconds Time that a TLS handshake took.
+# HELP smtpd_starttls_tls_handshake_duration_seconds Duration of TLS handshakes.
 # TYPE smtpd_starttls_tls_handshake_duration_seconds histogram
 smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.001"} 0
 smtpd_starttls_tls_handshake_duration_seconds_bucket{le="0.0025"} 0
@@ -132,7 +132,7 @@ smtpd_starttls_tls_handshake_duration_seconds_bucket{le="10"} 1
 smtpd_starttls_tls_handshake_duration_seconds_bucket{le="+Inf"} 1
 smtpd_starttls_tls_handshake_duration_seconds_sum 0.004
 smtpd_starttls_tls_handshake_duration_seconds_count 1
-# HELP smtpd_starttls_greeting_delay_seconds Time from a connection to its greeting.
+# HELP smtpd_starttls_greeting_delay_seconds Time from connection to greeting.
 # TYPE smtpd_starttls_greeting_delay_seconds histogram
 smtpd_starttls_greeting_delay_seconds_bucket{le="0.005"} 0
 smtpd_starttls_greeting_delay_seconds_bucket{le="0.01"} 0
@@ -570,7 +570,10 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
         assert.equal(first.status, 500);
         assert.doesNotMatch(first.text, /worker/);
         assert.equal((await ask(port, 'GET', '/metrics')).status, 500);
-        assert.deepEqual(warnings, ['unable to give metrics: no\nworker', 'unable to give metrics: at once']);
+        assert.deepEqual(warnings, [
+          'unable to collect metrics: no\nworker',
+          'unable to collect metrics: at once',
+        ]);
         assert.equal((await ask(port, 'GET', '/metrics')).status, 200);
       },
     );
@@ -581,7 +584,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
       () => new Promise(() => {}),
       async ({ port }, warnings) => {
         assert.equal((await ask(port, 'GET', '/metrics')).status, 500);
-        assert.deepEqual(warnings, ['unable to give metrics: collecting took too long']);
+        assert.deepEqual(warnings, ['unable to collect metrics: collection timed out']);
       },
     ));
 

@@ -90,7 +90,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
       assert.equal(secure.tls().getPeerX509Certificate()?.subject, OLD);
       install(renewed);
       server.signal('SIGHUP');
-      await server.says(/event=secrets text="keys and certificates have changed and are in use"/);
+      await server.says(/event=secrets text="loaded new keys and certificates"/);
       await assertShown(t, server, NEW);
       // One that was in cleartext then is shown the new one.
       await silent.startTls();
@@ -125,7 +125,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
         server.signal('SIGHUP');
         await until('it complains', () => complaints(server).length > before);
         assert.match(complaints(server).at(-1) ?? '', complaint);
-        assert.match(complaints(server).at(-1) ?? '', / stay in use"$/);
+        assert.match(complaints(server).at(-1) ?? '', /; keeping the previous keys and certificates"$/);
         assert.equal(await subjectShown(t, server), OLD);
         assert.equal(complaints(server).length, before + 1);
       }
@@ -192,6 +192,6 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
 
 /** The files are looked at every few seconds. */
 async function assertShownSoon(t: TestContext, server: RunningServer): Promise<void> {
-  await server.says(/event=secrets text="keys and certificates have changed and are in use"/);
+  await server.says(/event=secrets text="loaded new keys and certificates"/);
   await assertShown(t, server, NEW);
 }

@@ -213,14 +213,12 @@ for (const workers of ['1', '2']) {
 
       writeFileSync(files.CERTFILE, 'no certificate');
       server.signal('SIGHUP');
-      await server.says(
-        /warning: event=secrets text="[^"]*; the keys and certificates read before stay in use"/,
-      );
+      await server.says(/warning: event=secrets text="[^"]*; keeping the previous keys and certificates"/);
       assert.equal(await shown(), 'mail.example.org');
 
       put(maker.selfSigned('new.example.org'));
       server.signal('SIGHUP');
-      await server.says(/info: event=secrets text="keys and certificates have changed and are in use"/);
+      await server.says(/info: event=secrets text="loaded new keys and certificates"/);
       let name: unknown;
       // Every worker hears of it by a message of its own.
       for (let tries = 0; tries < 100 && name !== 'new.example.org'; tries++) name = await shown();

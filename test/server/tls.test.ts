@@ -358,7 +358,7 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
         const session = await ticketFrom(t, server, options);
         writeFileSync(file, lines[1] ?? '');
         server.signal('SIGHUP');
-        await server.says(/event=secrets text="keys and certificates have changed and are in use"/);
+        await server.says(/event=secrets text="loaded new keys and certificates"/);
         // The workers hear of it a moment later.
         let resumed = true;
         for (let tries = 0; resumed && tries < 50; tries++)
@@ -366,7 +366,9 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
         assert.equal(resumed, false);
         writeFileSync(file, 'no keys');
         server.signal('SIGHUP');
-        await server.says(/: warning: event=secrets text="[^\n]*ticket keys[^\n]* stay in use"\n/);
+        await server.says(
+          /: warning: event=secrets text="[^\n]*ticket keys[^\n]*; keeping the previous keys and certificates"\n/,
+        );
         const next = await ticketFrom(t, server, options);
         assert.equal(await isResumed(t, server, next, options), true);
       });

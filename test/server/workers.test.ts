@@ -321,7 +321,10 @@ describe('workers that end before they are ready', { concurrency: 2 }, () => {
     const server = await startMortal(t, mark);
     mark.set();
     killWorkers(server);
-    await logs(server, /fatal: event=workers-gone text="5 workers in a row ended before they were ready"\n/);
+    await logs(
+      server,
+      /fatal: event=workers-gone text="5 consecutive workers exited before they were ready"\n/,
+    );
     assert.deepEqual(await ended(server), { code: 111, signal: null });
     assert.equal(server.stderr().split('end=3').length - 1, MOST_FAILED_STARTS);
   });
@@ -436,7 +439,7 @@ describe('a worker that is stuck', () => {
     await ends(other);
     server.signal('SIGTERM');
     const killed = server.says(
-      new RegExp(`event=worker-killed worker=${stuck} text="it did not end in time"\n`),
+      new RegExp(`event=worker-killed worker=${stuck} text="did not exit in time"\n`),
     );
     await within(DEADLINE, 'end of the worker', killed);
     assert.deepEqual(await ended(server), ENDED_WELL);

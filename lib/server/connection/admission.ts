@@ -24,80 +24,83 @@ export const REFUSALS = [
 ] as const;
 export type Refusal = (typeof REFUSALS)[number];
 
-/** A connection that wants to be served. */
+/** A connection that requests admission. */
 export interface AdmissionRequest {
   readonly socket: Socket;
-  /** Its ends, as the system tells them. */
+  /** Its two ends as the kernel reports them. */
   readonly ends: Endpoints;
-  /** Its place at the limiter. */
+  /** Its slot of the limiter. The caller releases it. */
   readonly slot: Slot;
-  /** From where a PROXY header is asked for and believed; undefined when none is. */
+  /** The proxies that must send a PROXY header; undefined when no PROXY header is expected. */
   readonly proxies: Networks | undefined;
-  /** How long it may wait for its turn, in milliseconds. */
+  /** How long it may wait for a slot, in milliseconds. */
   readonly waitTimeout: number;
-  /** Settles when nobody is let in any more. */
+  /** Settles when no more connections are admitted. */
   readonly draining: Promise<void>;
-  /** Settles when it is to end at once. */
+  /** Settles when the connection must end. */
   readonly stopping: Promise<void>;
 }
 
-/** What becomes of it. */
+/** The outcome of an admission request. */
 export type AdmissionResult =
   | {
-      readonly type: 'in';
+      readonly type: 'admitted';
       /** The ends of the client's connection. */
       readonly client: Endpoints;
-      /** The connection is a proxy's own, which sees whether we are alive, as a rule, and hangs up. */
+      /** The connection is the proxy's own, usually a health check. */
       readonly isProxyOwn: boolean;
     }
   | {
       readonly type: 'refused';
       readonly why: Refusal;
       readonly text?: string;
-      /** As above, when a proxy has told them. */
+      /** As above, when a PROXY header named them. */
       readonly client?: Endpoints;
     }
-  /** It was tired of waiting. */
+  /** The client disconnected while it waited. */
   | { readonly type: 'departed' };
 
-/** Sees a connection through the limiter: it waits for its turn, and a proxy says whose it is. */
-export async function enter(request: AdmissionRequest): Promise<AdmissionResult> {
+/**
+ * Requests admission for a connection: waits for its slot, reads the PROXY header if one is expected, and counts the
+ * client's address.
+ */
+export async function requestAdmission(request: AdmissionRequest): Promise<AdmissionResult> {
   const { ends, proxies, slot } = request;
   if (proxies?.contains(ends.remote.ip) === false) return { type: 'refused', why: 'untrusted' };
-  // Most need not wait. What is settled already wins here.
+  // Most connections need not wait: a promise that has settled already wins this race.
   const outcome = (await Promise.race([slot.admission, undefined])) ?? (await wait(request));
   if (outcome === 'departed') return { type: 'departed' };
-  if (outcome !== 'in') return { type: 'refused', why: outcome };
-  return proxies === undefined ? { type: 'in', client: ends, isProxyOwn: false } : identify(request);
+  if (outcome !== 'admitted') return { type: 'refused', why: outcome };
+  return proxies === undefined ? { type: 'admitted', client: ends, isProxyOwn: false } : identify(request);
 }
 
-async function wait(request: AdmissionRequest): Promise<'in' | Refusal | 'departed'> {
-  const limit = after(request.waitTimeout);
+async function wait(request: AdmissionRequest): Promise<'admitted' | Refusal | 'departed'> {
+  const timer = after(request.waitTimeout);
   const watch = watchDeparture(request.socket);
   const outcome = await Promise.race([
     request.slot.admission,
     watch.departed.then(() => 'departed' as const),
-    limit.passed.then(() => 'wait-timeout' as const),
+    timer.passed.then(() => 'wait-timeout' as const),
     request.draining.then(() => 'stopping' as const),
   ]);
   await watch.stop();
-  limit.cancel();
+  timer.cancel();
   return outcome;
 }
 
 async function identify({ socket, ends, slot, stopping }: AdmissionRequest): Promise<AdmissionResult> {
-  let named: Endpoints | undefined;
+  let announced: Endpoints | undefined;
   try {
-    named = await readProxyHeader(socket, stopping);
+    announced = await readProxyHeader(socket, stopping);
   } catch (error) {
     return { type: 'refused', why: 'proxy-header', text: errorCode(error) };
   }
-  const client = named ?? ends;
-  // Who keeps the limiter may be gone, and never answer.
-  const answer = await Promise.race([
+  const client = announced ?? ends;
+  // If the process that keeps the limiter has exited, the claim never settles.
+  const claimed = await Promise.race([
     slot.claim(addressGroup(client.remote.ip)),
     stopping.then(() => 'stopping' as const),
   ]);
-  if (answer === true) return { type: 'in', client, isProxyOwn: named === undefined };
-  return { type: 'refused', why: answer === false ? 'per-address' : answer, client };
+  if (claimed === true) return { type: 'admitted', client, isProxyOwn: announced === undefined };
+  return { type: 'refused', why: claimed === false ? 'per-address' : claimed, client };
 }

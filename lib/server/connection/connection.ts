@@ -18,59 +18,63 @@ import { describeTls } from '../../ucspi/control.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import type { createRateLimit } from '../rate-limit.ts';
-import { enter, type Refusal } from './admission.ts';
+import { type Refusal, requestAdmission } from './admission.ts';
 import type { Limiter } from './limiter.ts';
 
-/** What holds for all connections of a server. */
+/** What all connections of a server share. */
 export interface ConnectionContext extends ProxyProtocolSettings, Pick<SmtpTlsSettings, 'implicitTls'> {
   readonly terms: SessionTerms;
   /** How to start the smtpd of a connection. */
   smtpdFor(ends: Endpoints): StartSmtpd;
   readonly limiter: Limiter;
-  /** Bounds how many are told at once that there is no service for them. */
+  /** Bounds how many refused connections are being sent a closing reply at once. */
   readonly closingReplies: Limiter;
-  /** See `createRateLimit`: for what strangers can have us say. */
+  /** For log lines that clients can cause; see `createRateLimit`. */
   readonly rateLimited: ReturnType<typeof createRateLimit>;
-  /** With the certificates of now. */
+  /** Has the current certificates. */
   tls(): TlsServer;
   readonly metrics: Metrics;
   readonly log: Log;
 }
 
-/** A connection that is served. */
+/** A connection that is being served. */
 export interface Connection {
-  /** Settles when it is closed and no process is left. */
+  /** Settles when the connection is closed and its smtpd has exited. Never rejects. */
   readonly ended: Promise<void>;
-  /** Ends it if it still waits for its turn. */
+  /** Ends the connection if it still waits for a slot. */
   drain(): void;
-  /** Ends it: with a 421 where one can be said, and smtpd by SIGTERM. */
-  terminate(): void;
+  /** Ends the connection: with a 421 where one can be sent, and smtpd by SIGTERM. */
+  stop(): void;
 }
 
-/** Serves a connection from its beginning to its end. */
+/**
+ * Serves a connection from admission to close.
+ *
+ * @param id identifies the connection in the log.
+ */
 export function serveConnection(socket: Socket, id: string, context: ConnectionContext): Connection {
-  const begun = process.uptime();
+  const startedAt = process.uptime();
   const { limiter, metrics, rateLimited, terms, proxies, implicitTls } = context;
   const { promise: draining, resolve: drain } = deferred();
-  const { promise: stopping, resolve: end } = deferred();
+  const { promise: stopping, resolve: beginStopping } = deferred();
   let log = context.log.with({ id });
   let session: Session | undefined;
   let isStopping = false;
   /** See `AdmissionResult`. */
   let isProxyOwn = false;
-  // Whoever reads or writes it hears of an error by itself. Until there is one, its end will tell.
+  // Code that reads or writes the socket handles errors itself. Before that, 'close' is enough.
   socket.on('error', () => {});
 
   async function run(): Promise<void> {
     metrics.connectionAccepted();
     const ends = endpointsOf(socket);
-    // The client has gone before we could ask.
+    // The client had disconnected before its address could be read.
     if (ends === undefined) return log.debug('departed');
-    log = log.with({ remote: nameOf(ends.remote) });
-    log.debug('accepted', { local: nameOf(ends.local) });
+    log = log.with({ remote: formatEndpoint(ends.remote) });
+    log.debug('accepted', { local: formatEndpoint(ends.local) });
     const slot = limiter.slot(proxies === undefined ? addressGroup(ends.remote.ip) : undefined);
     try {
-      const admission = await enter({
+      const admission = await requestAdmission({
         socket,
         ends,
         slot,
@@ -81,13 +85,13 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       });
       if (admission.type === 'departed') return log.info('departed');
       if (proxies !== undefined && admission.client !== undefined) {
-        log = log.with({ remote: nameOf(admission.client.remote), proxy: ends.remote.ip });
+        log = log.with({ remote: formatEndpoint(admission.client.remote), proxy: ends.remote.ip });
       }
       if (admission.type === 'refused') return await refuse(admission.why, admission.text);
       isProxyOwn = admission.isProxyOwn;
       await serve(admission.client);
     } finally {
-      slot.leave();
+      slot.release();
     }
   }
 
@@ -113,16 +117,16 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     startSmtpd: StartSmtpd,
   ): Promise<void> {
     let verdict = 'none';
-    const concluded = (what: Verdict): void => {
-      verdict = what;
-      metrics.verdictReached(what);
+    const concluded = (reached: Verdict): void => {
+      verdict = reached;
+      metrics.verdictReached(reached);
       log.debug('verdict', { verdict });
     };
-    // Where there is no dialogue nobody else will say so.
+    // Without a dialogue the session reports no verdict.
     if (tls === undefined) concluded('tls');
     session = startSession({
       ...terms,
-      client: { source: client.source, sink: notifyFirst(client.sink, greeted) },
+      client: { source: client.source, sink: notifyFirstWrite(client.sink, greeted) },
       tls,
       startSmtpd,
       errorLimitReached: () => {
@@ -134,7 +138,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     });
     if (isStopping) session.terminate('SIGTERM');
     const { status, signal } = await session.ended;
-    const seconds = process.uptime() - begun;
+    const seconds = process.uptime() - startedAt;
     metrics.smtpdEnded(status);
     metrics.sessionEnded(seconds);
     log.info('end', {
@@ -148,7 +152,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   }
 
   function greeted(): void {
-    metrics.greeted(process.uptime() - begun);
+    metrics.greeted(process.uptime() - startedAt);
   }
 
   function handshakes(): HandshakeListener {
@@ -164,7 +168,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       },
       failed: (error) => {
         metrics.handshakeFailed(error instanceof HandshakeFailure ? error.reason : 'other');
-        // In a session it is the session that says so.
+        // A session reports the failure itself.
         if (session !== undefined) return;
         if (isProxyOwn) return log.debug('tls-failed', { text: errorCode(error) });
         rateLimited((suppressed) => log.warning('tls-failed', { text: errorCode(error), suppressed }));
@@ -178,21 +182,21 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     rateLimited((suppressed) => log.warning('refused', { why, text, suppressed }));
     const reply = REFUSAL_REPLIES[why];
     if (reply === undefined || implicitTls) return;
-    // To close in good order takes its time, and must not become a way to fill the server.
+    // A graceful close takes time; the limit keeps refused clients from exhausting the server.
     const slot = context.closingReplies.slot(undefined);
-    if ((await slot.admission) === 'in') {
+    if ((await slot.admission) === 'admitted') {
       const client = { source: sourceOfStream(socket), sink: sinkOfStream(socket) };
       client.sink.write(reply());
       await hangUp(client);
     }
-    slot.leave();
+    slot.release();
   }
 
   async function runSafely(): Promise<void> {
     try {
       await run();
     } catch (error) {
-      // Nobody has thought of it, but it is no reason to end the sessions of others.
+      // A defect in one connection must not end the sessions of others.
       log.fatal('failed', { text: errorCode(error) });
     }
     socket.destroy();
@@ -203,16 +207,16 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   return {
     ended: runSafely(),
     drain,
-    terminate: () => {
+    stop: () => {
       drain();
       isStopping = true;
-      end();
+      beginStopping();
       session?.terminate('SIGTERM');
     },
   };
 }
 
-/** What is said to those who are refused; nothing to those who speak another protocol. */
+/** The reply to a refused connection; none where the peer may not be speaking SMTP. */
 const REFUSAL_REPLIES: Partial<Readonly<Record<Refusal, () => Buffer>>> = {
   'per-address': () => REPLIES.tooManyFromAddress,
   'no-room': () => REPLIES.tooBusy,
@@ -220,17 +224,17 @@ const REFUSAL_REPLIES: Partial<Readonly<Record<Refusal, () => Buffer>>> = {
   stopping: () => REPLIES.shuttingDown,
 };
 
-function nameOf({ ip, port }: Endpoint): string {
+function formatEndpoint({ ip, port }: Endpoint): string {
   return formatHostPort(ip, port);
 }
 
-/** A Sink that tells of the first that is written to it. */
-function notifyFirst(sink: Sink, tell: () => void): Sink {
+/** Wraps a Sink so that its first write calls `notify`. */
+function notifyFirstWrite(sink: Sink, notify: () => void): Sink {
   let isFirst = true;
   return {
     ...sink,
     write: (bytes) => {
-      if (isFirst) tell();
+      if (isFirst) notify();
       isFirst = false;
       return sink.write(bytes);
     },

@@ -2,46 +2,47 @@ import type { Socket } from 'node:net';
 import { deferred } from '../../program/deferred.ts';
 import { isConnected } from '../../stream/connected.ts';
 
-/** Watches for a client that goes away before its turn. */
+/** Watches for a client that disconnects while it waits for a slot. */
 export interface DepartureWatch {
   /**
-   * Settles when it has gone: the connection was closed or reset, or half-closed with nothing sent. A client that
-   * has half-closed behind its commands waits for the replies.
+   * Settles when the client has closed or reset the connection, or has half-closed it without sending anything. A
+   * client that half-closes after sending commands still waits for replies.
    */
   readonly departed: Promise<void>;
-  /** Watches no more, once it has settled. What the client has sent is there to be read. */
+  /** Stops watching; settles when it has stopped. What the client has sent can still be read. */
   stop(): Promise<void>;
 }
 
-/** How often a connection is looked at of which no event comes any more, in milliseconds. */
-const LOOK_INTERVAL = 1000;
+/** How often the state of a connection is polled, in milliseconds. */
+const POLL_INTERVAL = 1000;
 
 /**
- * Watches a connection that is not read yet. An end or a reset shows as an event only when all before it was read,
- * which is done up to the limit of the stream's buffer. For a client that has sent more, or has half-closed, the
- * system is asked every second.
+ * Watches a connection that is not read yet. Node reports an end or a reset only after it has read all that came
+ * before, and it reads no more than the stream's buffer holds. For a client that has sent more, or has half-closed,
+ * the kernel is polled every second.
  */
 export function watchDeparture(connection: Socket): DepartureWatch {
   const { promise: departed, resolve } = deferred();
-  const go = (): void => resolve();
-  const look = (): void => {
-    if (!isConnected(connection)) go();
+  const depart = (): void => resolve();
+  const poll = (): void => {
+    if (!isConnected(connection)) depart();
   };
 
-  // To listen for 'readable' has the stream read, into its buffer, and hand out nothing: bytes that are taken out
-  // would not be there for the session. The event comes with bytes, and with an end behind them.
-  connection.on('readable', look);
-  connection.on('end', go);
-  connection.on('close', go);
-  const timer = setInterval(look, LOOK_INTERVAL);
+  // A listener for 'readable' makes the stream read into its buffer without handing bytes out, so they stay there
+  // for the session. The event comes with bytes, and again with the end that follows them.
+  connection.on('readable', poll);
+  connection.on('end', depart);
+  connection.on('close', depart);
+  const timer = setInterval(poll, POLL_INTERVAL);
   return {
     departed,
     stop: () => {
       clearInterval(timer);
-      connection.off('readable', look);
-      connection.off('end', go);
-      connection.off('close', go);
-      // Node takes note of the first only then, and would have a stream that was paused meanwhile flow.
+      connection.off('readable', poll);
+      connection.off('end', depart);
+      connection.off('close', depart);
+      // Node applies the removal of the 'readable' listener on the next tick. If the stream were paused before that,
+      // Node would make it flow again.
       return new Promise((settle) => process.nextTick(settle));
     },
   };

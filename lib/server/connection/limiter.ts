@@ -1,125 +1,125 @@
 import { deferred } from '../../program/deferred.ts';
 
-/** How many connections are served at once. */
+/** Limits on concurrent connections. */
 export interface ConnectionLimits {
-  /** In all. */
+  /** How many may be active in total. */
   readonly connections: number;
-  /** From one address; Infinity for no such limit. */
+  /** How many there may be from one address; Infinity for no limit. */
   readonly perAddress: number;
-  /** How many may wait while there is no room. */
+  /** How many may wait while `connections` are active. */
   readonly waiting: number;
 }
 
-/** What becomes of a connection at the limiter. */
+/** The limiter's decision about a connection. */
 export type Admission =
-  /** It is served. */
-  | 'in'
-  /** There are too many from its address. */
+  /** It may be served. */
+  | 'admitted'
+  /** Too many connections from its address. */
   | 'per-address'
-  /** There is no room, not even to wait. */
+  /** Too many connections in total, and the queue is full. */
   | 'no-room';
 
-/** A connection at the limiter, or behind it. */
+/** A connection's slot of the limiter, waiting or active. */
 export interface Slot {
-  /** Settles when it may come in or is turned away. It may take as long as it likes. */
+  /** Settles when the connection is admitted or refused. The wait has no bound here. */
   readonly admission: Promise<Admission>;
   /**
-   * Counts it for the address that it comes from, when that was not known before; what is claimed later takes the
-   * place of what was claimed before. False when there are too many.
+   * Counts the connection for its address, when that was not known to `Limiter.slot`. A later claim replaces an
+   * earlier one. Gives false when there are too many from that address.
    */
   claim(address: string): Promise<boolean>;
-  /** Gives up the place, or the wait for one. To be called in any case, more than once does no harm. */
-  leave(): void;
+  /** Releases the slot, or leaves the queue. Must always be called; further calls do nothing. */
+  release(): void;
 }
 
-/** Where connections are counted, over all worker processes. */
+/** Counts connections over all worker processes. */
 export interface Limiter {
-  /** @param address what counts as one for the limit; undefined when it will be known later. */
+  /** @param address what counts as one address, see `addressGroup`; undefined when it is claimed later. */
   slot(address: string | undefined): Slot;
 }
 
-/** A limiter and its numbers. */
+/** A limiter in this process, and its counts. */
 export interface LocalLimiter extends Limiter {
-  /** How many are in. */
-  inside(): number;
-  /** How many wait. */
+  /** How many connections are active. */
+  active(): number;
+  /** How many connections wait. */
   waiting(): number;
 }
 
-/** A connection that is counted. */
+/** The state of a slot. */
 interface Entry {
   address: string | undefined;
-  state: 'waiting' | 'inside' | 'gone';
-  readonly admit: (admission: Admission) => void;
+  state: 'waiting' | 'active' | 'released';
+  readonly decide: (admission: Admission) => void;
 }
 
 /**
- * Makes a limiter that counts in this process.
+ * Creates a limiter that counts in this process.
  *
- * Node cannot leave connections in the backlog of the system: a listening socket is accepted from or
- * closed. So those for which there is no room are accepted and wait here, in the order in which they came.
+ * Node cannot leave connections in the kernel's backlog: it accepts from a listening socket or closes it. So
+ * connections beyond the limit are accepted, and wait here in order of arrival.
  */
 export function createLimiter(limits: ConnectionLimits): LocalLimiter {
-  let inside = 0;
+  let active = 0;
   const queue = new Set<Entry>();
   const counts = new Map<string, number>();
 
   function count(entry: Entry, address: string): boolean {
-    const known = counts.get(address) ?? 0;
-    if (known >= limits.perAddress) return false;
-    counts.set(address, known + 1);
+    const current = counts.get(address) ?? 0;
+    if (current >= limits.perAddress) return false;
+    counts.set(address, current + 1);
     entry.address = address;
     return true;
   }
 
   function uncount(address: string): void {
-    const left = (counts.get(address) ?? 1) - 1;
-    if (left === 0) counts.delete(address);
-    else counts.set(address, left);
+    const remaining = (counts.get(address) ?? 1) - 1;
+    if (remaining === 0) counts.delete(address);
+    else counts.set(address, remaining);
   }
 
   function admit(entry: Entry): void {
-    entry.state = 'inside';
-    inside += 1;
-    entry.admit('in');
+    entry.state = 'active';
+    active += 1;
+    entry.decide('admitted');
   }
 
-  function leave(entry: Entry): void {
-    if (entry.state === 'gone') return;
-    if (entry.state === 'inside') inside -= 1;
+  function release(entry: Entry): void {
+    if (entry.state === 'released') return;
+    if (entry.state === 'active') active -= 1;
     queue.delete(entry);
-    entry.state = 'gone';
+    entry.state = 'released';
     if (entry.address !== undefined) uncount(entry.address);
     const [next] = queue;
-    if (next === undefined || inside >= limits.connections) return;
+    if (next === undefined || active >= limits.connections) return;
     queue.delete(next);
     admit(next);
   }
 
-  function turnAway(entry: Entry, why: Admission): void {
-    entry.admit(why);
-    leave(entry);
+  function refuse(entry: Entry, why: Admission): void {
+    entry.decide(why);
+    release(entry);
   }
 
   return {
-    inside: () => inside,
+    active: () => active,
     waiting: () => queue.size,
     slot: (address) => {
       const { promise, resolve } = deferred<Admission>();
-      const entry: Entry = { address: undefined, state: 'waiting', admit: resolve };
-      if (address !== undefined && !count(entry, address)) turnAway(entry, 'per-address');
-      else if (inside < limits.connections) admit(entry);
+      const entry: Entry = { address: undefined, state: 'waiting', decide: resolve };
+      if (address !== undefined && !count(entry, address)) refuse(entry, 'per-address');
+      else if (active < limits.connections) admit(entry);
       else if (queue.size < limits.waiting) queue.add(entry);
-      else turnAway(entry, 'no-room');
+      else refuse(entry, 'no-room');
       return {
         admission: promise,
         claim: (claimed) => {
-          if (entry.state === 'gone') return Promise.resolve(false);
+          if (entry.state === 'released') return Promise.resolve(false);
           if (entry.address !== undefined) uncount(entry.address);
           entry.address = undefined;
           return Promise.resolve(count(entry, claimed));
         },
-        leave: () => leave(entry),
+        release: () => release(entry),
       };
     },
   };

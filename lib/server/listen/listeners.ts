@@ -8,57 +8,57 @@ import { inheritedKind } from '../../stream/descriptor.ts';
 /** Where to listen. */
 export type ListenPoint =
   | { readonly host: string; readonly port: number }
-  /** A listening socket that this process was started with. */
+  /** A listening socket that this process has inherited. */
   | {
       readonly descriptor: number;
-      /** The name that systemd has for it; undefined for none. */
+      /** Its name in LISTEN_FDNAMES; undefined for none. */
       readonly name: string | undefined;
-      /** What messages call it, see `describePoint`; its number when undefined. */
+      /** Its name in messages, see `describePoint`; "descriptor N" when undefined. */
       readonly label?: string;
     };
 
-/** What is known of a listener. */
+/** The port and name of a listener. */
 export interface ListenerName {
-  /** The port that it listens on. */
+  /** The port that it listens on, also where the kernel chose one. */
   readonly port: number;
-  /** What it is, for logs: "192.0.2.1:25", "[::]:25", or the name that systemd has for it. */
+  /** Its name in logs: "192.0.2.1:25", "[::]:25", or the name in LISTEN_FDNAMES. */
   readonly name: string;
 }
 
-/** A listener at work. */
+/** A listener that accepts connections. */
 export interface Listener extends ListenerName {
-  /** Takes no more connections. */
+  /** Stops listening. Accepted connections stay open. */
   close(): void;
 }
 
-/** What is done with what a listener has to tell. */
+/** The callbacks of a listener. */
 export interface ListenerEvents {
   connection(socket: Socket): void;
   /**
-   * A connection could not be accepted: out of memory, as a rule. The listener goes on. Where descriptors are
-   * what there is none of, libuv closes the connection and tells nobody.
+   * A connection could not be accepted, usually for lack of memory. The listener stays open. When descriptors run
+   * out, libuv closes the connection without reporting it.
    */
   failed(error: unknown): void;
 }
 
 /**
- * Finds the listening sockets that this process was started with: those of systemd when LISTEN_FDS and
- * LISTEN_PID say that there are some for us, else descriptor 0.
+ * Finds the listening sockets that this process has inherited: those of systemd when LISTEN_FDS and LISTEN_PID
+ * announce some for this process, else descriptor 0.
  *
- * @throws Failure (100) when there is none.
+ * @throws Failure (100) when LISTEN_FDS is malformed, or a descriptor is not a socket.
  */
 export function inheritedListeners(environment: NodeJS.ProcessEnv): ListenPoint[] {
   const points = systemdListeners(environment) ?? [{ descriptor: 0, name: undefined }];
   for (const { descriptor } of points) {
     if (inheritedKind(descriptor) !== 'socket')
-      throw usage(`descriptor ${descriptor} is no listening socket`);
+      throw usage(`descriptor ${descriptor} is not a listening socket`);
   }
   return points;
 }
 
 /** See sd_listen_fds(3). */
 const FIRST_DESCRIPTOR = 3;
-const MOST_DESCRIPTORS = 64;
+const MAX_DESCRIPTORS = 64;
 
 function systemdListeners(
   environment: NodeJS.ProcessEnv,
@@ -66,8 +66,8 @@ function systemdListeners(
   const { LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES } = environment;
   if (LISTEN_FDS === undefined || LISTEN_PID !== String(process.pid)) return undefined;
   const count = Number(LISTEN_FDS);
-  if (!/^\d+$/.test(LISTEN_FDS) || count < 1 || count > MOST_DESCRIPTORS) {
-    throw usage(`LISTEN_FDS is to be a number from 1 to ${MOST_DESCRIPTORS}, not ${LISTEN_FDS}`);
+  if (!/^\d+$/.test(LISTEN_FDS) || count < 1 || count > MAX_DESCRIPTORS) {
+    throw usage(`LISTEN_FDS must be a number from 1 to ${MAX_DESCRIPTORS}, not ${LISTEN_FDS}`);
   }
   const names = LISTEN_FDNAMES?.split(':') ?? [];
   return Array.from({ length: count }, (_, index) => ({
@@ -77,10 +77,10 @@ function systemdListeners(
 }
 
 /**
- * Listens.
+ * Opens a listener. It accepts half-open connections, and hands them out paused.
  *
- * @param backlog how many connections the system keeps that were not accepted yet.
- * @throws Failure (111) when the system does not allow it.
+ * @param backlog how many connections may wait in the kernel to be accepted.
+ * @throws Failure (111) when the system refuses to listen there; (100) for a descriptor that is not a TCP socket.
  */
 export async function openListener(
   point: ListenPoint,
@@ -104,15 +104,15 @@ export async function openListener(
   });
   if ('descriptor' in point && portOf(server) === 0) {
     server.close();
-    // A connection that has no addresses would be closed without a word.
-    throw usage(`${describePoint(point)} is no TCP socket`);
+    // Its connections have no addresses, so each would be closed without a reply.
+    throw usage(`${describePoint(point)} is not a TCP socket`);
   }
   server.on('error', events.failed);
   const name = 'name' in point && point.name !== undefined ? point.name : nameOf(server);
   return { port: portOf(server), name, close: () => void server.close() };
 }
 
-/** What messages call a point: "127.0.0.1 port 25", "descriptor 0". */
+/** A point as named in messages: "127.0.0.1 port 25", "descriptor 0". */
 export function describePoint(point: ListenPoint): string {
   if ('host' in point) return `${point.host} port ${point.port}`;
   return point.label ?? `descriptor ${point.descriptor}`;

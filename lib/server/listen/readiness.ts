@@ -4,19 +4,19 @@ import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 import { inheritedKind, release } from '../../stream/descriptor.ts';
 import type { Log } from '../log.ts';
 
-/** Who is to hear that the server listens. */
+/** Where readiness is announced. */
 export interface ReadinessOptions {
-  /** Print the port of each listener on stdout, one a line (-1). */
+  /** Print the port of each listener on stdout, one per line (-1). */
   readonly printsPorts: boolean;
-  /** A descriptor that a newline is written to, as s6 wants it; undefined for none. */
+  /** The descriptor that a newline is written to, as s6 expects; undefined for none. */
   readonly notifyDescriptor: number | undefined;
-  /** Has NOTIFY_SOCKET where systemd wants to know. */
+  /** Contains NOTIFY_SOCKET when systemd expects a notification. */
   readonly environment: NodeJS.ProcessEnv;
   readonly log: Log;
 }
 
 /**
- * Tells whoever has started the server that it listens. To be called once, before smtpd is started.
+ * Announces to the parent that the server listens. Call it once, before any smtpd is started.
  *
  * @throws Failure (111) when the descriptor cannot be written.
  */
@@ -27,7 +27,7 @@ export function announceReady(ports: readonly number[], options: ReadinessOption
 }
 
 function notify(descriptor: number): void {
-  // A wrong number may well name a descriptor of Node's own.
+  // A wrong number may refer to a descriptor that Node opened for itself.
   if (inheritedKind(descriptor) === undefined) throw failure(descriptor, 'EBADF');
   write(descriptor, '\n');
   if (descriptor <= 2) release(descriptor);
@@ -43,11 +43,10 @@ function write(descriptor: number, text: string): void {
 }
 
 function failure(descriptor: number, why: string): Failure {
-  const what = `unable to tell on descriptor ${descriptor} that the server is ready`;
-  return new Failure(EXIT.systemCallFailed, `${what}: ${why}`);
+  return new Failure(EXIT.systemCallFailed, `unable to notify readiness on descriptor ${descriptor}: ${why}`);
 }
 
-/** Datagrams over Unix sockets are beyond Node, so a program that comes with systemd sends this one. */
+/** Node cannot send datagrams over Unix sockets, so systemd-notify(1) does. */
 function notifySystemd({ environment, log }: ReadinessOptions): void {
   const child = spawn('systemd-notify', ['--ready', `--pid=${process.pid}`], {
     env: environment,
@@ -61,5 +60,5 @@ function notifySystemd({ environment, log }: ReadinessOptions): void {
   });
 }
 
-/** In milliseconds. */
+/** How long systemd-notify may run, in milliseconds. */
 const NOTIFY_TIMEOUT = 10_000;

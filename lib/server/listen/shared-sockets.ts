@@ -6,23 +6,23 @@ import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 import { release } from '../../stream/descriptor.ts';
 import { describePoint, type ListenPoint } from './listeners.ts';
 
-/** A socket that other processes listen on and accept from. This one only holds it. */
+/** A socket that worker processes listen on and accept from. This process only keeps it open. */
 export interface SharedSocket {
-  /** Its number in this process. */
+  /** Its descriptor in this process. */
   readonly descriptor: number;
-  /** Where it listens, for messages; see `describePoint`. */
+  /** Its name in messages; see `describePoint`. */
   readonly label: string;
-  /** The name that systemd has for it; undefined for none. */
+  /** Its name in LISTEN_FDNAMES; undefined for none. */
   readonly name: string | undefined;
-  /** Gives it up. Processes that have it keep it. */
+  /** Closes it in this process. It stays open in others. */
   close(): void;
 }
 
 /**
- * Opens the sockets for workers to listen on. Host names are looked up here; "::" takes IPv4 connections, too,
+ * Opens the sockets for workers to listen on. Host names are looked up here; "::" also accepts IPv4 connections,
  * as with `listen` of node:net.
  *
- * @returns the sockets in the order of the points. They are bound; the first worker has them listen.
+ * @returns the sockets in the order of the points. They are bound; the first worker calls listen(2).
  * @throws Failure (111) that names the first point that cannot be bound.
  */
 export async function openSharedSockets(points: readonly ListenPoint[]): Promise<readonly SharedSocket[]> {
@@ -51,17 +51,18 @@ function closeInherited(descriptor: number): void {
   else closeSync(descriptor);
 }
 
-/** A socket that is bound. */
+/** A bound socket. */
 type BoundSocket = Pick<SharedSocket, 'descriptor' | 'close'>;
 
 /**
- * Binds a socket, and does not listen: a process of Node that listens accepts, too.
+ * Binds a socket without listening on it: a Node process that listens also accepts.
  *
- * From Node 24 on there is `net.BoundSocket` for that (its `fd` came with a later 24). Before, and instead of it,
- * there is the function that the primary of node:cluster binds with, which is not documented.
+ * Node 24 and later have `net.BoundSocket` for that (its `fd` came in a later release of 24). Where it is missing,
+ * this uses the undocumented function that the primary of node:cluster binds with.
  *
- * @param ip an address.
- * @throws Error with the `code` of the system; Failure (111) when this Node has neither.
+ * @param ip an IPv4 or IPv6 address.
+ * @param node the module node:net.
+ * @throws Error with the system's error `code`; Failure (111) when this Node has neither function.
  */
 export function bindSocket(ip: string, port: number, node: object = net): BoundSocket {
   const BoundSocket: unknown = Reflect.get(node, 'BoundSocket');
@@ -75,11 +76,11 @@ export function bindSocket(ip: string, port: number, node: object = net): BoundS
     if (typeof handle === 'number') throw systemError(handle);
     if (isHandle(handle)) return checkBound(handle);
   }
-  const why = `Node.js ${process.version} has no way to bind a socket for workers`;
+  const why = `Node.js ${process.version} cannot bind a socket for workers`;
   throw new Failure(EXIT.systemCallFailed, `unable to listen: ${why}`);
 }
 
-/** libuv keeps EADDRINUSE back until the handle is used. */
+/** libuv reports EADDRINUSE only when the handle is used. */
 function checkBound(handle: Handle): BoundSocket {
   const error = handle.getsockname({});
   if (error === 0) return { descriptor: handle.fd, close: () => handle.close() };
@@ -91,17 +92,17 @@ function systemError(number: number): Error {
   return Object.assign(new Error('bind'), { code: getSystemErrorName(number) });
 }
 
-/** As in the documentation of Node 26. */
+/** As documented for Node 26. */
 type BoundSocketClass = new (options: { host: string; port: number }) => { fd(): number; close(): void };
 
 function isBoundSocketClass(value: unknown): value is BoundSocketClass {
   return typeof value === 'function' && typeof value.prototype === 'object' && 'fd' in value.prototype;
 }
 
-/** What node:net has inside of a server. */
+/** The internal handle of a server of node:net. */
 interface Handle {
   readonly fd: number;
-  /** @returns 0 or the number of an error. */
+  /** @returns 0 or an error number. */
   getsockname(out: object): number;
   close(): void;
 }

@@ -3,7 +3,7 @@ import type { MetricsSnapshot, Series } from './snapshot.ts';
 
 const PREFIX = 'smtpd_starttls_';
 
-/** A snapshot in the text format of Prometheus, version 0.0.4. */
+/** Formats a snapshot in the Prometheus text format, version 0.0.4. */
 export function formatPrometheus(snapshot: MetricsSnapshot): string {
   let text = '';
   for (const family of ALL_FAMILIES) {
@@ -36,14 +36,14 @@ function formatLabel(name: string, value: string): string {
   return `${name}="${escaped}"`;
 }
 
-/** A snapshot as the fields of one line of the log; of most families with labels, the sum of their series. */
+/** Formats a snapshot as the fields of one log line; most families with labels become the sum of their series. */
 export function formatLine(snapshot: MetricsSnapshot): Record<string, number> {
   const total = (family: Family, ...labels: (string | undefined)[]): number => {
     const series = snapshot[family.name] ?? [];
-    const wanted = series.filter((one) =>
+    const matching = series.filter((one) =>
       labels.every((label, index) => label === undefined || one.labels[index] === label),
     );
-    return wanted.reduce((sum, one) => sum + (one.numbers[0] ?? 0), 0);
+    return matching.reduce((sum, one) => sum + (one.numbers[0] ?? 0), 0);
   };
   const exits = total(FAMILIES.exits);
   return {

@@ -4,24 +4,24 @@ import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 import type { Reporter } from '../../program/reporter.ts';
 import { after } from '../../stream/time.ts';
 
-/** A listener for whoever collects metrics. */
+/** An HTTP server for metrics. */
 export interface MetricsServer {
-  /** The port that it has, also where the system was to choose one. */
+  /** The port that it listens on, also where the kernel chose one. */
   readonly port: number;
-  /** Ends it, with all its connections. */
+  /** Closes it and all its connections. */
   close(): void;
 }
 
-/** The most connections at a time; more are closed at once. One collector has one, or a few. */
+/** The maximum of concurrent connections; more are closed at once. A collector has one, or a few. */
 const MAX_CONNECTIONS = 8;
-/** How long a request may take to come in, in milliseconds. */
+/** How long a request may take to arrive, in milliseconds. */
 const REQUEST_TIMEOUT = 5_000;
-/** How long the metrics may take to be collected, in milliseconds. */
+/** How long collecting the metrics may take, in milliseconds. */
 const COLLECT_TIMEOUT = 4_000;
 /** How long a connection may last in all, in milliseconds. */
 const CONNECTION_TIMEOUT = 10_000;
-/** The most octets of a request's header. */
-const MAX_HEADER = 8_192;
+/** The maximum size of a request's header, in octets. */
+const MAX_HEADER_SIZE = 8_192;
 
 const PATH = '/metrics';
 /** The text format of Prometheus. */
@@ -29,12 +29,12 @@ const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 const TEXT_TYPE = 'text/plain; charset=utf-8';
 
 /**
- * Serves metrics by HTTP: GET and HEAD of /metrics. Every connection is good for one request.
+ * Serves metrics over HTTP: GET and HEAD of /metrics, one request per connection.
  *
  * @param host an address or a name.
- * @param port 0 for one that the system chooses.
- * @param collect gives the text. When it fails, or takes more than 4 seconds, the answer is a 500.
- * @param report is told of what goes wrong later.
+ * @param port 0 for one that the kernel chooses.
+ * @param collect gives the response body. If it rejects, or takes more than 4 seconds, the response is a 500.
+ * @param report receives a warning for each later failure.
  * @throws Failure (111) when it cannot listen there.
  */
 export async function serveMetrics(
@@ -45,26 +45,26 @@ export async function serveMetrics(
 ): Promise<MetricsServer> {
   const server = createServer(
     {
-      maxHeaderSize: MAX_HEADER,
+      maxHeaderSize: MAX_HEADER_SIZE,
       headersTimeout: REQUEST_TIMEOUT,
       requestTimeout: REQUEST_TIMEOUT,
-      // Node looks after these bounds no more often than this; without it, each half minute.
+      // How often Node checks these timeouts; by default, every 30 seconds.
       connectionsCheckingInterval: 1_000,
     },
     (request, response) => {
       answer(request, response, collect).catch((error: unknown) => {
-        report?.warning(`unable to give metrics: ${errorCode(error)}`);
-        send(response, 500, TEXT_TYPE, 'no metrics\n');
+        report?.warning(`unable to collect metrics: ${errorCode(error)}`);
+        send(response, 500, TEXT_TYPE, 'unable to collect metrics\n');
       });
     },
   );
   server.maxConnections = MAX_CONNECTIONS;
-  // Requests that are sent without waiting for the answer would all be collected for at the same time.
+  // Otherwise pipelined requests would each collect metrics at the same time.
   server.maxRequestsPerSocket = 1;
   server.on('connection', (socket) => {
-    // Not a bound on silence: Node extends that while an answer waits for a client that does not take it.
-    const limit = setTimeout(() => socket.destroy(), CONNECTION_TIMEOUT);
-    socket.on('close', () => clearTimeout(limit));
+    // Not an idle timeout: Node extends that while a response waits for a client that does not read it.
+    const timer = setTimeout(() => socket.destroy(), CONNECTION_TIMEOUT);
+    socket.on('close', () => clearTimeout(timer));
   });
   try {
     await new Promise<void>((resolve, reject) => {
@@ -75,7 +75,7 @@ export async function serveMetrics(
     const where = formatHostPort(host, port);
     throw new Failure(EXIT.systemCallFailed, `unable to listen on ${where} for metrics: ${errorCode(error)}`);
   }
-  // A connection that cannot be accepted (EMFILE, say) is no reason to end the mail server.
+  // A connection that cannot be accepted (EMFILE, for example) must not end the mail server.
   server.on('error', (error) => {
     report?.warning(`unable to accept a connection for metrics: ${errorCode(error)}`);
   });
@@ -94,23 +94,24 @@ async function answer(
   response: ServerResponse,
   collect: () => Promise<string>,
 ): Promise<void> {
-  if (url?.replace(/\?.*/s, '') !== PATH) return send(response, 404, TEXT_TYPE, `only ${PATH} is here\n`);
+  if (url?.replace(/\?.*/s, '') !== PATH)
+    return send(response, 404, TEXT_TYPE, `not found: only ${PATH} is served\n`);
   if (method !== 'GET' && method !== 'HEAD') {
     response.setHeader('allow', 'GET, HEAD');
-    return send(response, 405, TEXT_TYPE, `${PATH} can only be read\n`);
+    return send(response, 405, TEXT_TYPE, `${PATH} allows only GET and HEAD\n`);
   }
-  const limit = after(COLLECT_TIMEOUT);
+  const timer = after(COLLECT_TIMEOUT);
   try {
-    const late = limit.passed.then(() => Promise.reject(new Error('collecting took too long')));
-    send(response, 200, METRICS_TYPE, await Promise.race([collect(), late]));
+    const timedOut = timer.passed.then(() => Promise.reject(new Error('collection timed out')));
+    send(response, 200, METRICS_TYPE, await Promise.race([collect(), timedOut]));
   } finally {
-    limit.cancel();
+    timer.cancel();
   }
 }
 
-/** Node itself leaves the text out for HEAD. */
+/** Sends a response and closes the connection. Node omits the body for HEAD. */
 function send(response: ServerResponse, status: number, type: string, text: string): void {
-  // Node says by itself that it closes, for want of further requests, and then waits for the client to do so.
+  // With maxRequestsPerSocket alone, Node announces the close and then waits for the client to close.
   response.setHeader('connection', 'close');
   response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(text) });
   response.end(text);

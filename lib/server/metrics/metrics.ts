@@ -4,7 +4,7 @@ import { FAMILIES, type Family, VERDICTS } from './families.ts';
 import { type MetricsSnapshot, snapshotOf } from './snapshot.ts';
 import { createStore, type Row, rowOf } from './store.ts';
 
-/** A TLS handshake that went well. */
+/** A successful TLS handshake. */
 export interface HandshakeFacts {
   /** As Node names it, "TLSv1.3". */
   readonly protocol: string | undefined;
@@ -15,13 +15,13 @@ export interface HandshakeFacts {
   readonly seconds: number;
 }
 
-/** Counts. All of it is cheap enough for several calls a session. */
+/** Counts events. Every method is cheap enough to be called several times per session. */
 export interface Metrics {
   connectionAccepted(): void;
   connectionRefused(reason: Refusal): void;
-  /** How many connections are open now, those that wait for their turn among them. */
+  /** How many connections are open now, including those that wait for a slot. */
   setOpen(count: number): void;
-  /** How many connections wait for their turn now. */
+  /** How many connections wait for a slot now. */
   setWaiting(count: number): void;
   verdictReached(verdict: Verdict): void;
   /** A session was closed because too many commands were refused. */
@@ -29,25 +29,25 @@ export interface Metrics {
   /** @param seconds from its connection to its end. */
   sessionEnded(seconds: number): void;
   handshakeDone(facts: HandshakeFacts): void;
-  /** @param reason a short name out of a small set. After 32 different ones, new ones count as "other". */
+  /** @param reason a short name from a small set. After 32 different names, new ones count as "other". */
   handshakeFailed(reason: string): void;
-  /** @param status as in ChildEnd (lib/stream/child.ts): 128 and the signal's number for a killed one. */
+  /** @param status as in ChildEnd (lib/stream/child.ts): 128 plus the signal number when killed by a signal. */
   smtpdEnded(status: number): void;
-  /** @param octets that came from a client, as they were on the wire. */
+  /** @param octets received from a client on the wire, TLS records included. */
   received(octets: number): void;
-  /** @param octets that went to a client, as they were on the wire. */
+  /** @param octets sent to a client on the wire, TLS records included. */
   sent(octets: number): void;
   /** @param seconds from the connection to the first octet of the greeting. */
   greeted(seconds: number): void;
-  /** What was counted so far. It stays as it is. */
+  /** Copies the current counts. */
   snapshot(): MetricsSnapshot;
 }
 
 /**
- * Begins to count. All is 0, and all series that are known beforehand are there, so that a rate can be
- * computed from their first event on.
+ * Creates metrics, with all counts 0. Series whose labels are known in advance exist from the start, so that a rate
+ * includes their first event.
  *
- * @param startTime when the process was started, in seconds since 1970.
+ * @param startTime when the process was started, in seconds since the Unix epoch.
  */
 export function createMetrics(startTime: number = performance.timeOrigin / 1000): Metrics {
   const store = createStore();
@@ -89,7 +89,7 @@ function set(row: Row, value: number): void {
   row.numbers[0] = value;
 }
 
-/** Counters never go down, and nothing that is not a number gets in: it would never leave again. */
+/** Ignores amounts that are negative, infinite or NaN: a counter never decreases, and NaN would make it NaN for good. */
 function increase(row: Row, amount = 1, index = 0): void {
   if (amount > 0 && amount < Number.POSITIVE_INFINITY)
     row.numbers[index] = (row.numbers[index] ?? 0) + amount;

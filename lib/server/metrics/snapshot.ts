@@ -1,18 +1,18 @@
-/** What was counted up to a moment: how it passes from process to process, and becomes one. */
+/** Metrics at one moment: how they are sent between processes, and merged. */
 
 import { ALL_FAMILIES, type Family } from './families.ts';
 import { createStore, rowOf, type Store } from './store.ts';
 
-/** A row of numbers (see store.ts) and the label values that it is for, in the order of the family's labels. */
+/** A row of numbers (see store.ts) and its label values, in the order of the family's labels. */
 export interface Series {
   readonly labels: readonly string[];
   readonly numbers: readonly number[];
 }
 
-/** What was counted, by the name of the family: plain JSON, fit for a channel between processes. */
+/** The series of each family, by its name: plain data that can be sent as JSON. */
 export type MetricsSnapshot = Readonly<Record<string, readonly Series[]>>;
 
-/** Copies what a store has now. */
+/** Copies the current contents of a store. */
 export function snapshotOf(store: Store): MetricsSnapshot {
   const snapshot: Record<string, readonly Series[]> = {};
   for (const [{ name }, rows] of store) {
@@ -22,8 +22,8 @@ export function snapshotOf(store: Store): MetricsSnapshot {
 }
 
 /**
- * One snapshot of several processes: counters, buckets and gauges are added; the start is the earliest. The
- * bounds of the families hold for the result too, so give the snapshots in the same order each time.
+ * Merges the snapshots of several processes: counters, buckets and gauges are added; the earliest start time is kept.
+ * The result has the same limit on series per family, so pass the snapshots in the same order each time.
  */
 export function mergeSnapshots(snapshots: readonly MetricsSnapshot[]): MetricsSnapshot {
   const store = createStore();
@@ -41,8 +41,8 @@ export function mergeSnapshots(snapshots: readonly MetricsSnapshot[]): MetricsSn
 }
 
 /**
- * What is to be kept of a process that has ended: all but its gauges. Without it the counters of the whole
- * would go down with each worker that ends.
+ * The part of a snapshot to keep after its process has exited: all but gauges. Otherwise the total counters would
+ * decrease with each worker that exits.
  */
 export function lastingPart(snapshot: MetricsSnapshot): MetricsSnapshot {
   const lasting: Record<string, readonly Series[]> = {};
@@ -51,8 +51,8 @@ export function lastingPart(snapshot: MetricsSnapshot): MetricsSnapshot {
 }
 
 /**
- * Whether a message of another process is a snapshot: each series of a known family has its labels, and numbers that
- * can be added up. Families that are not known are not looked at: `mergeSnapshots` leaves them out.
+ * Whether a value received from another process is a snapshot: each series of a known family has its labels, and
+ * numbers that can be added. Unknown families are not checked: `mergeSnapshots` ignores them.
  */
 export function isSnapshot(value: unknown): value is MetricsSnapshot {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
@@ -72,7 +72,7 @@ function isSeries(value: unknown, family: Family): value is Series {
   return labels.every((label) => typeof label === 'string') && numbers.every(isCount);
 }
 
-/** Sums of them stay finite. */
+/** Whether a value is a count small enough for sums to stay finite. */
 function isCount(value: unknown): boolean {
   return typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER;
 }

@@ -1,21 +1,21 @@
 /**
- * Where counts are kept, in one row of numbers for each series: one number for a counter or a gauge; for a
- * histogram one for each bucket, alone and not cumulative, one for what is above the last bound, and the sum.
- * So the rows of several processes are merged number by number.
+ * Keeps counts in one row of numbers for each series: one number for a counter or a gauge; for a histogram, one for
+ * each bucket (not cumulative), one for what exceeds the last bound, and the sum. So the rows of several processes
+ * can be merged number by number.
  *
- * No family grows without bound: the label values are few by their nature, or come from outside (a reason,
- * a cipher) and are cut off at a number of series. What comes later is counted under "other".
+ * Every family is bounded: its label values are a small fixed set, or come from outside (a reason, a cipher), and then
+ * the number of series is limited. Further values are counted under "other".
  */
 
 import { ALL_FAMILIES, type Family } from './families.ts';
 
-/** The most series of a family, without "other". */
+/** The maximum number of series of a family, without "other". */
 const MAX_SERIES = 32;
-/** The most characters of a label value. */
-const MAX_LABEL = 64;
+/** The maximum length of a label value, in characters. */
+const MAX_LABEL_LENGTH = 64;
 const OTHER = 'other';
 
-/** A series that is counted in. */
+/** The numbers of a series, to be changed in place. */
 export interface Row {
   readonly labels: readonly string[];
   readonly numbers: number[];
@@ -24,7 +24,7 @@ export interface Row {
 /** The rows of each family, by their label values as JSON. */
 export type Store = Map<Family, Map<string, Row>>;
 
-/** Makes a store of all families. Those without labels have their one series from the beginning. */
+/** Creates a store of all families. Those without labels have their one series from the start. */
 export function createStore(): Store {
   const store: Store = new Map(ALL_FAMILIES.map((family) => [family, new Map()]));
   for (const family of ALL_FAMILIES) if (family.labels.length === 0) rowOf(store, family);
@@ -32,21 +32,21 @@ export function createStore(): Store {
 }
 
 /**
- * The row for these label values: a new one while the family has room, else that of "other".
+ * Gives the row for these label values: a new one while the family has fewer than 32, else that of "other".
  *
- * @param values as many as the family has labels. They are cut off at 64 characters.
+ * @param values as many as the family has labels. They are truncated to 64 characters.
  */
 export function rowOf(store: Store, family: Family, ...values: readonly string[]): Row {
   const rows = store.get(family) ?? new Map<string, Row>();
-  const labels = values.map((value) => value.slice(0, MAX_LABEL));
+  const labels = values.map((value) => value.slice(0, MAX_LABEL_LENGTH));
   const key = JSON.stringify(labels);
-  const known = rows.get(key);
-  if (known !== undefined) return known;
+  const existing = rows.get(key);
+  if (existing !== undefined) return existing;
 
-  const rest = family.labels.map(() => OTHER);
-  const restKey = JSON.stringify(rest);
-  const counted = rows.size - (rows.has(restKey) ? 1 : 0);
-  if (counted >= MAX_SERIES && key !== restKey) return rowOf(store, family, ...rest);
+  const other = family.labels.map(() => OTHER);
+  const otherKey = JSON.stringify(other);
+  const distinct = rows.size - (rows.has(otherKey) ? 1 : 0);
+  if (distinct >= MAX_SERIES && key !== otherKey) return rowOf(store, family, ...other);
 
   const length = family.kind === 'histogram' ? family.bounds.length + 2 : 1;
   const row = { labels, numbers: new Array<number>(length).fill(0) };

@@ -1,31 +1,31 @@
 import type { Socket } from 'node:net';
 
-/** Messages to and from another process, over a socket: JSON, one message a line. */
+/** Exchanges messages with another process over a socket: JSON, one message per line. */
 export interface Channel {
-  /** Sends a message. It is lost when the other side is gone. */
+  /** Sends a message. It is lost when the peer has closed the channel. */
   send(message: object): void;
-  /** Whether all that was sent has left this process, up to a small buffer. */
+  /** Whether what was sent has been written, except for less than the stream's high-water mark. */
   isClear(): boolean;
   /** Closes the channel; `closed` follows. */
   close(): void;
 }
 
-/** What is done with what comes. */
+/** The callbacks of a channel. */
 export interface ChannelListener {
-  /** A message, or undefined for a line that is not JSON or too long. */
+  /** Called with each message, or undefined for a line that is not JSON or is too long. */
   received(message: unknown): void;
-  /** What was sent has left this process, after `isClear` was false. */
+  /** What was sent has been written, after `isClear` was false. */
   cleared?(): void;
-  /** The other side is gone, or the channel was closed. */
+  /** The channel is closed, by either side. */
   closed(): void;
 }
 
-/** The longest message of a worker, in octets: all that it has counted, with the longest labels, takes half. */
-const MOST_OF_WORKER = 128 * 1024;
+/** The maximum length of a worker's message, in octets: metrics with the longest labels take half of it. */
+const MAX_WORKER_MESSAGE = 128 * 1024;
 
-/** The primary's side. It reads from a worker only while that reads from it, so that answers cannot pile up. */
+/** Opens the primary's side. It reads from a worker only while the worker reads, so answers cannot accumulate. */
 export function openChannelToWorker(socket: Socket, listener: ChannelListener): Channel {
-  const channel = openChannel(socket, MOST_OF_WORKER, listener);
+  const channel = openChannel(socket, MAX_WORKER_MESSAGE, listener);
   socket.on('data', () => {
     if (!channel.isClear()) socket.pause();
   });
@@ -36,7 +36,7 @@ export function openChannelToWorker(socket: Socket, listener: ChannelListener): 
   return channel;
 }
 
-/** The worker's side. It always reads, and takes messages of any length: the primary is trusted. */
+/** Opens the worker's side. It always reads, and accepts messages of any length: the primary is trusted. */
 export function openChannelToPrimary(socket: Socket, listener: ChannelListener): Channel {
   return openChannel(socket, Number.POSITIVE_INFINITY, listener);
 }
@@ -60,19 +60,19 @@ function openChannel(socket: Socket, limit: number, { received, closed }: Channe
 
 const LF = 0x0a;
 
-/** As many parts of a line are kept apart: each takes more memory than its octets. */
-const MOST_PARTS = 64;
+/** How many parts of a line are kept before they are joined: each takes more memory than its octets. */
+const MAX_PARTS = 64;
 
 /**
- * Divides bytes into lines. Not by `createLineReader`, which is for the lines of clients: it copies all of them, and a
- * message would cost half as much again.
+ * Splits bytes into lines. `createLineReader`, which is for SMTP, copies every line, which would add half to the cost
+ * of a message.
  *
- * @param limit of a line, in octets. More are not kept.
- * @param take is given each line without its end, or undefined for one that was too long.
- * @returns a function that takes bytes as they come.
+ * @param limit the maximum length of a line, in octets. The octets of a longer line are discarded.
+ * @param take called with each line without its LF, or undefined for a line that was too long.
+ * @returns a function to call with bytes as they arrive.
  */
 function splitLines(limit: number, take: (line: string | undefined) => void): (bytes: Buffer) => void {
-  /** Of a line that has no end yet. */
+  /** The parts of a line whose end has not arrived yet. */
   let parts: Buffer[] = [];
   let length = 0;
 
@@ -88,7 +88,7 @@ function splitLines(limit: number, take: (line: string | undefined) => void): (b
     length += part.length;
     if (length > limit) parts = [];
     else parts.push(part);
-    if (parts.length > MOST_PARTS) parts = [Buffer.concat(parts)];
+    if (parts.length > MAX_PARTS) parts = [Buffer.concat(parts)];
   }
 
   return (bytes) => {

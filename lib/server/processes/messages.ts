@@ -1,6 +1,6 @@
 /**
- * The messages between the primary process and its workers. Both are the same program. Yet a client may have taken
- * over a worker, so the messages of workers are checked; those of the primary are trusted.
+ * The messages between the primary process and its workers. Both are the same program, but a client may have
+ * compromised a worker, so the messages of workers are validated; those of the primary are trusted.
  */
 
 import type { Admission } from '../connection/limiter.ts';
@@ -10,48 +10,48 @@ import type { SecretsSnapshot } from '../secrets.ts';
 
 /** From the primary to a worker. */
 export type ToWorker =
-  /** Listen, with these. */
+  /** Listen on these sockets, with these keys and certificates. */
   | {
       readonly type: 'start';
       readonly secrets: SecretsSnapshot;
       readonly listenPoints: readonly ListenPoint[];
     }
-  /** Take these into use. */
+  /** Use these keys and certificates from now on. */
   | { readonly type: 'renew'; readonly secrets: SecretsSnapshot }
   | { readonly type: 'admission'; readonly slot: number; readonly admission: Admission }
-  | { readonly type: 'claimed'; readonly slot: number; readonly taken: boolean }
-  /** Send what was counted. */
-  | { readonly type: 'count' }
-  /** Shut down gracefully; a second time: without waiting for sessions. */
+  | { readonly type: 'claimed'; readonly slot: number; readonly granted: boolean }
+  /** Send the metrics. */
+  | { readonly type: 'collect' }
+  /** Shut down gracefully; the second time, without waiting for sessions. */
   | { readonly type: 'stop' };
 
 /** From a worker to the primary. */
 export type FromWorker =
-  /** It accepts connections. */
+  /** The worker accepts connections. */
   | { readonly type: 'ready'; readonly listeners: readonly ListenerName[] }
-  /** See `Limiter`. Numbers of slots are the worker's own. */
+  /** See `Limiter`. Slot numbers are the worker's own. */
   | { readonly type: 'slot'; readonly slot: number; readonly address?: string }
   | { readonly type: 'claim'; readonly slot: number; readonly address: string }
-  | { readonly type: 'leave'; readonly slot: number }
-  /** The answer to `count`. */
-  | { readonly type: 'counted'; readonly metrics: MetricsSnapshot };
+  | { readonly type: 'release'; readonly slot: number }
+  /** The answer to `collect`. */
+  | { readonly type: 'collected'; readonly metrics: MetricsSnapshot };
 
-/** The longest text that counts as an address, in characters: more than the longest of IPv6, as /64. */
-const MOST_ADDRESS = 64;
+/** The maximum length of an address, in characters: more than the longest IPv6 address with /64. */
+const MAX_ADDRESS_LENGTH = 64;
 
-/** Whether something that came from a worker is one of those, with values that can be. */
+/** Whether a value received from a worker is a valid message. */
 export function isFromWorker(message: unknown): message is FromWorker {
   if (!isRecord(message)) return false;
   const { type, slot, address, listeners, metrics } = message;
   if (type === 'ready') return Array.isArray(listeners) && listeners.every(isListenerName);
-  if (type === 'counted') return isSnapshot(metrics);
+  if (type === 'collected') return isSnapshot(metrics);
   if (!Number.isSafeInteger(slot)) return false;
   if (type === 'slot') return address === undefined || isAddress(address);
-  return type === 'leave' || (type === 'claim' && isAddress(address));
+  return type === 'release' || (type === 'claim' && isAddress(address));
 }
 
 function isAddress(value: unknown): boolean {
-  return typeof value === 'string' && value.length <= MOST_ADDRESS;
+  return typeof value === 'string' && value.length <= MAX_ADDRESS_LENGTH;
 }
 
 function isListenerName(value: unknown): boolean {

@@ -10,30 +10,30 @@ import { createService, type ServiceOptions } from '../service.ts';
 /** The processes that serve connections: this one, or workers. */
 export interface ServerProcesses {
   /**
-   * Begins.
+   * Starts listening and serving.
    *
    * @returns the listeners, in the order of the points.
-   * @throws Failure when it cannot.
+   * @throws Failure when it cannot listen.
    */
   start(secrets: SecretsSnapshot, points: readonly ListenPoint[]): Promise<readonly ListenerName[]>;
-  /** Takes keys and certificates into use. */
+  /** Replaces the keys and certificates in use. */
   renew(secrets: SecretsSnapshot): void;
-  /** What was counted. */
+  /** The metrics of all processes. */
   collect(): Promise<MetricsSnapshot>;
-  /** Ends it in good order; called again it does not wait for sessions any longer. */
+  /** Shuts down gracefully; the second time, without waiting for sessions. Settles when all is closed. */
   stop(): Promise<void>;
-  /** Settles with an exit status when it cannot go on. */
+  /** Settles with an exit status when the server cannot continue. */
   readonly failed: Promise<number>;
 }
 
-/** What a processes works with. */
+/** What `ServerProcesses` are made from. */
 export interface ProcessParts {
   readonly environment: NodeJS.ProcessEnv;
   readonly limiter: LocalLimiter;
   readonly log: Log;
 }
 
-/** The processes that is this process alone. */
+/** Creates `ServerProcesses` that consist of this process alone. */
 export function createSingleProcess(options: ServiceOptions, parts: ProcessParts): ServerProcesses {
   const metrics = createMetrics();
   const service = createService(options, { ...parts, metrics });

@@ -13,74 +13,73 @@ import { type FromWorker, isFromWorker, type ToWorker } from './messages.ts';
 import { openWorkerSlots } from './remote-limiter.ts';
 import { channelOf, socketDescriptor, startWorkerProcess } from './worker-process.ts';
 
-/** What a worker is started with. */
+/** What is needed to start a worker. */
 export interface WorkerStart {
-  /** Its environment. */
+  /** The whole environment of the process. */
   readonly environment: NodeJS.ProcessEnv;
   readonly sockets: readonly SharedSocket[];
   readonly secrets: SecretsSnapshot;
-  /** Counts its connections, with those of the other workers. */
+  /** Counts its connections together with those of the other workers. */
   readonly limiter: Limiter;
   readonly log: Log;
 }
 
-/** How a worker ended: its exit status, the signal, or the error of the system when it could not be started. */
+/** How a worker ended: its exit status, the signal, or the error code when it could not be started. */
 export type WorkerEnd = number | string;
 
-/** A worker process, as the primary sees it. */
+/** A worker process, seen from the primary. */
 export interface WorkerHandle {
-  /** Its process, undefined when it could not be started. */
+  /** Its process id; undefined when it could not be started. */
   readonly pid: number | undefined;
   /** Settles when it accepts connections, with its listeners in the order of the sockets. */
   readonly ready: Promise<readonly ListenerName[]>;
-  /** Settles when the process has ended. Never rejects. */
+  /** Settles when the process has exited. Never rejects. */
   readonly ended: Promise<WorkerEnd>;
-  /** Has it use other keys and certificates. */
+  /** Sends it new keys and certificates. */
   renew(secrets: SecretsSnapshot): void;
-  /** What it has counted: now, or the last that it sent when it takes longer than two seconds to answer. */
-  count(): Promise<MetricsSnapshot>;
-  /** What it had counted when it sent that last. */
-  lastCount(): MetricsSnapshot;
-  /** Shuts it down gracefully; a second time: without waiting for its sessions. */
+  /** Requests its metrics; gives the last that it sent when it takes longer than two seconds to answer. */
+  collect(): Promise<MetricsSnapshot>;
+  /** The last metrics that it sent. */
+  lastMetrics(): MetricsSnapshot;
+  /** Shuts it down gracefully; the second time, without waiting for its sessions. */
   stop(): void;
-  /** Ends it now. @param why for a warning; undefined for none. */
+  /** Kills it (SIGKILL). @param why logged in a warning; undefined for no warning. */
   kill(why?: string): void;
 }
 
-/** The question what it has counted. */
-interface Question {
+/** A request for metrics that the worker has not answered yet. */
+interface PendingCollect {
   readonly answer: Promise<MetricsSnapshot>;
-  /** Answers with what is known. */
+  /** Settles `answer` with the last metrics that the worker sent. */
   settle(): void;
 }
 
-/** How long a worker may take to send what it has counted, in milliseconds. */
-const COUNT_TIMEOUT = 2000;
+/** How long a worker may take to send its metrics, in milliseconds. */
+const COLLECT_TIMEOUT = 2000;
 
-/** How long a worker may run on without its channel, in milliseconds. */
+/** How long a worker may keep running after its channel has closed, in milliseconds. */
 const CHANNEL_CLOSED_TIMEOUT = 1000;
 
 /**
- * The invalid message with this number ends the worker, which may have been taken over by a client. Not the first:
+ * After so many invalid messages a worker is killed, because a client may have compromised it. Not after the first:
  * its sessions end with it.
  */
-const MOST_INVALID_MESSAGES = 10;
+const MAX_INVALID_MESSAGES = 10;
 
 /**
- * Starts a worker process and has it listen.
+ * Starts a worker process and makes it listen.
  *
- * A worker that was taken over by a client can do nothing here but what its messages are for, and the memory that
- * it can take is bounded: its messages are read only while it reads the answers, it has the places that the limiter
- * has given it, and of what it counts only known families are kept.
+ * A compromised worker can do no more to this process than its messages allow, and the memory that it can occupy
+ * here is bounded: its messages are read only while it reads the answers, the limiter bounds its slots, and of its
+ * metrics only known families are kept.
  */
 export function startWorker({ environment, sockets, secrets, limiter, log }: WorkerStart): WorkerHandle {
   const { promise: ready, resolve: becomeReady } = deferred<readonly ListenerName[]>();
   const { promise: ended, resolve: end } = deferred<WorkerEnd>();
-  /** What it was asked and has not answered yet. */
-  let question: Question | undefined;
-  let counted: MetricsSnapshot = {};
-  let invalid = 0;
-  /** Secrets that are to be sent when the worker has read what was sent before. */
+  let pending: PendingCollect | undefined;
+  let lastMetrics: MetricsSnapshot = {};
+  let invalidMessages = 0;
+  /** Secrets to send once the worker has read what was sent before. */
   let nextSecrets: SecretsSnapshot | undefined;
 
   const child = tryToStart();
@@ -90,11 +89,11 @@ export function startWorker({ environment, sockets, secrets, limiter, log }: Wor
     socket === undefined
       ? undefined
       : openChannelToWorker(socket, { received, cleared: sendSecrets, closed: channelClosed });
-  const desk = openWorkerSlots(limiter, send);
+  const slots = openWorkerSlots(limiter, send);
   void ended.then(() => {
     channel?.close();
-    desk.close();
-    question?.settle();
+    slots.close();
+    pending?.settle();
   });
   send({
     type: 'start',
@@ -133,43 +132,43 @@ export function startWorker({ environment, sockets, secrets, limiter, log }: Wor
   }
 
   function received(message: unknown): void {
-    if (isFromWorker(message) && take(message)) return;
-    invalid += 1;
-    if (invalid > MOST_INVALID_MESSAGES) return;
+    if (isFromWorker(message) && accept(message)) return;
+    invalidMessages += 1;
+    if (invalidMessages > MAX_INVALID_MESSAGES) return;
     log.warning('worker-message', { worker: pid, text: 'invalid message' });
-    if (invalid === MOST_INVALID_MESSAGES) kill('it has sent too many invalid messages');
+    if (invalidMessages === MAX_INVALID_MESSAGES) kill('sent too many invalid messages');
   }
 
   /** @returns false when the message is not valid now. */
-  function take(message: FromWorker): boolean {
+  function accept(message: FromWorker): boolean {
     if (message.type === 'ready') {
       if (message.listeners.length !== sockets.length) return false;
       becomeReady(message.listeners);
       return true;
     }
-    if (message.type !== 'counted') return desk.hear(message);
-    if (question === undefined) return false;
-    // Of families that are not known nothing is kept.
-    counted = mergeSnapshots([message.metrics]);
-    question.settle();
-    question = undefined;
+    if (message.type !== 'collected') return slots.receive(message);
+    if (pending === undefined) return false;
+    // Merging drops unknown families.
+    lastMetrics = mergeSnapshots([message.metrics]);
+    pending.settle();
+    pending = undefined;
     return true;
   }
 
   function channelClosed(): void {
-    // The channel of a worker that ends closes a moment before.
-    const limit = after(CHANNEL_CLOSED_TIMEOUT);
-    void limit.passed.then(() => kill('it has closed the channel'));
-    void ended.then(limit.cancel);
+    // The channel of a worker that exits closes a moment before 'exit'.
+    const timer = after(CHANNEL_CLOSED_TIMEOUT);
+    void timer.passed.then(() => kill('closed the channel'));
+    void ended.then(timer.cancel);
   }
 
-  function ask(): Question {
+  function requestMetrics(): PendingCollect {
     const { promise, resolve } = deferred<MetricsSnapshot>();
-    const settle = (): void => resolve(counted);
-    const limit = after(COUNT_TIMEOUT);
-    void limit.passed.then(settle);
-    void promise.then(limit.cancel);
-    send({ type: 'count' });
+    const settle = (): void => resolve(lastMetrics);
+    const timer = after(COLLECT_TIMEOUT);
+    void timer.passed.then(settle);
+    void promise.then(timer.cancel);
+    send({ type: 'collect' });
     return { answer: promise, settle };
   }
 
@@ -186,12 +185,12 @@ export function startWorker({ environment, sockets, secrets, limiter, log }: Wor
       nextSecrets = next;
       if (channel?.isClear() !== false) sendSecrets();
     },
-    count: () => {
-      // One at a time: questions to a worker that does not answer cannot pile up.
-      question ??= ask();
-      return question.answer;
+    collect: () => {
+      // One request at a time: they cannot accumulate for a worker that does not answer.
+      pending ??= requestMetrics();
+      return pending.answer;
     },
-    lastCount: () => counted,
+    lastMetrics: () => lastMetrics,
     stop: () => send({ type: 'stop' }),
     kill,
   };

@@ -10,25 +10,25 @@ import type { SecretsSnapshot } from '../secrets.ts';
 import type { ProcessParts, ServerProcesses } from './processes.ts';
 import { startWorker, type WorkerEnd, type WorkerHandle } from './worker-handle.ts';
 
-/** A worker that ran for less than this is replaced after this long, in milliseconds; others at once. */
+/** A worker that ran for less than this is replaced after this delay, others at once; in milliseconds. */
 const RESTART_DELAY = 1000;
 
-/** As many workers in a row may end before they are ready while none is: then the server gives up. */
-const MOST_FAILED_STARTS = 5;
+/** The server exits when so many consecutive workers exited before they were ready, and none is serving. */
+const MAX_FAILED_STARTS = 5;
 
 /**
- * How much longer than the time of grace a worker may take to end, in milliseconds. One that is in order needs
- * half of it, for an smtpd that has to be killed; one that is stopped or stuck never ends.
+ * How long after the grace period a worker may take to exit, in milliseconds. A healthy worker needs half of it, for
+ * an smtpd that has to be killed; a suspended or stuck one never exits.
  */
-const END_TIMEOUT = 15_000;
+const EXIT_TIMEOUT = 15_000;
 
 /**
- * Several processes that serve. This one, the primary, opens the listening sockets, reads keys and certificates
- * and keeps the limits; it never reads a byte of a client. A worker that ends is replaced, and connections wait in
- * the backlog of the sockets while there is none.
+ * Creates a pool of worker processes. This process, the primary, opens the listening sockets, reads keys and
+ * certificates and enforces the limits; it never reads a byte of a client. A worker that exits is replaced; while
+ * there is none, connections wait in the backlog of the sockets.
  *
- * @param workers how many.
- * @param grace how long sessions may go on when the pool is stopped, in milliseconds.
+ * @param workers how many processes.
+ * @param grace how long sessions may continue when the pool is stopped, in milliseconds.
  */
 export function createWorkerPool(
   { workers, grace }: { readonly workers: number; readonly grace: number },
@@ -40,7 +40,8 @@ export function createWorkerPool(
   const { promise: failed, resolve: reportFailure } = deferred<number>();
   const { promise: ready, resolve: becomeReady } = deferred<readonly ListenerName[]>();
   const { promise: empty, resolve: becomeEmpty } = deferred();
-  let departed: MetricsSnapshot = {};
+  /** The counters of workers that have exited. */
+  let endedMetrics: MetricsSnapshot = {};
   let secrets: SecretsSnapshot | undefined;
   let sockets: readonly SharedSocket[] = [];
   let wasReady = false;
@@ -59,17 +60,17 @@ export function createWorkerPool(
     });
     running.add(worker);
     void worker.ready.then((listeners) => {
-      if (running.has(worker)) serves(worker, listeners);
+      if (running.has(worker)) addServing(worker, listeners);
     });
     void worker.ended.then((end) => {
       running.delete(worker);
-      departed = mergeSnapshots([departed, lastingPart(worker.lastCount())]);
+      endedMetrics = mergeSnapshots([endedMetrics, lastingPart(worker.lastMetrics())]);
       if (!isStopping) replace(worker, end, (process.uptime() - startedAt) * 1000);
       if (running.size === 0 && isStopping) becomeEmpty();
     });
   }
 
-  function serves(worker: WorkerHandle, listeners: readonly ListenerName[]): void {
+  function addServing(worker: WorkerHandle, listeners: readonly ListenerName[]): void {
     serving.add(worker);
     failedStarts = 0;
     log.info('worker-ready', { worker: worker.pid });
@@ -78,13 +79,15 @@ export function createWorkerPool(
     becomeReady(listeners);
   }
 
-  /** @param lifetime of the worker that has ended, in milliseconds. */
+  /** @param lifetime of the worker that has exited, in milliseconds. */
   function replace(worker: WorkerHandle, end: WorkerEnd, lifetime: number): void {
     if (!wasReady) return failAtStart(worker, end);
     log.warning('worker-ended', { worker: worker.pid, end });
     if (!serving.delete(worker)) failedStarts += 1;
-    if (serving.size === 0 && failedStarts >= MOST_FAILED_STARTS) {
-      log.fatal('workers-gone', { text: `${failedStarts} workers in a row ended before they were ready` });
+    if (serving.size === 0 && failedStarts >= MAX_FAILED_STARTS) {
+      log.fatal('workers-gone', {
+        text: `${failedStarts} consecutive workers exited before they were ready`,
+      });
       return fail(EXIT.systemCallFailed);
     }
     if (lifetime >= RESTART_DELAY) startOne();
@@ -92,27 +95,27 @@ export function createWorkerPool(
   }
 
   function failAtStart(worker: WorkerHandle, end: WorkerEnd): void {
-    // One with a status of its own has written why.
+    // A worker that exits with a failure has logged the reason.
     if (typeof end === 'number' && end !== EXIT.success) return fail(end);
     log.fatal('worker-ended', { worker: worker.pid, end });
     fail(EXIT.systemCallFailed);
   }
 
-  /** Ends all, at once: none of them serves. */
+  /** Kills all workers at once: none of them has a session to lose. */
   function fail(status: number): void {
     isStopping = true;
     for (const worker of running) worker.kill();
     reportFailure(status);
   }
 
-  function killRest(): void {
-    for (const worker of running) worker.kill('it did not end in time');
+  function killRemaining(): void {
+    for (const worker of running) worker.kill('did not exit in time');
   }
 
   return {
     failed,
-    start: async (first, points) => {
-      secrets = first;
+    start: async (initial, points) => {
+      secrets = initial;
       sockets = await openSharedSockets(points);
       for (let index = 0; index < workers; index++) startOne();
       return ready;
@@ -123,16 +126,16 @@ export function createWorkerPool(
     },
     collect: async () => {
       own.setWaiting(limiter.waiting());
-      const all = await Promise.all([...running].map((worker) => worker.count()));
-      return mergeSnapshots([own.snapshot(), departed, ...all]);
+      const all = await Promise.all([...running].map((worker) => worker.collect()));
+      return mergeSnapshots([own.snapshot(), endedMetrics, ...all]);
     },
     stop: () => {
-      const timeout = (isStopping ? 0 : grace) + END_TIMEOUT;
+      const timeout = (isStopping ? 0 : grace) + EXIT_TIMEOUT;
       if (!isStopping) for (const socket of sockets) socket.close();
       isStopping = true;
       if (running.size === 0) becomeEmpty();
       for (const worker of running) worker.stop();
-      void after(timeout).passed.then(killRest);
+      void after(timeout).passed.then(killRemaining);
       return empty;
     },
   };

@@ -3,15 +3,15 @@ import { Socket } from 'node:net';
 import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 
 /**
- * What a worker is started as (argv[0]). It shows in the output of ps, and is how a worker knows that it is one: a
- * variable could be in the environment of the server by accident.
+ * The argv[0] of a worker. It shows in the output of ps, and identifies the process as a worker: an environment
+ * variable could be set for the server by accident.
  */
 const WORKER_NAME = 'smtpd-starttls-server: worker';
 
-/** Where a worker has its channel to the primary; the sockets to listen on follow. */
+/** The descriptor of a worker's channel to the primary. The sockets to listen on follow. */
 const CHANNEL_DESCRIPTOR = 3;
 
-/** The number in a worker of the socket with this index, from 0. */
+/** The descriptor, in a worker, of the socket with this index, from 0. */
 export function socketDescriptor(index: number): number {
   return CHANNEL_DESCRIPTOR + 1 + index;
 }
@@ -22,14 +22,14 @@ export function isWorker(): boolean {
 }
 
 /**
- * Starts this program once more, with the same command line, as a worker.
+ * Starts this program again, with the same command line, as a worker.
  *
- * The channel is a plain socket pair and not that of child_process.fork, which keeps messages of any length in
- * memory and takes descriptors: a worker could have this process listen on a socket of its own.
+ * The channel is a plain socket pair, not that of child_process.fork, which buffers messages of any length and
+ * receives descriptors: a worker could make this process listen on a socket of the worker's choice.
  *
- * @param environment its whole environment.
+ * @param environment the whole environment of the worker.
  * @param descriptors of the sockets to listen on.
- * @throws Error when the system does not allow it; other failures are an event of the child.
+ * @throws Error when spawning fails at once; other failures are an 'error' event of the child.
  */
 export function startWorkerProcess(
   environment: NodeJS.ProcessEnv,
@@ -45,14 +45,14 @@ export function startWorkerProcess(
 
 /** The primary's end of the channel; undefined when the worker could not be started. */
 export function channelOf({ pid, stdio }: ChildProcess): Socket | undefined {
-  const end = pid === undefined ? undefined : stdio[CHANNEL_DESCRIPTOR];
-  return end instanceof Socket ? end : undefined;
+  const channel = pid === undefined ? undefined : stdio[CHANNEL_DESCRIPTOR];
+  return channel instanceof Socket ? channel : undefined;
 }
 
 /**
  * The worker's end of the channel.
  *
- * @throws Failure (111) when there is none.
+ * @throws Failure (111) when the descriptor is not a socket.
  */
 export function openChannelSocket(): Socket {
   try {

@@ -9,26 +9,26 @@ import type { FromWorker, ToWorker } from './messages.ts';
 import { createRemoteLimiter } from './remote-limiter.ts';
 import { openChannelSocket } from './worker-process.ts';
 
-/** What a worker works with. */
+/** What a worker needs from its process. */
 export interface WorkerParts {
   readonly environment: NodeJS.ProcessEnv;
-  /** Who it is to become before it does anything else. */
+  /** The user and group to change to before anything else. */
   readonly privileges: Privileges;
   readonly log: Log;
 }
 
-/** Signals that the primary handles. A whole group may get them, by Ctrl-C, for instance. */
+/** Signals that the primary handles. The whole process group may receive them, for example by Ctrl-C. */
 const PRIMARY_SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1'] as const;
 
 /**
- * Serves connections for the primary process, until that ends it or is gone.
+ * Serves connections for the primary process, until the primary stops it or exits.
  *
  * @returns the exit status.
- * @throws Failure when it cannot listen, or not become the other user.
+ * @throws Failure when it cannot listen, or cannot change user or group.
  */
 export async function runWorker(options: ServiceOptions, parts: WorkerParts): Promise<number> {
   for (const signal of PRIMARY_SIGNALS) process.on(signal, () => {});
-  // The sockets are bound already, and keys come from the primary.
+  // Safe this early: the sockets are bound already, and keys come from the primary.
   parts.privileges.drop();
   const { promise, resolve } = deferred<number | Promise<never>>();
   const channel = openChannelToPrimary(openChannelSocket(), {
@@ -50,9 +50,9 @@ export async function runWorker(options: ServiceOptions, parts: WorkerParts): Pr
   function receive(message: ToWorker): void {
     if (message.type === 'start') start(message).catch((error) => resolve(Promise.reject(error)));
     else if (message.type === 'renew') service.renew(message.secrets);
-    else if (message.type === 'count') send({ type: 'counted', metrics: metrics.snapshot() });
+    else if (message.type === 'collect') send({ type: 'collected', metrics: metrics.snapshot() });
     else if (message.type === 'stop') stop();
-    else limiter.hear(message);
+    else limiter.receive(message);
   }
 
   async function start({ secrets, listenPoints }: Extract<ToWorker, { type: 'start' }>): Promise<void> {

@@ -40,8 +40,8 @@ describe('isFromWorker', () => {
     { type: 'slot', slot: 1 },
     { type: 'slot', slot: 1, address: '192.0.2.1' },
     { type: 'claim', slot: 1, address: '192.0.2.1' },
-    { type: 'leave', slot: 1 },
-    { type: 'counted', metrics: {} },
+    { type: 'release', slot: 1 },
+    { type: 'collected', metrics: {} },
   ];
   for (const message of good) {
     it(`believes ${JSON.stringify(message)}`, () => assert.ok(isFromWorker(message)));
@@ -58,8 +58,8 @@ describe('isFromWorker', () => {
     { type: 'slot' },
     { type: 'slot', slot: 1, address: 7 },
     { type: 'claim', slot: 1 },
-    { type: 'counted', metrics: { sessions_total: 7 } },
-    { type: 'counted' },
+    { type: 'collected', metrics: { sessions_total: 7 } },
+    { type: 'collected' },
     { type: 'slot', slot: 0.5 },
     { type: 'claim', slot: 1, address: 'x'.repeat(65) },
   ];

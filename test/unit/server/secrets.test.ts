@@ -149,7 +149,7 @@ describe('reload', () => {
     assertShows(secrets.current(), first);
     assert.deepEqual(told, []);
     const why = `unable to set up TLS: KEYFILE ${key} is not the key of CERTFILE ${cert}`;
-    const warning = `${why}; the keys and certificates read before stay in use`;
+    const warning = `${why}; keeping the previous keys and certificates`;
     assert.deepEqual(warnings, [warning, warning]);
   });
 
@@ -266,10 +266,7 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
     const { secrets, told, warnings, cert, key } = openScene(t);
     copyFileSync(second.certFile, cert);
     await until('there is a warning', () => warnings.length > 0);
-    assert.match(
-      warnings[0] ?? '',
-      /is not the key of .*; the keys and certificates read before stay in use$/,
-    );
+    assert.match(warnings[0] ?? '', /is not the key of .*; keeping the previous keys and certificates$/);
     assertShows(secrets.current(), first);
     assert.deepEqual(told, []);
     copyFileSync(second.keyFile, key);
