@@ -133,10 +133,12 @@ function connectionsWithinDescriptors({ connections, backlog, terms }: ServerOpt
   const each = terms.fresh ? FRESH_SESSION_DESCRIPTORS : SESSION_DESCRIPTORS;
   const max = Math.floor((limit - RESERVED_DESCRIPTORS - backlog) / each);
   if (connections <= max) return connections;
-  if (max < 1)
+  if (max < 1) {
     throw new Failure(EXIT.systemCallFailed, `unable to start: descriptor limit too low (${limit})`);
+  }
+  const needed = connections * each + RESERVED_DESCRIPTORS + backlog;
   log.warning('limits', {
-    text: `${connections} concurrent connections would need ${connections * each + RESERVED_DESCRIPTORS + backlog} descriptors`,
+    text: `${connections} concurrent connections would need ${needed} descriptors`,
     descriptors: limit,
     connections: max,
   });

@@ -10,7 +10,7 @@ import { type RunningServer, type ServerSetup, startServer } from '../support/se
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 import { listenTcp } from '../support/tcp.ts';
 
-/** An smtpd that says yes to everything. */
+/** An smtpd that accepts every command. */
 const YES = `printf "220 ready\\r\\n"
 while read -r line; do
   case $line in
@@ -75,12 +75,12 @@ function resetBehindHandshake(client: Socket, server: RunningServer): void {
 }
 
 describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
-  describe('the descriptor that is told of readiness', { concurrency: 3 }, () => {
+  describe('the readiness descriptor', { concurrency: 3 }, () => {
     for (const [descriptor, what] of [
       ['1', 'stdout'],
       ['2', 'stderr'],
     ] as const) {
-      it(`is not left to a client when it is ${what}`, async (t) => {
+      it(`is not reused for a client when it is ${what}`, async (t) => {
         const { port, pid } = await start(t, ['--notify-fd', descriptor, '--proxy-protocol', '192.0.2.1']);
         // It is closed by nothing but the end of its descriptor.
         assert.equal(await (await connect(t, port)).rest(), '');
@@ -88,7 +88,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       });
     }
 
-    it('is none of those that Node has opened for itself', async (t) => {
+    it('cannot be one that Node has opened for itself', async (t) => {
       const { pid } = await start(t, []);
       const targets = descriptorsOf(pid).map((descriptor) => targetOf(pid, Number(descriptor)));
       // Of pipes that it was started with, it does not have both ends.
@@ -104,7 +104,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
     });
   });
 
-  describe('a worker that does nothing any more', { concurrency: 3 }, () => {
+  describe('a suspended worker', { concurrency: 3 }, () => {
     /** Starts two workers, of which one is stopped; gives that one and the other. */
     async function startWithOneStopped(
       t: TestContext,
@@ -119,7 +119,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       return { server, stopped };
     }
 
-    it('does not keep the server from stopping', async (t) => {
+    it('does not prevent shutdown', async (t) => {
       const { server, stopped } = await startWithOneStopped(t, ['--grace', '0']);
       server.signal('SIGTERM');
       assert.deepEqual(await server.ended, ENDED_WELL);
@@ -128,7 +128,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       assert.equal(server.stderr(), `${line} text="did not exit in time"\n`);
     });
 
-    it('does not keep it from stopping when it is told again, whatever the time of grace', async (t) => {
+    it('does not prevent shutdown after a second signal, whatever the grace period', async (t) => {
       const { server } = await startWithOneStopped(t, ['--grace', '3600', '-v2']);
       server.signal('SIGTERM');
       await server.says(/event=stopping/);
@@ -136,7 +136,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       assert.deepEqual(await server.ended, ENDED_WELL);
     });
 
-    it('keeps neither clients nor counters waiting', async (t) => {
+    it('delays neither clients nor metrics', async (t) => {
       const { server } = await startWithOneStopped(t, []);
       for (let count = 0; count < 4; count++) {
         const client = await enter(t, server.port);
@@ -148,7 +148,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
   });
 
   describe('a client', { concurrency: 3 }, () => {
-    it('that resets right behind the handshake gives its place back', async (t) => {
+    it('that resets right after the handshake releases its slot', async (t) => {
       const server = await start(t, ['--implicit-tls', '-c', '1']);
       const known = descriptorsOf(server.pid).length;
       const port = await listenTcp(t, (socket) => resetBehindHandshake(socket, server));
@@ -160,7 +160,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       assert.equal(await next.reply(), '220 ready');
     });
 
-    it('that renegotiates again and again is cut off, and others are served', async (t) => {
+    it('that renegotiates repeatedly is disconnected, and others are served', async (t) => {
       const server = await start(t, []);
       const client = await enter(t, server.port);
       await client.startTls({ maxVersion: 'TLSv1.2' });
@@ -181,7 +181,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       await enter(t, server.port);
     });
 
-    it('that reads nothing does not keep the server, nor does an smtpd that floods it and minds no signal', async (t) => {
+    it('that does not read does not prevent shutdown, nor does an smtpd that floods it and ignores signals', async (t) => {
       const flood = `trap "" TERM; printf "220 ready\\r\\n"
       for i in 1 2; do read -r line; printf "250 yes\\r\\n"; done
       while :; do echo 250-more; done`;
@@ -202,7 +202,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
   });
 
   describe('a backend', () => {
-    it('that ends and reads no more has none of our descriptors', async (t) => {
+    it('that closes and stops reading leaves no descriptor open', async (t) => {
       const backends: Socket[] = [];
       const port = await listenTcp(t, (socket) => {
         backends.push(socket);
@@ -233,14 +233,14 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
   describe('a ClientHello', () => {
     const HELLO_IN_PARTS = Buffer.from('16030100010116030100020000', 'hex');
 
-    it('with an empty record in it is none', () => {
+    it('that contains an empty record is rejected', () => {
       assert.equal(findServerName(HELLO_IN_PARTS), undefined, 'more may come');
       assert.equal(findServerName(Buffer.concat([HELLO_IN_PARTS, Buffer.from('1603010000', 'hex')])), '');
     });
   });
 
   describe('a command line', () => {
-    it('that names an smtpd without a name is refused', async (t) => {
+    it('with an empty smtpd command is refused', async (t) => {
       await assert.rejects(start(t, [], ['']), /with 100: [^\n]*usage error: missing smtpd command\n/);
     });
   });

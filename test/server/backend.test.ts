@@ -49,39 +49,39 @@ function localPortOf(client: SmtpClient): number {
   return socket.localPort;
 }
 
-/** An SMTP server of few words on a socket. `heard` has all that was said to it. */
+/** A minimal SMTP server. `received` is all that a connection has sent. */
 interface Backend {
   readonly port: number;
-  readonly connections: { readonly socket: Socket; heard: Buffer }[];
+  readonly connections: { readonly socket: Socket; received: Buffer }[];
 }
 
 /** @param headerEnd finds where the PROXY header ends; undefined while it is not whole. */
 async function startBackend(
   t: TestContext,
-  headerEnd: (heard: Buffer) => number | undefined = () => 0,
+  headerEnd: (received: Buffer) => number | undefined = () => 0,
 ): Promise<Backend> {
   const connections: Backend['connections'] = [];
   const port = await listenTcp(t, (socket) => {
-    const connection = { socket, heard: Buffer.alloc(0) };
+    const connection = { socket, received: Buffer.alloc(0) };
     connections.push(connection);
     let answered: number | undefined;
     const answer = (): void => {
-      const start = headerEnd(connection.heard);
+      const start = headerEnd(connection.received);
       if (start === undefined) return;
       if (answered === undefined) {
         socket.write('220 backend\r\n');
         answered = start;
       }
       for (;;) {
-        const end: number = connection.heard.indexOf('\r\n', answered);
+        const end: number = connection.received.indexOf('\r\n', answered);
         if (end < 0) return;
-        const line = connection.heard.toString('latin1', answered, end);
+        const line = connection.received.toString('latin1', answered, end);
         socket.write(line === 'QUIT' ? '221 bye\r\n' : '250 ok\r\n');
         answered = end + 2;
       }
     };
     socket.on('data', (bytes: Buffer) => {
-      connection.heard = Buffer.concat([connection.heard, bytes]);
+      connection.received = Buffer.concat([connection.received, bytes]);
       answer();
     });
     socket.on('end', () => socket.end());
@@ -90,18 +90,18 @@ async function startBackend(
   return { port, connections };
 }
 
-const endOfV1 = (heard: Buffer): number | undefined => {
-  const end = heard.indexOf('\r\n');
+const endOfV1 = (received: Buffer): number | undefined => {
+  const end = received.indexOf('\r\n');
   return end < 0 ? undefined : end + 2;
 };
 
-const endOfV2 = (heard: Buffer): number | undefined => {
-  if (heard.length < 16) return undefined;
-  const end = 16 + heard.readUInt16BE(14);
-  return heard.length < end ? undefined : end;
+const endOfV2 = (received: Buffer): number | undefined => {
+  if (received.length < 16) return undefined;
+  const end = 16 + received.readUInt16BE(14);
+  return received.length < end ? undefined : end;
 };
 
-/** What a header of version 2 says, taken apart by hand. */
+/** The contents of a header of version 2, parsed by hand. */
 interface HeaderV2 {
   readonly addresses: string;
   readonly tls?: {
@@ -113,14 +113,14 @@ interface HeaderV2 {
 
 const SSL_FIELDS: Readonly<Record<number, string>> = { 33: 'version', 34: 'commonName', 35: 'cipher' };
 
-function readV2(heard: Buffer): HeaderV2 {
-  assert.equal(heard.toString('latin1', 0, 12), '\r\n\r\n\0\r\nQUIT\n');
+function readV2(received: Buffer): HeaderV2 {
+  assert.equal(received.toString('latin1', 0, 12), '\r\n\r\n\0\r\nQUIT\n');
   // Version 2, PROXY; TCP over IPv4.
-  assert.deepEqual([...heard.subarray(12, 14)], [0x21, 0x11]);
-  const end = endOfV2(heard) ?? 0;
-  const [from, to] = [heard.subarray(16, 20), heard.subarray(20, 24)].map((ip) => ip.join('.'));
-  const addresses = `${from}:${heard.readUInt16BE(24)} ${to}:${heard.readUInt16BE(26)}`;
-  const [ssl, ...others] = readTlvs(heard.subarray(28, end));
+  assert.deepEqual([...received.subarray(12, 14)], [0x21, 0x11]);
+  const end = endOfV2(received) ?? 0;
+  const [from, to] = [received.subarray(16, 20), received.subarray(20, 24)].map((ip) => ip.join('.'));
+  const addresses = `${from}:${received.readUInt16BE(24)} ${to}:${received.readUInt16BE(26)}`;
+  const [ssl, ...others] = readTlvs(received.subarray(28, end));
   assert.deepEqual(others, []);
   if (ssl === undefined) return { addresses };
   assert.equal(ssl.type, 0x20);
@@ -170,14 +170,14 @@ function withSubject(subject: string): Pair {
   return { certFile, keyFile };
 }
 
-describe('a backend that is told of the client', { concurrency: 3, timeout: 60_000 }, () => {
-  it('hears nothing of it without --send-proxy', async (t) => {
+describe('a backend that is sent the client’s address', { concurrency: 3, timeout: 60_000 }, () => {
+  it('receives no header without --send-proxy', async (t) => {
     const backend = await startBackend(t);
     const server = await startFront(t, backend.port);
     const client = await connectTo(t, server);
     assert.equal(await client.reply(), '220 backend');
     assert.equal(await client.ask('NOOP'), '250 ok');
-    assert.equal(backend.connections[0]?.heard.toString(), 'NOOP\r\n');
+    assert.equal(backend.connections[0]?.received.toString(), 'NOOP\r\n');
     await client.startTls();
     assert.equal(await client.ask('QUIT'), '221 bye');
     client.end();
@@ -191,7 +191,7 @@ describe('a backend that is told of the client', { concurrency: 3, timeout: 60_0
     const client = await connectTo(t, server);
     assert.equal(await client.reply(), '220 backend');
     assert.equal(
-      backend.connections[0]?.heard.toString(),
+      backend.connections[0]?.received.toString(),
       `PROXY TCP4 127.0.0.1 127.0.0.1 ${localPortOf(client)} ${server.port}\r\n`,
     );
     await client.startTls();
@@ -206,7 +206,7 @@ describe('a backend that is told of the client', { concurrency: 3, timeout: 60_0
     const addresses = `127.0.0.1:${localPortOf(client)} 127.0.0.1:${server.port}`;
     await client.startTls({ maxVersion: 'TLSv1.2' });
     assert.equal(await client.ask('NOOP'), '250 ok');
-    const [first, second] = backend.connections.map(({ heard }) => readV2(heard));
+    const [first, second] = backend.connections.map(({ received }) => readV2(received));
     assert.deepEqual(first, { addresses });
     const cipher = client.tls().getCipher().name;
     // No certificate was asked for: "verify" is not zero then.
@@ -223,9 +223,9 @@ describe('a backend that is told of the client', { concurrency: 3, timeout: 60_0
     const addresses = `127.0.0.1:${localPortOf(client)} 127.0.0.1:${server.port}`;
     await client.shakeHands();
     assert.equal(await client.reply(), '220 backend');
-    const [{ heard } = { heard: Buffer.alloc(0) }] = backend.connections;
-    assert.equal(readV2(heard).addresses, addresses);
-    assert.equal(readV2(heard).tls?.fields.version, 'TLSv1.3');
+    const [{ received } = { received: Buffer.alloc(0) }] = backend.connections;
+    assert.equal(readV2(received).addresses, addresses);
+    assert.equal(readV2(received).tls?.fields.version, 'TLSv1.3');
   });
 
   for (const [what, subject, commonName] of [
@@ -235,7 +235,7 @@ describe('a backend that is told of the client', { concurrency: 3, timeout: 60_0
     ['no name that another field makes up', '/CN=client.example/O=Example,CN=admin', 'client.example'],
     ['no name where there is none', '/O=Example,CN=admin', undefined],
   ] as const) {
-    it(`is told ${what} in a client certificate that was verified`, async (t) => {
+    it(`is sent ${what} of a verified client certificate`, async (t) => {
       const backend = await startBackend(t, endOfV2);
       const options = ['-f', '-y', '--send-proxy', 'v2'];
       const server = await startFront(t, backend.port, options, { environment: CAFILE });
@@ -243,7 +243,7 @@ describe('a backend that is told of the client', { concurrency: 3, timeout: 60_0
       await client.reply();
       await client.startTls(shown(withSubject(subject)));
       assert.equal(await client.ask('NOOP'), '250 ok');
-      const { tls } = readV2(backend.connections[1]?.heard ?? Buffer.alloc(0));
+      const { tls } = readV2(backend.connections[1]?.received ?? Buffer.alloc(0));
       assert.equal(tls?.fields.commonName, commonName);
       // TLS, and a certificate both on this connection and in this session.
       assert.equal(tls?.client, 7);
@@ -253,7 +253,7 @@ describe('a backend that is told of the client', { concurrency: 3, timeout: 60_0
 });
 
 describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
-  it('is not there: 421, and a line in the log', async (t) => {
+  it('refuses connections: 421, and a line in the log', async (t) => {
     const port = await closedPort();
     const server = await startFront(t, port);
     const client = await connectTo(t, server);
@@ -265,7 +265,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     );
   });
 
-  it('is not there in TLS: 421 in TLS', async (t) => {
+  it('refuses connections under TLS: 421 in TLS', async (t) => {
     const server = await startFront(t, await closedPort(), ['--implicit-tls']);
     const client = await connectTo(t, server);
     await client.shakeHands();
@@ -273,7 +273,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(await client.rest(), '');
   });
 
-  it('has a name that nobody knows: 421', async (t) => {
+  it('has a name that cannot be resolved: 421', async (t) => {
     const server = await startServer(['--to', 'nowhere.invalid:25'], []);
     t.after(server.close);
     const client = await connectTo(t, server);
@@ -281,7 +281,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     await server.says(/text="cannot reach nowhere\.invalid:25: \w+"\n/);
   });
 
-  it('never greets: 421 after the time of the dialogue', async (t) => {
+  it('never greets: 421 after the idle timeout', async (t) => {
     const ended: boolean[] = [];
     const port = await listenTcp(t, (socket) => {
       socket.resume();
@@ -299,14 +299,14 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     assert.deepEqual(ended, [true]);
   });
 
-  it('says something else than SMTP: 421', async (t) => {
+  it('sends something other than SMTP: 421', async (t) => {
     const port = await listenTcp(t, (socket) => void socket.end('SSH-2.0-sshd\r\n'));
     const server = await startFront(t, port);
     const client = await connectTo(t, server);
     assert.match(await client.reply(), /^421 4\.3\.0 /);
   });
 
-  it('hangs up before its greeting: 421', async (t) => {
+  it('closes before its greeting: 421', async (t) => {
     const port = await listenTcp(t, (socket) => void socket.end());
     const server = await startFront(t, port);
     const client = await connectTo(t, server);
@@ -318,7 +318,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     ['cleartext', 'HELO client', false],
     ['TLS', 'NOOP', true],
   ] as const) {
-    it(`resets in the midst of ${when}: 421, and a line in the log`, async (t) => {
+    it(`resets during ${when}: 421, and a line in the log`, async (t) => {
       const backend = await startBackend(t);
       const server = await startFront(t, backend.port);
       const client = await connectTo(t, server);
@@ -337,15 +337,15 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
 describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => {
   for (const secure of [false, true]) {
     const how = secure ? 'in TLS' : 'in cleartext';
-    it(`a client that half-closes ${how} hears all that the backend still says`, async (t) => {
+    it(`a client that half-closes ${how} receives all that the backend still sends`, async (t) => {
       const port = await listenTcp(t, (socket) => {
         socket.write('220 backend\r\n');
-        let heard = '';
+        let received = '';
         socket.on('data', (bytes: Buffer) => {
-          heard += bytes.toString();
-          if (/(?:RSET|HELO .*)\r\n$/.test(heard)) socket.write('250 ok\r\n');
+          received += bytes.toString();
+          if (/(?:RSET|HELO .*)\r\n$/.test(received)) socket.write('250 ok\r\n');
         });
-        socket.on('end', () => socket.end(`250 heard ${heard.length}\r\n`));
+        socket.on('end', () => socket.end(`250 received ${received.length}\r\n`));
       });
       const server = await startFront(t, port, ['-v2']);
       const client = await connectTo(t, server);
@@ -354,11 +354,11 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
       else await client.ask('HELO client');
       client.say('DATA');
       client.end();
-      assert.equal(await client.rest(), `250 heard ${secure ? 12 : 19}\r\n`);
+      assert.equal(await client.rest(), `250 received ${secure ? 12 : 19}\r\n`);
       await server.says(/event=end .* status=0 /);
     });
 
-    it(`a backend that half-closes ${how} ends it, and its last words arrive`, async (t) => {
+    it(`a backend that half-closes ${how} ends the session, and its last bytes arrive`, async (t) => {
       const backend = await startBackend(t);
       const server = await startFront(t, backend.port, ['-v2']);
       const client = await connectTo(t, server);
@@ -373,7 +373,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
     });
   }
 
-  it('takes 20 MB each way at once, through two servers', async (t) => {
+  it('relays 20 MB each way at once, through two servers', async (t) => {
     const inner = await startServer(['--proxy-protocol', '127.0.0.1'], fixture('smtpd-script'));
     t.after(inner.close);
     const outer = await startFront(t, inner.port, ['--send-proxy', 'v2']);
@@ -406,7 +406,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
     assert.equal((await server.ended).code, 0);
   });
 
-  it('may be with smtpd-maildir behind another server, which knows the client and its TLS', async (t) => {
+  it('works with smtpd-maildir behind another server, which is sent the client and its TLS', async (t) => {
     const maildir = join(folder, 'Maildir');
     const inner = await startServer(
       ['--proxy-protocol', '127.0.0.1', '-v2'],
@@ -424,7 +424,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
     await inner.says(/event=end id=\S+ remote=192\.0\.2\.7:4000 proxy=127\.0\.0\.1 verdict=plaintext/);
   });
 
-  it('may be with mailfront under tcpserver', { skip: missing('tcpserver', 'mailfront') }, async (t) => {
+  it('works with mailfront under tcpserver', { skip: missing('tcpserver', 'mailfront') }, async (t) => {
     const behind = await tcpserver(t, ['mailfront', 'smtp', 'echo', 'accept']);
     const server = await startFront(t, behind.port);
     const client = await connectTo(t, server);

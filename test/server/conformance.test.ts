@@ -1,4 +1,4 @@
-/** What the server promises as a whole, and what its page says of it. */
+/** What the server does as a whole, and whether its man page agrees. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -24,7 +24,7 @@ const PAGE = readFileSync(join(ROOT, 'docs/man/smtpd-starttls-server.8.md'), 'ut
 /** A server, and a way to ask what it has counted. */
 interface Scene {
   readonly server: RunningServer;
-  /** The series that `/metrics` tells, with the value of each, without the prefix that all have. */
+  /** The series of `/metrics` with their values, without the prefix that all share. */
   metrics(): Promise<ReadonlyMap<string, number>>;
 }
 
@@ -61,7 +61,7 @@ function parse(text: string): ReadonlyMap<string, number> {
   );
 }
 
-/** Asks until nobody is there any more, when all that the sessions have to be counted for was. */
+/** Polls until no connection is open, when all sessions have been counted. */
 async function whenQuiet({ metrics }: Scene): Promise<ReadonlyMap<string, number>> {
   let last = await metrics();
   const deadline = Date.now() + 20_000;
@@ -79,9 +79,9 @@ function total(metrics: ReadonlyMap<string, number>, family: string): number {
     .reduce((sum, [, value]) => sum + value, 0);
 }
 
-describe('--metrics tells what has happened', { concurrency: 2 }, () => {
+describe('--metrics', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
-    it(`in sessions of all kinds, with --workers ${workers}`, async (t) => {
+    it(`counts sessions of all kinds, with --workers ${workers}`, async (t) => {
       const scene = await open(t, '--workers', workers, '-C', '1');
       const { port } = scene.server;
       const none = await scene.metrics();
@@ -140,7 +140,7 @@ describe('--metrics tells what has happened', { concurrency: 2 }, () => {
     });
   }
 
-  it('with --implicit-tls, where there is no dialogue', async (t) => {
+  it('counts sessions with --implicit-tls, where there is no dialogue', async (t) => {
     const scene = await open(t, '--implicit-tls');
     const client = await connectSmtp(scene.server.port);
     await client.shakeHands();
@@ -154,7 +154,7 @@ describe('--metrics tells what has happened', { concurrency: 2 }, () => {
   });
 });
 
-describe('a listening socket that is not of TCP', { concurrency: 2 }, () => {
+describe('a listening socket that is not a TCP socket', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
     it(`is refused, with --workers ${workers}`, async (t) => {
       const path = join(makeFolder(t), 'socket');
@@ -174,7 +174,7 @@ describe('a listening socket that is not of TCP', { concurrency: 2 }, () => {
 });
 
 describe('--alpn', () => {
-  it('is refused without a name, which no client could offer', async () => {
+  it('is refused without a protocol name', async () => {
     await assert.rejects(
       startServer(['--alpn', ''], SMTPD).then((server) => server.close()),
       /ended with 100: [^\n]*--alpn/,
@@ -183,7 +183,7 @@ describe('--alpn', () => {
 });
 
 describe('a machine behind HAProxy', { skip: missing('haproxy') }, () => {
-  it('is taken out and let in again, as the page on scaling has it', async (t) => {
+  it('is drained and enabled again, as in docs/scaling.md', async (t) => {
     const greets = (name: string): string[] => [
       ...['sh', '-c', 'printf "220 $0\\r\\n"; while read -r line; do printf "250 $0\\r\\n"; done'],
       name,
@@ -195,7 +195,7 @@ describe('a machine behind HAProxy', { skip: missing('haproxy') }, () => {
     t.after(two.close);
     const folder = makeFolder(t);
     const port = await closedPort();
-    const tell = await startHaproxy(t, folder, port, [one.port, two.port]);
+    const sendCommand = await startHaproxy(t, folder, port, [one.port, two.port]);
     const enter = async (): Promise<{ name: string; ask: () => Promise<string> }> => {
       const client = await connectSmtp(port);
       t.after(() => client.destroy());
@@ -208,16 +208,16 @@ describe('a machine behind HAProxy', { skip: missing('haproxy') }, () => {
     assert.match(drain, /drain$/);
     assert.match(ready, /ready$/);
 
-    await tell(drain);
+    await sendCommand(drain);
     for (let count = 0; count < 4; count++) assert.equal((await enter()).name, 'two');
     for (const { name, ask } of first) assert.equal(await ask(), `250 ${name}`);
     // It has fewer than the other by now.
-    await tell(ready);
+    await sendCommand(ready);
     assert.equal((await enter()).name, 'one');
   });
 });
 
-/** HAProxy as in the example, with the socket of the page on scaling; gives a way to tell it something. */
+/** Starts HAProxy as in the example, with the socket of docs/scaling.md; gives a function that sends it a command. */
 async function startHaproxy(
   t: TestContext,
   folder: string,
@@ -247,9 +247,9 @@ async function startHaproxy(
     const connection = connect(socket);
     connection.setEncoding('utf8');
     connection.end(`${words}\n`);
-    let said = '';
-    for await (const piece of connection) said += piece;
-    assert.equal(said.trim(), '');
+    let reply = '';
+    for await (const piece of connection) reply += piece;
+    assert.equal(reply.trim(), '');
   };
 }
 
@@ -259,10 +259,10 @@ function isListening(port: number): boolean {
   return readFileSync('/proc/net/tcp', 'latin1').includes(address);
 }
 
-describe('the page of the server', () => {
+describe('the man page of the server', () => {
   const rows = PAGE.split('\n').filter((line) => line.startsWith('|'));
 
-  it('tells of all that is counted, with its kind and its labels', () => {
+  it('lists all metrics, with their kinds and labels', () => {
     for (const { name, kind, labels } of ALL_FAMILIES) {
       const row = rows.find((line) => line.split('|')[1]?.includes(`\`${name}\``));
       assert.ok(row !== undefined, name);
@@ -272,7 +272,7 @@ describe('the page of the server', () => {
     }
   });
 
-  it('tells of each reason to refuse a connection', () => {
+  it('lists each reason to refuse a connection', () => {
     for (const refusal of REFUSALS) {
       assert.ok(
         rows.some((line) => line.split('|')[3]?.trim() === `\`${refusal}\``),
@@ -281,15 +281,15 @@ describe('the page of the server', () => {
     }
   });
 
-  it('tells of each event in the log, and of no other', () => {
-    const told = rows
+  it('lists each event of the log, and no other', () => {
+    const documented = rows
       .filter((line) => /\b(?:debug|info|warning|fatal)\b/.test(line.split('|')[2] ?? ''))
       .flatMap((line) => [...(line.split('|')[1] ?? '').matchAll(/`([a-z-]+)`/g)].map(([, event]) => event));
-    assert.deepEqual([...new Set(told)].sort(), [...eventsInSource()].sort());
+    assert.deepEqual([...new Set(documented)].sort(), [...eventsInSource()].sort());
   });
 });
 
-/** The first words of what is said to a log, as they stand in the source. */
+/** The names of the events that the source logs. */
 function eventsInSource(): Set<string> {
   const events = new Set(['session']);
   const folder = join(ROOT, 'lib/server');

@@ -1,4 +1,4 @@
-/** What smtpd is told of its connection, what it is not told, and as whom it runs. */
+/** The environment, the descriptors and the user of smtpd. */
 
 import assert from 'node:assert/strict';
 import { chmodSync, copyFileSync, mkdtempSync, readdirSync, readlinkSync, rmSync, statSync } from 'node:fs';
@@ -13,7 +13,7 @@ import { type RunningServer, type ServerSetup, startServer } from '../support/se
 import { certificate } from '../support/shim.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 
-/** An smtpd that tells its environment in the answer to HELP, in base64. */
+/** An smtpd that replies to HELP with its environment, in base64. */
 const TELLS = [
   ...['sh', '-c'],
   `printf "220 ready\\r\\n"
@@ -64,7 +64,7 @@ function portOf(socket: Socket): string {
   return String(socket.localPort);
 }
 
-describe('smtpd is told of its connection', { concurrency: 2 }, () => {
+describe('the environment of smtpd describes its connection', { concurrency: 2 }, () => {
   for (const [what, listen, host, local, remote] of [
     ['by IPv4', '127.0.0.1', '127.0.0.1', '127.0.0.1', '127.0.0.1'],
     ['by IPv4 to another address', '0', '127.0.0.9', '127.0.0.9', '127.0.0.1'],
@@ -85,13 +85,13 @@ describe('smtpd is told of its connection', { concurrency: 2 }, () => {
     });
   }
 
-  it('and by what name this side has (-l)', async (t) => {
+  it('with the local name of -l', async (t) => {
     const server = await start(t, ['-l', 'mx.example.org']);
-    const told = await environmentOf(await enter(t, server.port));
-    assert.equal(told.get('TCPLOCALHOST'), 'mx.example.org');
+    const environment = await environmentOf(await enter(t, server.port));
+    assert.equal(environment.get('TCPLOCALHOST'), 'mx.example.org');
   });
 
-  it('and of nothing that an outer server has said of another', async (t) => {
+  it('without what an outer server has set for another connection', async (t) => {
     const stale = {
       ...{ PROTO: 'SSL', TCPREMOTEIP: '192.0.2.7', TCPREMOTEPORT: '7', TCPREMOTEHOST: 'evil.example.org' },
       ...{
@@ -114,8 +114,8 @@ describe('smtpd is told of its connection', { concurrency: 2 }, () => {
   });
 });
 
-describe('smtpd is told of TLS', { concurrency: 2 }, () => {
-  for (const [what, options, isTold] of [
+describe('the environment of smtpd describes TLS', { concurrency: 2 }, () => {
+  for (const [what, options, isSet] of [
     ['not while there is none', [], false],
     ['not when it was there before', [], false],
     ['when it is started for it (--fresh)', ['--fresh'], true],
@@ -131,15 +131,15 @@ describe('smtpd is told of TLS', { concurrency: 2 }, () => {
         await client.shakeHands();
         assert.equal(await client.reply(), '220 ready');
       } else if (what !== 'not while there is none') await client.startTls();
-      const told = await environmentOf(client);
-      assert.equal(told.get('SSL_PROTOCOL'), isTold ? 'TLSv1.3' : undefined);
-      assert.equal(told.get('SSL_CIPHER'), isTold ? client.tls().getCipher().name : undefined);
-      assert.equal(told.get('TCPREMOTEPORT'), portOf(client.tcp()));
+      const environment = await environmentOf(client);
+      assert.equal(environment.get('SSL_PROTOCOL'), isSet ? 'TLSv1.3' : undefined);
+      assert.equal(environment.get('SSL_CIPHER'), isSet ? client.tls().getCipher().name : undefined);
+      assert.equal(environment.get('TCPREMOTEPORT'), portOf(client.tcp()));
     });
   }
 });
 
-describe('smtpd has nothing that is the server’s', { concurrency: 2 }, () => {
+describe('smtpd inherits nothing private to the server', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
     it(`in its environment, with ${workers}`, async (t) => {
       const { certFile, keyFile } = certificate();
@@ -150,12 +150,12 @@ describe('smtpd has nothing that is the server’s', { concurrency: 2 }, () => {
           ...{ TLS_UID: '1', CADIR: '/nowhere', HARMLESS: 'stays', SSLCTLFD: '3' },
         },
       });
-      const told = await environmentOf(await enter(t, server.port));
-      assert.equal(told.get('HARMLESS'), 'stays');
+      const environment = await environmentOf(await enter(t, server.port));
+      assert.equal(environment.get('HARMLESS'), 'stays');
       const secret =
         /^(?:CERTFILE|KEYFILE|CADIR|CAFILE|TLS_|SSL(?!_CERT_(?:FILE|DIR)$)|LISTEN_|NOTIFY_|NODE_(?!OPTIONS|ENV|TEST))/;
       assert.deepEqual(
-        [...told.keys()].filter((name) => secret.test(name)),
+        [...environment.keys()].filter((name) => secret.test(name)),
         [],
       );
     });
@@ -240,7 +240,7 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
     });
   }
 
-  it('keeps its groups when the user alone is named, as with tcpserver', async (t) => {
+  it('keeps its groups when only the user is set, as with tcpserver', async (t) => {
     const server = await start(t, ['-u', '65533'], {
       environment: privateFiles(t),
       under: ['setpriv', '--groups', '65530', '--'],
@@ -254,7 +254,7 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
     }
   });
 
-  it('serves with a new key that root alone can read', async (t) => {
+  it('serves with a new key that only root can read', async (t) => {
     const files = privateFiles(t);
     const maker = makeCertificates();
     t.after(() => maker.remove());
@@ -269,7 +269,7 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
     assert.equal(client.tls().getPeerCertificate().subject.CN, 'new.example.org');
   });
 
-  it('listens on a port of root', async (t) => {
+  it('listens on a privileged port', async (t) => {
     const server = await start(t, ['-u', '65533', '-g', '65532'], {
       environment: privateFiles(t),
       listen: ['127.5.4.2', '465'],
@@ -284,7 +284,7 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
     await enter(t, server.port, '127.5.4.2');
   });
 
-  it('can read its key under s6-applyuidgid no more', { skip: missing('s6-applyuidgid') }, async (t) => {
+  it('cannot read its key under s6-applyuidgid', { skip: missing('s6-applyuidgid') }, async (t) => {
     await assert.rejects(
       startServer([], TELLS, {
         environment: { ...privateFiles(t), UID: '65533', GID: '65532', GIDLIST: '65532' },

@@ -1,4 +1,4 @@
-/** What the server says on stderr, and what it never says. */
+/** What the server logs on stderr, and what it never logs. */
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
@@ -9,7 +9,7 @@ import { connectSmtp } from '../support/smtp-client.ts';
 const REMOTE = String.raw`remote=127\.0\.0\.1:\d+`;
 const ID = String.raw`id=(\d+-\d+)`;
 
-/** What must not be found in any line: words of an envelope, of a message, and of one who logs in. */
+/** What must not appear in any line: parts of an envelope, of a message, and of credentials. */
 const SECRETS = [
   'alice-sender',
   'bob-recipient',
@@ -43,13 +43,13 @@ async function sendMail(port: number, how: 'tls' | 'plaintext'): Promise<void> {
   client.destroy();
 }
 
-/** Ends the server, and gives all that it has said. */
+/** Stops the server, and gives all that it has logged. */
 async function linesOf(server: RunningServer): Promise<string[]> {
   server.signal('SIGTERM');
   await server.ended;
-  const said = server.stderr();
-  assert.ok(said === '' || said.endsWith('\n'), said);
-  return said.split('\n').slice(0, -1);
+  const stderr = server.stderr();
+  assert.ok(stderr === '' || stderr.endsWith('\n'), stderr);
+  return stderr.split('\n').slice(0, -1);
 }
 
 function assertNoSecret(lines: readonly string[]): void {
@@ -66,7 +66,7 @@ describe('a session with TLS', { concurrency: 2 }, () => {
   }
 
   for (const options of [['-v2'], ['--verbosity', '2']]) {
-    it(`has a line of TLS and one of its end at level ${options.join(' ')}`, async (t) => {
+    it(`has a line for TLS and one for its end at level ${options.join(' ')}`, async (t) => {
       const server = await start(t, ...options);
       await sendMail(server.port, 'tls');
       await server.says(/event=end /);
@@ -93,7 +93,7 @@ describe('a session with TLS', { concurrency: 2 }, () => {
   }
 
   for (const options of [['-v3'], ['-v', '9'], ['--verbosity', '3']]) {
-    it(`has a line an event at level ${options.join(' ')}`, async (t) => {
+    it(`has one line per event at level ${options.join(' ')}`, async (t) => {
       const server = await start(t, ...options);
       await sendMail(server.port, 'tls');
       await server.says(/event=end /);
@@ -133,7 +133,7 @@ describe('a line', { concurrency: 2 }, () => {
     });
   }
 
-  it('has nothing of a mail or of one who logs in, however much is said', async (t) => {
+  it('contains nothing of a message or of credentials, at the highest level', async (t) => {
     const server = await start(t, '-v3', '--plaintext-auth');
     await sendMail(server.port, 'tls');
     await sendMail(server.port, 'plaintext');
@@ -142,7 +142,7 @@ describe('a line', { concurrency: 2 }, () => {
     assertNoSecret(lines);
   });
 
-  it('has nothing of what went wrong either', async (t) => {
+  it('contains nothing of them after errors either', async (t) => {
     const [sender, recipient, subject, , name, , login] = SECRETS;
     const server = await start(t, '-v3');
     for (const words of [
@@ -176,8 +176,8 @@ describe('a line', { concurrency: 2 }, () => {
   });
 });
 
-describe('a server that cannot start smtpd any more', { concurrency: 2 }, () => {
-  it('says so at every level, and goes on', async (t) => {
+describe('a server that can no longer start smtpd', { concurrency: 2 }, () => {
+  it('logs that at every level, and continues', async (t) => {
     const smtpd = passingSmtpd(t);
     const server = await startServer(['-q'], [smtpd.path]);
     t.after(() => server.close());

@@ -99,7 +99,7 @@ describe('a hostile worker that listens', { concurrency: 2 }, () => {
 });
 
 describe('a hostile worker that sends', { concurrency: 2 }, () => {
-  it('one number for two connections gets no more than one place', async (t) => {
+  it('one number for two connections gets only one slot', async (t) => {
     const slot = { type: 'slot', slot: 1e6, address: '192.0.2.1' };
     const server = await start(t, ['send', [slot, slot, slot]], '-c', '3', '-t', '5');
     const worker = take(server);
@@ -112,7 +112,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     await Promise.all([enter(t, server.port), enter(t, server.port), enter(t, server.port)]);
   });
 
-  it('invalid messages is ended at the tenth, and replaced', async (t) => {
+  it('invalid messages is killed at the tenth, and replaced', async (t) => {
     const messages = [
       'text',
       null,
@@ -137,7 +137,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     await enter(t, server.port);
   });
 
-  it('and does not read cannot have answers pile up', async (t) => {
+  it('without reading cannot make answers accumulate', async (t) => {
     const text = '{"type":"slot","slot":1%,"address":"192.0.2.1"}\n';
     const server = await start(t, ['flood', { text, times: 1_000_000 }]);
     const worker = take(server);
@@ -163,7 +163,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     await enter(t, server.port);
   });
 
-  it('descriptors does not have the primary take them', { skip: missing('python3') }, async (t) => {
+  it('descriptors cannot make the primary receive them', { skip: missing('python3') }, async (t) => {
     const server = await start(t, ['pass', undefined]);
     const before = readdirSync(`/proc/${server.pid}/fd`);
     take(server);
@@ -174,7 +174,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
 });
 
 describe('a hostile worker that closes the channel', () => {
-  it('is ended, and replaced', { skip: missing('python3') }, async (t) => {
+  it('is killed and replaced', { skip: missing('python3') }, async (t) => {
     const server = await start(t, ['hangUp', undefined], '-v2');
     const worker = take(server);
     await says(server, new RegExp(`worker-killed worker=${worker} text="closed the channel"\n`));

@@ -31,7 +31,7 @@ interface Run {
   release(): Promise<void>;
   /** Settles when there is no smtpd any more. */
   isOver(): Promise<void>;
-  /** How many octets of the client nobody has read. */
+  /** How many octets of the client are unread. */
   unread(): number;
 }
 
@@ -78,12 +78,12 @@ function isRead(run: Run): Promise<void> {
   return until('all is read', () => run.unread() === 0);
 }
 
-/** Ends the session and asserts that nobody but a TLS engine has seen what was injected. */
+/** Ends the session and asserts that only a TLS engine received what was injected. */
 async function assertUnseen({ client, isOver, record }: Run): Promise<void> {
-  const heard = await client.rest().catch(() => '');
+  const received = await client.rest().catch(() => '');
   client.destroy();
   await isOver();
-  assert.doesNotMatch(heard, /INJECTED/);
+  assert.doesNotMatch(received, /INJECTED/);
   assert.doesNotMatch(record(), /INJECTED|XDO|say 250/);
 }
 
@@ -114,16 +114,16 @@ async function assertGoesOn(run: Run, record: string): Promise<void> {
   assert.equal(run.record(), record);
 }
 
-describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () => {
+describe('commands injected behind STARTTLS, at the server', { concurrency: 4 }, () => {
   for (const [way, setup] of WAYS) {
-    it(`in the same packet is refused and forgotten, ${way}; TLS may be started later`, async (t) => {
+    it(`in the same packet are refused and discarded, ${way}; TLS may be started later`, async (t) => {
       const run = await openGreeted(t, setup);
       run.client.send(ATTACK);
       assert.match(await run.client.reply(), /^503 5\.5\.1 /);
       await assertGoesOn(run, 'RSET\r\nNOOP\r\nQUIT\r\n');
     });
 
-    it(`in a packet before the 220 goes to the TLS engine, ${way}`, async (t) => {
+    it(`in a packet before the 220 go to the TLS engine, ${way}`, async (t) => {
       const run = await openGreeted(t, { ...setup, smtpd: ['--on=RSET:await-signal; say 250 ok'] });
       run.client.say('STARTTLS');
       await run.hasRead('RSET\r\n');
@@ -134,7 +134,7 @@ describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () =>
       assert.equal(run.record(), 'RSET\r\n');
     });
 
-    it(`in a packet behind the 220 goes to the TLS engine, ${way}`, async (t) => {
+    it(`in a packet after the 220 go to the TLS engine, ${way}`, async (t) => {
       const run = await openGreeted(t, setup);
       assert.match(await run.client.ask('STARTTLS'), /^220 /);
       run.client.send(INJECTED);
@@ -142,7 +142,7 @@ describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () =>
       assert.equal(run.record(), 'RSET\r\n');
     });
 
-    it(`and in front of the ClientHello goes to the TLS engine with it, ${way}`, async (t) => {
+    it(`before the ClientHello go to the TLS engine with it, ${way}`, async (t) => {
       const run = await openGreeted(t, setup);
       assert.match(await run.client.ask('STARTTLS'), /^220 /);
       run.client.send(INJECTED);
@@ -151,7 +151,7 @@ describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () =>
       assert.equal(run.record(), 'RSET\r\n');
     });
 
-    it(`is never seen when a ClientHello stands behind it before the 220, ${way}`, async (t) => {
+    it(`never reach smtpd when a ClientHello follows them before the 220, ${way}`, async (t) => {
       const run = await openGreeted(t, { ...setup, smtpd: ['--on=RSET:await-signal; say 250 ok'] });
       run.client.say('STARTTLS');
       await run.hasRead('RSET\r\n');
@@ -164,7 +164,7 @@ describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () =>
     });
   }
 
-  it('is refused whatever the ends of the lines are', async (t) => {
+  it('are refused with any line ending', async (t) => {
     const run = await openGreeted(t);
     for (const attack of [
       `STARTTLS\n${INJECTED}`,
@@ -181,7 +181,7 @@ describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () =>
     await assertGoesOn(run, 'RSET\r\nNOOP\r\nQUIT\r\n');
   });
 
-  it('is refused though the line of STARTTLS comes in two packets, cut at any byte', async (t) => {
+  it('are refused when the STARTTLS line arrives in two packets, split at any byte', async (t) => {
     const run = await openGreeted(t);
     for (let cut = 1; cut < LINE_END; cut++) {
       run.client.send(ATTACK.slice(0, cut));
@@ -193,7 +193,7 @@ describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () =>
   });
 
   for (let cut = LINE_END; cut < ATTACK.length; cut++) {
-    it(`is never seen when it is cut from it at byte ${cut}`, async (t) => {
+    it(`never reach smtpd when split from it at byte ${cut}`, async (t) => {
       const run = await openGreeted(t);
       run.client.send(ATTACK.slice(0, cut));
       await isRead(run);
@@ -205,7 +205,7 @@ describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () =>
     });
   }
 
-  it('is never seen when all comes byte by byte', async (t) => {
+  it('never reach smtpd when everything arrives byte by byte', async (t) => {
     const run = await openGreeted(t);
     for (const byte of ATTACK) {
       run.client.send(byte);
@@ -217,7 +217,7 @@ describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () =>
     assert.equal(run.record(), 'RSET\r\n');
   });
 
-  it('is never seen when one read ends exactly with the line of STARTTLS', async (t) => {
+  it('never reach smtpd when a read ends exactly with the STARTTLS line', async (t) => {
     const run = await open(t, { smtpd: ['--start=await-signal; say 220 late'] });
     // A read is 65536 octets.
     const filler = `NOOP ${'x'.repeat(8185)}\r\n`.repeat(8);
@@ -231,7 +231,7 @@ describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () =>
     await assertUnseen(run);
   });
 
-  it('is never seen where a proxy has announced the client in the same packet', async (t) => {
+  it('never reach smtpd with a PROXY header in the same packet', async (t) => {
     const run = await open(t, { options: ['--proxy-protocol', '127.0.0.1'] });
     run.client.send(`PROXY TCP4 192.0.2.7 192.0.2.8 4711 25\r\n${ATTACK}`);
     assert.match(await run.client.reply(), /^220 /);
@@ -239,7 +239,7 @@ describe('what stands behind STARTTLS, at the server', { concurrency: 4 }, () =>
     await assertGoesOn(run, 'RSET\r\nNOOP\r\nQUIT\r\n');
   });
 
-  it('is never seen where it is in front of the ClientHello of --implicit-tls', async (t) => {
+  it('never reach smtpd before the ClientHello of --implicit-tls', async (t) => {
     const run = await open(t, { options: ['--implicit-tls'] });
     run.client.send(INJECTED);
     await assertUnseen(run);

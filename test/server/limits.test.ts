@@ -1,4 +1,4 @@
-/** How many are served at once, in all and from one address, who waits and who is sent away. */
+/** Limits on concurrent connections, in total and per address: which wait and which are refused. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -22,12 +22,12 @@ import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 
 const NO_LIMIT = Number.POSITIVE_INFINITY;
 
-/** What has become of a slot so far. */
+/** The decision about a slot so far. */
 async function outcome({ admission }: Slot): Promise<Admission | 'waiting'> {
   return Promise.race([admission, settled().then(() => 'waiting' as const)]);
 }
 
-/** Settles after all that is settled by now has been heard. */
+/** Settles after the callbacks of all promises that have settled by now. */
 function settled(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
@@ -46,7 +46,7 @@ async function heapUsed(): Promise<number> {
 }
 
 describe('a limiter', () => {
-  it('lets in as many as there is room for, has others wait in order, and sends the rest away', async () => {
+  it('admits up to the limit, queues further connections in order, and refuses the rest', async () => {
     const limiter = createLimiter({ connections: 2, perAddress: NO_LIMIT, waiting: 2 });
     const slots = ['a', 'b', 'c', 'd', 'e'].map((address) => limiter.slot(address));
     assert.deepEqual(await Promise.all(slots.map(outcome)), [
@@ -64,7 +64,7 @@ describe('a limiter', () => {
     assert.deepEqual([limiter.active(), limiter.waiting()], [2, 0]);
   });
 
-  it('gives the place of one who waits and leaves to nobody else', async () => {
+  it('admits nothing in place of a queued slot that is released', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: NO_LIMIT, waiting: 2 });
     const [first, second, third] = ['a', 'b', 'c'].map((address) => limiter.slot(address));
     second?.release();
@@ -74,7 +74,7 @@ describe('a limiter', () => {
     assert.deepEqual([await outcome(second), await outcome(third)], ['waiting', 'admitted']);
   });
 
-  it('counts those who wait for their address, too', async () => {
+  it('counts waiting connections for their address, too', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: 2, waiting: 9 });
     const slots = ['a', 'a', 'a', 'b'].map((address) => limiter.slot(address));
     assert.deepEqual(await Promise.all(slots.map(outcome)), [
@@ -87,7 +87,7 @@ describe('a limiter', () => {
     assert.equal(await outcome(limiter.slot('a')), 'waiting');
   });
 
-  it('takes an address that is known later', async () => {
+  it('accepts an address that is claimed later', async () => {
     const limiter = createLimiter({ connections: 9, perAddress: 1, waiting: 0 });
     const [first, second] = [limiter.slot(undefined), limiter.slot(undefined)];
     assert.deepEqual([await first.claim('a'), await second.claim('a')], [true, false]);
@@ -95,11 +95,11 @@ describe('a limiter', () => {
     assert.equal(await outcome(limiter.slot('a')), 'per-address');
     first.release();
     assert.equal(await outcome(limiter.slot('a')), 'admitted');
-    assert.equal(await first.claim('b'), false, 'whoever has left has no place to claim');
+    assert.equal(await first.claim('b'), false, 'a released slot cannot claim');
     assert.equal(await outcome(limiter.slot('b')), 'admitted');
   });
 
-  it('keeps nothing of addresses that have gone', async () => {
+  it('keeps no memory of released addresses', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: 1, waiting: 0 });
     const before = await heapUsed();
     for (let index = 0; index < 200_000; index++) {
@@ -112,7 +112,7 @@ describe('a limiter', () => {
     assert.equal(limiter.active(), 0);
   });
 
-  it('takes the last of the addresses that are claimed', async () => {
+  it('counts the address that was claimed last', async () => {
     const limiter = createLimiter({ connections: 9, perAddress: 1, waiting: 0 });
     const first = limiter.slot(undefined);
     for (const address of ['a', 'b', 'c']) assert.equal(await first.claim(address), true);
@@ -122,7 +122,7 @@ describe('a limiter', () => {
     assert.equal(await outcome(limiter.slot('c')), 'admitted');
   });
 
-  it('does not mind who leaves twice, or was not let in', async () => {
+  it('ignores a second release, and the release of a refused slot', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: 1, waiting: 0 });
     const [first, second] = [limiter.slot('a'), limiter.slot('a')];
     for (const slot of [second, second, first, first, second]) slot.release();
@@ -131,7 +131,7 @@ describe('a limiter', () => {
     assert.equal(await outcome(limiter.slot('b')), 'no-room');
   });
 
-  it('that lets nobody wait or in does neither', async () => {
+  it('with limits of zero refuses every connection', async () => {
     const limiter = createLimiter({ connections: 0, perAddress: NO_LIMIT, waiting: 0 });
     assert.equal(await outcome(limiter.slot('a')), 'no-room');
   });
@@ -162,7 +162,7 @@ interface Entry {
   readonly slot: Slot;
   address: string | undefined;
   state: 'admitted' | 'waiting' | 'released';
-  /** What it was told; a entry who leaves early is told nothing. */
+  /** The expected decision; undefined for a slot that was released while waiting. */
   expected: Admission | undefined;
   received: Admission | undefined;
 }
@@ -207,7 +207,7 @@ function createModel(limits: ConnectionLimits) {
 
 describe('a limiter and a model of it', () => {
   for (let seed = 1; seed <= 40; seed++) {
-    it(`agree in whatever happens (seed ${seed})`, async () => {
+    it(`agree after any sequence of calls (seed ${seed})`, async () => {
       const random = createRandom(seed, 0);
       const limits = {
         connections: 1 + random.below(4),
@@ -248,7 +248,7 @@ describe('a limiter and a model of it', () => {
   }
 });
 
-/** A worker at a limiter, and the channel between, which delivers when it is told to. */
+/** A worker, a limiter, and the channel between them, which delivers on request. */
 function workerAt(limiter: LocalLimiter) {
   const up: FromWorker[] = [];
   const down: ToWorker[] = [];
@@ -265,8 +265,8 @@ function workerAt(limiter: LocalLimiter) {
   return { remote, workerSlots, upward, downward, down };
 }
 
-describe('a limiter that is kept by another process', () => {
-  it('counts over all who ask', async () => {
+describe('a limiter in another process', () => {
+  it('counts over all workers', async () => {
     const limiter = createLimiter({ connections: 2, perAddress: 2, waiting: 1 });
     const [one, other] = [workerAt(limiter), workerAt(limiter)];
     const slots = [one.remote.slot('a'), other.remote.slot('a'), one.remote.slot('b')];
@@ -297,7 +297,7 @@ describe('a limiter that is kept by another process', () => {
     assert.deepEqual(await Promise.all(claims), [true, false]);
   });
 
-  it('has its place back from a worker that is gone, and tells it nothing more', async () => {
+  it('releases the slots of a worker that has exited, and sends it nothing more', async () => {
     const limiter = createLimiter({ connections: 2, perAddress: 2, waiting: 1 });
     const [one, other] = [workerAt(limiter), workerAt(limiter)];
     for (const address of ['a', 'a', 'b']) one.remote.slot(address);
@@ -314,7 +314,7 @@ describe('a limiter that is kept by another process', () => {
     assert.deepEqual(await Promise.all(slots.map(outcome)), ['admitted', 'admitted']);
   });
 
-  it('keeps nothing of those that a worker was refused', async () => {
+  it('keeps no memory of refused slots', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: NO_LIMIT, waiting: 1 });
     const workerSlots = openWorkerSlots(limiter, () => {});
     const before = await heapUsed();
@@ -326,7 +326,7 @@ describe('a limiter that is kept by another process', () => {
     assert.deepEqual([limiter.active(), limiter.waiting()], [0, 0]);
   });
 
-  it('takes a leave that crosses its answer', async () => {
+  it('accepts a release that crosses its answer', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: 1, waiting: 0 });
     const { remote, upward, downward } = workerAt(limiter);
     const slot = remote.slot('a');
@@ -335,12 +335,12 @@ describe('a limiter that is kept by another process', () => {
     slot.release();
     await downward();
     await upward();
-    assert.equal(await outcome(slot), 'waiting', 'whoever has left hears nothing');
+    assert.equal(await outcome(slot), 'waiting', 'a released slot gets no decision');
     assert.deepEqual([limiter.active(), limiter.waiting()], [0, 0]);
   });
 
   for (let seed = 1; seed <= 20; seed++) {
-    it(`never has too many in, and none in the end (seed ${seed})`, async () => {
+    it(`never exceeds its limits, and ends at zero (seed ${seed})`, async () => {
       const random = createRandom(seed, 1);
       const limits = { connections: 3, perAddress: 2, waiting: 2 };
       const limiter = createLimiter(limits);
@@ -377,7 +377,7 @@ describe('a limiter that is kept by another process', () => {
   }
 });
 
-/** An smtpd that says yes to everything. */
+/** An smtpd that accepts every command. */
 const YES = `printf "220 ready\\r\\n"
 while read -r line; do
   case $line in
@@ -409,7 +409,7 @@ async function assertGreeted(client: SmtpClient): Promise<void> {
   assert.equal(await client.reply(), '220 ready');
 }
 
-/** Asserts that a client is told that and nothing else. */
+/** Asserts that a client receives that reply and nothing else. */
 async function assertDismissed(client: SmtpClient, reply: string): Promise<void> {
   assert.equal(await client.rest(), `${reply}\r\n`);
 }
@@ -438,7 +438,7 @@ async function counted(server: RunningServer, name: string, number: number): Pro
 }
 
 describe('-c', { concurrency: 2 }, () => {
-  it('has those above it wait until others leave, in their order', async (t) => {
+  it('queues connections beyond it, in order', async (t) => {
     const server = await start(t, '-c', '1');
     const first = await connect(t, server.port);
     await assertGreeted(first);
@@ -454,7 +454,7 @@ describe('-c', { concurrency: 2 }, () => {
     await assertGreeted(third);
   });
 
-  it('holds over several workers', async (t) => {
+  it('applies across workers', async (t) => {
     const server = await start(t, '-c', '3', '--workers', '2');
     const clients = await Promise.all(Array.from({ length: 8 }, () => connect(t, server.port)));
     const served: SmtpClient[] = [];
@@ -474,7 +474,7 @@ describe('-c', { concurrency: 2 }, () => {
     }
   });
 
-  it('has room again when a client has gone without a word', async (t) => {
+  it('releases the slot of a client that disconnects without QUIT', async (t) => {
     const server = await start(t, '-c', '1');
     const first = await connect(t, server.port);
     await assertGreeted(first);
@@ -487,7 +487,7 @@ describe('-c', { concurrency: 2 }, () => {
 
 describe('-b', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
-    it(`bounds who waits, with ${workers}`, async (t) => {
+    it(`bounds the queue, with ${workers}`, async (t) => {
       const server = await start(t, '-c', '1', '-b', '1', '--workers', workers);
       const first = await connect(t, server.port);
       await assertGreeted(first);
@@ -534,7 +534,7 @@ describe('-b', { concurrency: 2 }, () => {
         },
       ],
     ] as const) {
-      it(`leaves the place of one who waits and ${what} to another, with ${workers} worker(s)`, async (t) => {
+      it(`frees the queue position of a client that waits and ${what}, with ${workers} worker(s)`, async (t) => {
         const server = await start(t, '-c', '1', '-b', '1', '--workers', workers);
         const first = await connect(t, server.port);
         await assertGreeted(first);
@@ -553,7 +553,7 @@ describe('-b', { concurrency: 2 }, () => {
   }
 
   for (const workers of ['1', '2']) {
-    it(`serves one who has said all and half-closed while he waited, with ${workers} worker(s)`, async (t) => {
+    it(`serves a client that sent all its commands and half-closed while waiting, with ${workers} worker(s)`, async (t) => {
       const server = await start(t, '-c', '1', '--workers', workers);
       const first = await connect(t, server.port);
       await assertGreeted(first);
@@ -568,7 +568,7 @@ describe('-b', { concurrency: 2 }, () => {
     });
   }
 
-  it('has nobody lose what he said while he waited', async (t) => {
+  it('keeps what a client sends while it waits', async (t) => {
     const server = await start(t, '-c', '1');
     const first = await connect(t, server.port);
     await assertGreeted(first);
@@ -582,7 +582,7 @@ describe('-b', { concurrency: 2 }, () => {
     assert.equal(await second.reply(), '221 bye');
   });
 
-  it('has a handshake that began while it waited go on', async (t) => {
+  it('continues a handshake that the client began while waiting', async (t) => {
     const server = await start(t, '-c', '1', '--implicit-tls');
     const [first, second] = [await connect(t, server.port), await connect(t, server.port)];
     const handshakes = [first.shakeHands(), second.shakeHands()];
@@ -605,7 +605,7 @@ describe('-b', { concurrency: 2 }, () => {
 
 describe('-C', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
-    it(`sends those away who are too many from one address, with ${workers}`, async (t) => {
+    it(`refuses connections beyond it from one address, with ${workers}`, async (t) => {
       const server = await start(t, '-C', '2', '--workers', workers);
       const clients = [await connect(t, server.port), await connect(t, server.port)] as const;
       for (const client of clients) await assertGreeted(client);
@@ -619,7 +619,7 @@ describe('-C', { concurrency: 2 }, () => {
     });
   }
 
-  it('closes without a word where TLS is what the client speaks', async (t) => {
+  it('closes without a reply under --implicit-tls', async (t) => {
     const server = await start(t, '-C', '1', '--implicit-tls');
     const first = await connect(t, server.port);
     await first.shakeHands();
@@ -630,7 +630,7 @@ describe('-C', { concurrency: 2 }, () => {
 });
 
 describe('a timeout', { concurrency: 2 }, () => {
-  it('ends the wait for a turn', async (t) => {
+  it('ends the wait for a slot', async (t) => {
     const server = await start(t, '-c', '1', '-t', '1');
     const first = await connect(t, server.port);
     await assertGreeted(first);
@@ -640,14 +640,14 @@ describe('a timeout', { concurrency: 2 }, () => {
     await quit(first);
   });
 
-  it('ends a dialogue that stands still (-t)', async (t) => {
+  it('ends an idle dialogue (-t)', async (t) => {
     const server = await start(t, '-t', '1');
     const client = await connect(t, server.port);
     await assertGreeted(client);
     await assertDismissed(client, SLOW);
   });
 
-  it('ends a handshake that does (-K)', async (t) => {
+  it('ends an idle handshake (-K)', async (t) => {
     const server = await start(t, '-K', '300');
     const client = await connect(t, server.port);
     await assertGreeted(client);
@@ -659,7 +659,7 @@ describe('a timeout', { concurrency: 2 }, () => {
     await counted(server, 'handshake_failures', 1);
   });
 
-  it('ends a handshake that does where there is nothing before it (-K)', async (t) => {
+  it('ends an idle handshake under --implicit-tls (-K)', async (t) => {
     const server = await start(t, '-K', '300', '--implicit-tls');
     const client = await connect(t, server.port);
     assert.equal(await client.rest(), '');
@@ -667,7 +667,7 @@ describe('a timeout', { concurrency: 2 }, () => {
     await counted(server, 'handshake_failures', 1);
   });
 
-  it('ends a session in which nothing passes (-T)', async (t) => {
+  it('ends an idle relay (-T)', async (t) => {
     const server = await start(t, '-T', '1');
     const client = await connect(t, server.port);
     await assertGreeted(client);

@@ -1,4 +1,4 @@
-/** Where the server listens, and how it tells that it does. */
+/** Where the server listens, and how it announces readiness. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -73,19 +73,19 @@ describe('a host', { concurrency: 2 }, () => {
     });
   }
 
-  it('that is 0 is reached by IPv4 alone', async (t) => {
+  it('that is 0 is reachable over IPv4 only', async (t) => {
     const { port } = await start(t, [], { listen: ['0', '0'] });
     await assert.rejects(connectSmtp(port, { host: '::1' }), /ECONNREFUSED/);
   });
 
-  it('that no resolver knows ends it', async () => {
+  it('that cannot be resolved is refused', async () => {
     await assert.rejects(
       startServer([], SMTPD, { listen: ['no.such.host.invalid', '0'] }),
       /ended with 111: smtpd-starttls-server: fatal: unable to listen on no\.such\.host\.invalid port 0: E\w+\n$/,
     );
   });
 
-  it('that is not ours ends it', async () => {
+  it('that is not of this machine is refused', async () => {
     await assert.rejects(
       startServer([], SMTPD, { listen: ['192.0.2.1', '0'] }),
       /ended with 111: smtpd-starttls-server: fatal: unable to listen on 192\.0\.2\.1 port 0: EADDRNOTAVAIL\n$/,
@@ -122,7 +122,7 @@ describe('a port', { concurrency: 2 }, () => {
     });
   }
 
-  it('can be listened on again as soon as the server has ended', async (t) => {
+  it('can be reused as soon as the server has exited', async (t) => {
     const first = await start(t, []);
     const client = await connectSmtp(first.port);
     await client.reply();
@@ -137,7 +137,7 @@ describe('a port', { concurrency: 2 }, () => {
 
 describe('several listeners', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
-    it(`are served and printed in their order by ${workers}`, async (t) => {
+    it(`are served and printed in order by ${workers}`, async (t) => {
       const given = await freePort(t);
       const { ports } = await start(t, [
         ...['--workers', workers],
@@ -151,7 +151,7 @@ describe('several listeners', { concurrency: 2 }, () => {
     });
   }
 
-  it('are none when one cannot listen', async (t) => {
+  it('are all closed when one cannot listen', async (t) => {
     const { port } = await start(t, []);
     await assert.rejects(
       startServer(['--listen', `127.0.0.1:${port}`], SMTPD),
@@ -171,7 +171,7 @@ describe('a listening socket on descriptor 0', { concurrency: 2 }, () => {
     });
   }
 
-  it('is left by a server that ends: another takes its place', async (t) => {
+  it('stays open after the server exits, for the next one', async (t) => {
     const socket = await bind(t);
     const setup = { listen: ['-'], stdin: socket.descriptor };
     const first = await start(t, [], setup);
@@ -205,7 +205,7 @@ describe('a listening socket on descriptor 0', { concurrency: 2 }, () => {
     ['nothing', 'ignore'],
     ['a pipe of Node, which is a socket that does not listen', 'pipe'],
   ] as const) {
-    it(`that is ${what} ends it`, async () => {
+    it(`that is ${what} is refused`, async () => {
       await assert.rejects(
         startServer([], SMTPD, { listen: ['-'], stdin }),
         /ended with 1(?:00|11): smtpd-starttls-server: fatal: [^\n]*descriptor 0[^\n]*\n$/,
@@ -235,7 +235,7 @@ describe('sockets from systemd', { concurrency: 2 }, () => {
     });
   }
 
-  it('that are for another process are left alone', async (t) => {
+  it('for another process are ignored', async (t) => {
     const [mine, others] = [await bind(t), await bind(t)];
     const server = await start(t, [], {
       listen: ['-'],
@@ -253,7 +253,7 @@ describe('sockets from systemd', { concurrency: 2 }, () => {
     ['two', 'LISTEN_FDS must be a number from 1 to 64, not two'],
     ['2', 'descriptor 4 is not a listening socket'],
   ] as const) {
-    it(`of which there are ${count} when there is one are refused`, async (t) => {
+    it(`announced as ${count} when there is one are refused`, async (t) => {
       const socket = await bind(t);
       await assert.rejects(
         startServer([], SMTPD, {
@@ -277,7 +277,7 @@ describe('sockets from systemd', { concurrency: 2 }, () => {
     });
     starting.catch(() => {});
     t.after(async () => (await starting).close());
-    const client = await connectPatiently(port);
+    const client = await connectWithRetries(port);
     assert.equal(await client.reply(), '220 ready');
     client.destroy();
     assert.deepEqual((await starting).ports, [port]);
@@ -285,8 +285,8 @@ describe('sockets from systemd', { concurrency: 2 }, () => {
   });
 });
 
-/** Connects to who may not listen yet. */
-async function connectPatiently(port: number): ReturnType<typeof connectSmtp> {
+/** Connects, and retries until something listens. */
+async function connectWithRetries(port: number): ReturnType<typeof connectSmtp> {
   for (let tries = 0; tries < 500; tries++) {
     try {
       return await connectSmtp(port);
@@ -294,12 +294,12 @@ async function connectPatiently(port: number): ReturnType<typeof connectSmtp> {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
-  throw new Error(`nobody listens on ${port}`);
+  throw new Error(`nothing listens on ${port}`);
 }
 
 describe('readiness', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
-    it(`of ${workers} is a newline on a descriptor, which is closed then`, async (t) => {
+    it(`of ${workers} is a newline on a descriptor, which is then closed`, async (t) => {
       const child = spawn('cat', [], { stdio: ['pipe', 'pipe', 'inherit'] });
       t.after(() => child.kill('SIGKILL'));
       await start(t, ['--workers', workers, '--notify-fd', '3'], { descriptors: [child.stdin] });
@@ -313,14 +313,14 @@ describe('readiness', { concurrency: 2 }, () => {
     await assertServes(port);
   });
 
-  it('that cannot be told ends it', async (t) => {
+  it('that cannot be announced ends the server', async (t) => {
     const server = await start(t, ['--notify-fd', '97']);
     assert.deepEqual(await server.ended, { code: 111, signal: null });
     const why = 'unable to notify readiness on descriptor 97: EBADF';
     assert.equal(server.stderr(), `smtpd-starttls-server: fatal: ${why}\n`);
   });
 
-  it('is told to systemd', { skip: missing('systemd-notify', 'python3') }, async (t) => {
+  it('is announced to systemd', { skip: missing('systemd-notify', 'python3') }, async (t) => {
     const { path, datagrams } = await listenForDatagrams(t);
     const server = await start(t, [], { environment: { NOTIFY_SOCKET: path } });
     const words = (await datagrams).split('\n');
@@ -328,7 +328,7 @@ describe('readiness', { concurrency: 2 }, () => {
     assert.ok(words.includes(`MAINPID=${server.pid}`), words.join());
   });
 
-  it('is told to systemd by a server with workers', {
+  it('is announced to systemd by a server with workers', {
     skip: missing('systemd-notify', 'python3'),
   }, async (t) => {
     const { path, datagrams } = await listenForDatagrams(t);
@@ -336,7 +336,7 @@ describe('readiness', { concurrency: 2 }, () => {
     assert.ok((await datagrams).split('\n').includes(`MAINPID=${server.pid}`));
   });
 
-  it('that systemd cannot be told is a warning', async (t) => {
+  it('that cannot be announced to systemd is a warning', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'path-'));
     t.after(() => rmSync(folder, { recursive: true }));
     symlinkSync(process.execPath, join(folder, 'node'));

@@ -1,4 +1,4 @@
-/** What a resident server counts, and how it is told: lib/server/metrics/. */
+/** The metrics of the server and their output: lib/server/metrics/. */
 
 import assert from 'node:assert/strict';
 import { subscribe } from 'node:diagnostics_channel';
@@ -28,7 +28,7 @@ function sent(snapshot: MetricsSnapshot): unknown {
 }
 
 describe('formatPrometheus', () => {
-  it('gives the text of a small snapshot', () => {
+  it('formats a small snapshot', () => {
     const metrics = createMetrics(1_700_000_000.25);
     metrics.connectionAccepted();
     metrics.connectionAccepted();
@@ -163,14 +163,14 @@ smtpd_starttls_greeting_delay_seconds_count 1
     ]);
   });
 
-  it('has no series of a family of which nothing is known', () => {
+  it('prints no series for a family that is missing', () => {
     assert.deepEqual(samples({}, ''), []);
     assert.match(formatPrometheus({}), /^# TYPE smtpd_starttls_connections_open gauge$/m);
   });
 });
 
 describe('a histogram', () => {
-  it('has cumulative buckets, whose bounds belong to them', () => {
+  it('has cumulative buckets with inclusive bounds', () => {
     const metrics = createMetrics();
     for (const seconds of [0, 0.001, 0.002, 0.25, 0.75, 10, 10.5, 99]) {
       metrics.handshakeDone({ protocol: 'TLSv1.3', cipher: 'c', resumed: false, seconds });
@@ -187,12 +187,12 @@ describe('a histogram', () => {
 });
 
 describe('counting', () => {
-  it('begins with the start of the process', () => {
+  it('includes the start time of the process', () => {
     const start = Number(samples(createMetrics().snapshot(), 'start_time_seconds')[0]?.split(' ')[1]);
     assert.equal(start, performance.timeOrigin / 1000);
   });
 
-  it('does not change a snapshot that was taken', () => {
+  it('does not change an earlier snapshot', () => {
     const metrics = createMetrics();
     metrics.handshakeFailed('one');
     const before = metrics.snapshot();
@@ -204,7 +204,7 @@ describe('counting', () => {
     assert.notEqual(formatPrometheus(metrics.snapshot()), text);
   });
 
-  it('tells handshakes apart by all that is known of them', () => {
+  it('counts handshakes by protocol, cipher and resumption', () => {
     const metrics = createMetrics();
     const one = { protocol: 'TLSv1.3', cipher: 'A', resumed: false, seconds: 1 };
     for (const other of [{}, {}, { resumed: true }, { cipher: 'B' }, { protocol: 'TLSv1.2' }]) {
@@ -220,7 +220,7 @@ describe('counting', () => {
     ]);
   });
 
-  it('lets nothing in that would spoil a counter', () => {
+  it('ignores amounts that would corrupt a counter', () => {
     const metrics = createMetrics();
     for (const amount of [Number.NaN, Number.POSITIVE_INFINITY, -5, 7]) {
       metrics.received(amount);
@@ -257,16 +257,16 @@ describe('the bounds of a family', () => {
     assert.equal(found.get('other'), 968);
   });
 
-  it('count a reason "other" apart', () => {
+  it('count a reason "other" separately', () => {
     assert.deepEqual([...failures(failWith(['other', ...names(0, 32)])).keys()], ['other', ...names(0, 32)]);
   });
 
-  it('hold for the length of a reason', () => {
+  it('apply to the length of a reason', () => {
     const found = failures(failWith(['x'.repeat(65), 'x'.repeat(100_000), 'x'.repeat(64)]));
     assert.deepEqual([...found], [['x'.repeat(64), 3]]);
   });
 
-  it('hold for ciphers and for exit statuses', () => {
+  it('apply to ciphers and to exit statuses', () => {
     const metrics = createMetrics();
     for (let number = 0; number < 1000; number++) {
       metrics.handshakeDone({ protocol: 'p', cipher: `c${number}`, resumed: true, seconds: 0 });
@@ -280,7 +280,7 @@ describe('the bounds of a family', () => {
     assert.equal(exits[32], 'smtpd_exits_total{status="other"} 968');
   });
 
-  it('hold when snapshots are merged, and nothing is lost', () => {
+  it('apply to merged snapshots, without losing counts', () => {
     const found = failures(mergeSnapshots([failWith(names(0, 40)), failWith(names(20, 60))]));
     assert.deepEqual([...found.keys()], [...names(0, 32), 'other']);
     assert.equal(found.get('reason 25'), 2);
@@ -303,7 +303,7 @@ describe('mergeSnapshots', () => {
     return metrics.snapshot();
   }
 
-  it('adds counters, gauges and buckets, and takes the earliest start', () => {
+  it('adds counters, gauges and buckets, and keeps the earliest start time', () => {
     const merged = mergeSnapshots([worker(300, 1), worker(100, 2), worker(200, 4)]);
     assert.deepEqual(samples(merged, 'start'), ['start_time_seconds 100']);
     assert.deepEqual(samples(merged, 'connections_accepted'), ['connections_accepted_total 7']);
@@ -329,14 +329,14 @@ describe('mergeSnapshots', () => {
     ]);
   });
 
-  it('leaves one snapshot as it is, through a channel between processes too', () => {
+  it('does not change a single snapshot, also after JSON', () => {
     const one = worker(100, 3);
     const other = sent(one);
     assert.ok(isSnapshot(other));
     assert.deepEqual(mergeSnapshots([other]), one);
   });
 
-  it('keeps the counters of a process that has ended, and not its gauges', () => {
+  it('keeps the counters of a process that has exited, but not its gauges', () => {
     const merged = mergeSnapshots([worker(200, 1), lastingPart(worker(100, 4))]);
     assert.deepEqual(samples(merged, 'start'), ['start_time_seconds 200']);
     assert.deepEqual(samples(merged, 'connections_accepted'), ['connections_accepted_total 5']);
@@ -347,7 +347,7 @@ describe('mergeSnapshots', () => {
     ]);
   });
 
-  it('gives zeros for none, and passes over families that it does not know', () => {
+  it('gives zeros for no snapshot, and ignores unknown families', () => {
     const merged = mergeSnapshots([{ strange: [{ labels: [], numbers: [1] }] }]);
     assert.deepEqual(merged, mergeSnapshots([]));
     assert.deepEqual(samples(merged, 'connections_accepted'), ['connections_accepted_total 0']);
@@ -355,7 +355,7 @@ describe('mergeSnapshots', () => {
 });
 
 describe('isSnapshot', () => {
-  it('knows one', () => {
+  it('accepts a snapshot', () => {
     assert.equal(isSnapshot(createMetrics().snapshot()), true);
     assert.equal(isSnapshot({}), true);
     assert.equal(isSnapshot({ of_a_later_version: 1 }), true);
@@ -385,12 +385,12 @@ describe('isSnapshot', () => {
     { [labelled]: [{ labels: [1], numbers: [1] }] },
     { [plain]: [{ labels: [], numbers: [1] }], [labelled]: {} },
   ]) {
-    it(`knows that ${JSON.stringify(value)} is none`, () => assert.equal(isSnapshot(value), false));
+    it(`rejects ${JSON.stringify(value)}`, () => assert.equal(isSnapshot(value), false));
   }
 });
 
 describe('formatLine', () => {
-  it('gives the counters in short', () => {
+  it('summarizes the counters', () => {
     const metrics = createMetrics();
     for (const reason of ['no-room', 'no-room', 'untrusted'] as const) metrics.connectionRefused(reason);
     for (const verdict of ['tls', 'tls', 'plaintext', 'close'] as const) metrics.verdictReached(verdict);
@@ -425,7 +425,7 @@ describe('formatLine', () => {
     });
   });
 
-  it('gives zeros where nothing is known', () => {
+  it('gives zeros for missing families', () => {
     assert.deepEqual(
       Object.values(formatLine({})).filter((value) => value !== 0),
       [],
@@ -534,20 +534,20 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
       assert.deepEqual(warnings, []);
     }));
 
-  it('answers HEAD with the head alone', () =>
+  it('answers HEAD without a body', () =>
     withServer(good, async ({ port }) => {
       const { status, length, text } = await ask(port, 'HEAD', '/metrics');
       assert.deepEqual({ status, length, text }, { status: 200, length: '17', text: '' });
     }));
 
-  it('knows no other paths', () =>
+  it('answers 404 for other paths', () =>
     withServer(good, async ({ port }) => {
       for (const path of ['/', '/metrics/', '/metricsx', '//metrics', '/x?/metrics', '/%6detrics']) {
         assert.equal((await ask(port, 'GET', path)).status, 404, path);
       }
     }));
 
-  it('knows no other methods', () =>
+  it('answers 405 for other methods', () =>
     withServer(good, async ({ port }) => {
       for (const method of ['POST', 'PUT', 'DELETE', 'OPTIONS']) {
         const { status, allow } = await ask(port, method, '/metrics');
@@ -555,7 +555,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
       }
     }));
 
-  it('answers 500 when nothing can be collected, says why, and goes on', () => {
+  it('answers 500 when collecting fails, logs why, and continues', () => {
     const failures = [
       () => Promise.reject(new Error('no\nworker')),
       () => {
@@ -579,7 +579,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
     );
   });
 
-  it('answers 500 when collecting takes for ever', () =>
+  it('answers 500 when collecting times out', () =>
     withServer(
       () => new Promise(() => {}),
       async ({ port }, warnings) => {
@@ -588,7 +588,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
       },
     ));
 
-  it('collects once a connection, however many requests are sent at once', () => {
+  it('collects once per connection, however many requests are pipelined', () => {
     let collected = 0;
     const count = async (): Promise<string> => {
       collected += 1;
@@ -601,7 +601,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
     });
   });
 
-  it('closes connections that say too much, or no HTTP', () =>
+  it('closes connections that send too much, or not HTTP', () =>
     withServer(good, async ({ port }) => {
       assert.match(
         await converse(port, `GET /metrics HTTP/1.1\r\nX: ${'x'.repeat(9_000)}`),
@@ -610,7 +610,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
       assert.match(await converse(port, 'EHLO me\r\n'), /^HTTP\/1\.1 400 /);
     }));
 
-  it('closes connections that say nothing, or too little', () =>
+  it('closes connections that send nothing, or an incomplete request', () =>
     withServer(good, async ({ port }) => {
       await Promise.all([
         converse(port, ''),
@@ -619,7 +619,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
       ]);
     }));
 
-  it('has eight connections at most', () =>
+  it('accepts at most eight connections', () =>
     withServer(good, async ({ port }) => {
       const sockets: Socket[] = [];
       try {
@@ -639,7 +639,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
       }
     }));
 
-  it('closes a connection as soon as its answer is out, whatever the client does', () =>
+  it('closes a connection once its response is sent, whatever the client does', () =>
     withServer(good, async ({ port }) => {
       const silent = await enter(port);
       const order: string[] = [];
@@ -649,7 +649,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
         const end = closed(server).then(() => order.push(path));
         client.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n`);
         client.resume();
-        // A client that says nothing is closed after five seconds, as one that is kept alive would be.
+        // An idle client is closed after five seconds, as a connection kept alive would be.
         await Promise.race([end, silentEnd]);
         client.destroy();
       }
@@ -658,7 +658,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
       assert.deepEqual(order, ['/metrics', '/metrics', '/none', 'silent']);
     }));
 
-  it('makes room when nobody takes the answers', () =>
+  it('closes connections of clients that do not read', () =>
     withServer(
       async () => 'x'.repeat(20_000_000),
       async ({ port }) => {
@@ -681,7 +681,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
       },
     ));
 
-  it('ends with all its connections', async () => {
+  it('closes all its connections', async () => {
     const server = await serveMetrics('127.0.0.1', 0, good);
     const socket = connect(server.port, '127.0.0.1');
     await new Promise((resolve) => socket.once('connect', resolve));
@@ -694,7 +694,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
     await assert.rejects(ask(server.port, 'GET', '/metrics'), { code: 'ECONNREFUSED' });
   });
 
-  it('says where it cannot listen, and why', () =>
+  it('reports where it cannot listen, and why', () =>
     withServer(good, async ({ port }) => {
       await assert.rejects(serveMetrics('127.0.0.1', port, good), {
         status: 111,

@@ -1,4 +1,4 @@
-/** The server behind proxies that say whose connection it is (--proxy-protocol). */
+/** The server behind proxies that announce the client (--proxy-protocol). */
 
 import assert from 'node:assert/strict';
 import { Socket } from 'node:net';
@@ -58,7 +58,7 @@ function socketOf(client: SmtpClient): Socket {
   return socket;
 }
 
-/** Waits until all that a client has said was read. */
+/** Waits until all that a client has sent was read. */
 async function read({ port }: { port: number }, client: SmtpClient, octets: number): Promise<void> {
   const socket = socketOf(client);
   await until('it was read', () => {
@@ -75,7 +75,7 @@ function refusals(server: RunningServer): string[] {
     .filter((line) => line.includes('event=refused'));
 }
 
-describe('a PROXY header of a proxy that is trusted', { concurrency: 3, timeout: 60_000 }, () => {
+describe('a PROXY header of a trusted proxy', { concurrency: 3, timeout: 60_000 }, () => {
   for (const [what, header, ip] of [
     ['version 1', V1, '192.0.2.1'],
     ['version 1 with IPv6', V1_TCP6, '2001:db8::1'],
@@ -95,7 +95,7 @@ describe('a PROXY header of a proxy that is trusted', { concurrency: 3, timeout:
 
     // The others are read in the same way.
     if (header !== V1 && header !== V2_TLVS) continue;
-    it(`may come in pieces, cut anywhere, in ${what}`, async (t) => {
+    it(`may arrive in pieces, split anywhere, in ${what}`, async (t) => {
       const server = await listen(t);
       const cuts = [...header.keys()].slice(1);
       // Ten at a time.
@@ -120,7 +120,7 @@ describe('a PROXY header of a proxy that is trusted', { concurrency: 3, timeout:
     ['LOCAL', V2_LOCAL],
     ['UNSPEC', V2_UNSPEC],
   ] as const) {
-    it(`leaves the address of the connection itself when it says ${what}`, async (t) => {
+    it(`leaves the address of the connection unchanged with ${what}`, async (t) => {
       const server = await listen(t);
       const client = await connectTo(t, server);
       client.send(header);
@@ -128,7 +128,7 @@ describe('a PROXY header of a proxy that is trusted', { concurrency: 3, timeout:
     });
   }
 
-  it('is not for smtpd', async (t) => {
+  it('is not passed to smtpd', async (t) => {
     const server = await listen(t, [], ['sh', '-c', 'printf "220 sh\\r\\n250 "; head -n1']);
     const client = await connectTo(t, server);
     client.send(V2);
@@ -138,7 +138,7 @@ describe('a PROXY header of a proxy that is trusted', { concurrency: 3, timeout:
 
   for (const options of [[], ['--implicit-tls'], ['--implicit-tls', '-k1']]) {
     const how = options.length === 0 ? 'cleartext' : options.join(' ');
-    it(`may be that of a check of health, of which the log says nothing, with ${how}`, async (t) => {
+    it(`may belong to a health check, which is not logged, with ${how}`, async (t) => {
       const server = await listen(t, options);
       for (const header of [V1_UNKNOWN, V2_LOCAL]) {
         const client = await connectTo(t, server);
@@ -153,7 +153,7 @@ describe('a PROXY header of a proxy that is trusted', { concurrency: 3, timeout:
     });
   }
 
-  it('may have commands behind it in the same packet', async (t) => {
+  it('may be followed by commands in the same packet', async (t) => {
     const server = await listen(t, [], fixture('smtpd-script'));
     const client = await connectTo(t, server);
     client.send(Buffer.concat([V2, Buffer.from('EHLO client\r\nSTARTTLS\r\n')]));
@@ -164,7 +164,7 @@ describe('a PROXY header of a proxy that is trusted', { concurrency: 3, timeout:
     assert.match(await client.ask('NOOP'), /^250 /);
   });
 
-  it('does not let commands into TLS that came before it', async (t) => {
+  it('does not carry cleartext commands into TLS', async (t) => {
     const server = await listen(t, [], fixture('smtpd-script'));
     const client = await connectTo(t, server);
     client.send(Buffer.concat([V2, Buffer.from('STARTTLS\r\nRSET\r\n')]));
@@ -176,7 +176,7 @@ describe('a PROXY header of a proxy that is trusted', { concurrency: 3, timeout:
     // All of it in one packet, and no more than the beginning.
     for (const octets of [1000, 3, 60]) {
       const how = `with ${options.join(' ')}, up to ${octets} octets of it`;
-      it(`may have a ClientHello behind it in the same packet, ${how}`, async (t) => {
+      it(`may be followed by a ClientHello in the same packet, ${how}`, async (t) => {
         const server = await listen(t, ['--implicit-tls', ...options]);
         for (const [header, ip] of [
           [V1, '192.0.2.1'],
@@ -207,8 +207,8 @@ describe('a PROXY header of a proxy that is trusted', { concurrency: 3, timeout:
   });
 });
 
-describe('a connection without a good PROXY header', { concurrency: 3, timeout: 60_000 }, () => {
-  it('is closed when it comes from elsewhere, with one line in the log', async (t) => {
+describe('a connection without a valid PROXY header', { concurrency: 3, timeout: 60_000 }, () => {
+  it('is closed when it is not from a trusted proxy, with one line in the log', async (t) => {
     const server = await listen(t, ['--proxy-protocol', '192.0.2.0/24,::1']);
     for (const header of [V1, V2]) {
       const client = await connectTo(t, server);
@@ -237,7 +237,7 @@ describe('a connection without a good PROXY header', { concurrency: 3, timeout: 
     ['a wrong checksum', v2(0x21, 0x11, 'c0000201 c0000219 0fa0 0019 03 0004 00000000')],
     ['too many octets', Buffer.from('0d0a0d0a000d0a515549540a2111ffff', 'hex')],
   ] as const) {
-    it(`is closed without a word when there is ${what}`, async (t) => {
+    it(`is closed without a reply when there is ${what}`, async (t) => {
       const server = await listen(t);
       const client = await connectTo(t, server);
       client.send(sent);
@@ -251,7 +251,7 @@ describe('a connection without a good PROXY header', { concurrency: 3, timeout: 
     });
   }
 
-  it('is closed when it ends in the header', async (t) => {
+  it('is closed when it ends within the header', async (t) => {
     const server = await listen(t);
     for (const end of ['end', 'destroy'] as const) {
       const client = await connectTo(t, server);
@@ -265,7 +265,7 @@ describe('a connection without a good PROXY header', { concurrency: 3, timeout: 
     await assertServes(t, server);
   });
 
-  it('is closed when the header does not come in time', async (t) => {
+  it('is closed when the header does not arrive in time', async (t) => {
     const server = await listen(t);
     const client = await connectTo(t, server);
     client.send('PROXY TCP4 ');
@@ -274,7 +274,7 @@ describe('a connection without a good PROXY header', { concurrency: 3, timeout: 
     await assertServes(t, server);
   });
 
-  it('is closed when the server is told to end', async (t) => {
+  it('is closed when the server stops', async (t) => {
     const server = await listen(t, ['--grace', '0']);
     const client = await connectTo(t, server);
     client.send('PROXY ');
@@ -318,7 +318,7 @@ describe('clients behind a proxy', { concurrency: 3, timeout: 60_000 }, () => {
     });
   }
 
-  it('wait for their turn before their headers are read', async (t) => {
+  it('wait for a slot before their headers are read', async (t) => {
     const server = await listen(t, ['-c', '1']);
     const [first, second] = [await connectTo(t, server), await connectTo(t, server)];
     for (const client of [first, second]) client.send(V2);

@@ -81,7 +81,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
     const options = ['--workers', workers, '-v2'];
     const with_ = `with ${workers} worker(s)`;
 
-    it(`is in use after SIGHUP, and sessions go on, ${with_}`, async (t) => {
+    it(`is in use after SIGHUP, and sessions continue, ${with_}`, async (t) => {
       const { server, install } = await open(t, options);
       const secure = await startTls(t, server);
       const silent = await connectSmtp(server.port);
@@ -102,7 +102,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
       assert.deepEqual(complaints(server), []);
     });
 
-    it(`is in use by itself some time after it has changed on disk, ${with_}`, async (t) => {
+    it(`is loaded without a signal after it has changed on disk, ${with_}`, async (t) => {
       const { server, install } = await open(t, options);
       const secure = await startTls(t, server);
       install(renewed);
@@ -111,13 +111,13 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
       assert.deepEqual(complaints(server), []);
     });
 
-    it(`is refused when it is no good, with one line, and the old one stays, ${with_}`, async (t) => {
+    it(`is rejected when invalid, with one line, and the previous one is kept, ${with_}`, async (t) => {
       const { server, files, install } = await open(t, options);
       for (const [spoil, complaint] of [
         [() => copyFileSync(renewed.certFile, files.certFile), /KEYFILE \S+ is not the key of CERTFILE /],
         [() => writeFileSync(files.certFile, 'nonsense'), /CERTFILE \S+ contains no readable certificate/],
         [() => rmSync(files.certFile), /unable to read CERTFILE \S+: ENOENT/],
-        // Which nobody writes to.
+        // A FIFO without a writer.
         [() => execFileSync('mkfifo', [files.certFile]), /unable to read CERTFILE \S+: not a regular file/],
       ] as const) {
         const before = complaints(server).length;
@@ -138,7 +138,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
     });
   }
 
-  it('is complained of once when it has changed on disk, however often it is looked at', async (t) => {
+  it('causes one warning when it is invalid on disk, however often it is checked', async (t) => {
     const { server, files, install } = await open(t, ['-v2']);
     writeFileSync(files.keyFile, 'nonsense');
     await until('it complains', () => complaints(server).length > 0, 30_000);
@@ -160,7 +160,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
     await assertShownSoon(t, server);
   });
 
-  it('may be one that those who serve cannot read', {
+  it('may be unreadable for the user that serves', {
     skip: process.getuid?.() === 0 ? false : 'not root',
   }, async (t) => {
     const { server, files, install } = await open(t, ['--workers', '2', '-u', '65534', '-g', '65534', '-v2']);
@@ -175,7 +175,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
     await assertShown(t, server, NEW);
   });
 
-  it('is what a worker gets that takes the place of one that died', async (t) => {
+  it('is sent to a worker that replaces one that died', async (t) => {
     const { server, install } = await open(t, ['--workers', '2', '-v2']);
     install(renewed);
     server.signal('SIGHUP');

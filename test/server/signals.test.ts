@@ -11,7 +11,7 @@ import { type RunningServer, type ServerSetup, startServer } from '../support/se
 import { certificate } from '../support/shim.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 
-/** An smtpd that says yes to everything. */
+/** An smtpd that accepts every command. */
 const YES = `printf "220 ready\\r\\n"
 while read -r line; do
   case $line in
@@ -48,7 +48,7 @@ async function enter(t: TestContext, port: number): Promise<SmtpClient> {
   return client;
 }
 
-/** Settles when nobody listens any more. */
+/** Settles when connections are refused. */
 async function refuses(port: number): Promise<void> {
   for (let tries = 0; tries < 500; tries++) {
     try {
@@ -64,7 +64,7 @@ async function refuses(port: number): Promise<void> {
 for (const workers of ['1', '2']) {
   describe(`SIGTERM with ${workers}`, { concurrency: 2 }, () => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      it(`(${signal}) ends a server that has nothing to do`, async (t) => {
+      it(`(${signal}) ends an idle server`, async (t) => {
         const server = await start(t, ['--workers', workers, '-v2']);
         server.signal(signal);
         assert.deepEqual(await server.ended, ENDED_WELL);
@@ -72,7 +72,7 @@ for (const workers of ['1', '2']) {
       });
     }
 
-    it('lets sessions go on and takes no new ones', async (t) => {
+    it('lets sessions continue and accepts no new ones', async (t) => {
       const server = await start(t, ['--workers', workers]);
       const [plain, secure, early] = [
         await enter(t, server.port),
@@ -97,7 +97,7 @@ for (const workers of ['1', '2']) {
       assert.equal(others, '');
     });
 
-    it('ends them when the time of grace is over', async (t) => {
+    it('ends them after the grace period', async (t) => {
       const server = await start(t, ['--workers', workers, '--grace', '1']);
       const [dialogue, plain, secure] = [
         await enter(t, server.port),
@@ -129,7 +129,7 @@ for (const workers of ['1', '2']) {
       });
     }
 
-    it('sends those away who wait', async (t) => {
+    it('closes waiting connections', async (t) => {
       const server = await start(t, ['--workers', workers, '-c', '1']);
       const first = await enter(t, server.port);
       const second = await connect(t, server.port);
@@ -146,7 +146,7 @@ for (const workers of ['1', '2']) {
       assert.deepEqual(await server.ended, ENDED_WELL);
     });
 
-    it('ends a handshake that stands still, after the time of grace', async (t) => {
+    it('ends an idle handshake after the grace period', async (t) => {
       const server = await start(t, ['--workers', workers, '--grace', '0']);
       const client = await enter(t, server.port);
       assert.match(await client.ask('STARTTLS'), /^220 /);
@@ -156,11 +156,11 @@ for (const workers of ['1', '2']) {
       assert.deepEqual(await server.ended, ENDED_WELL);
     });
 
-    it('to the whole group is as good', async (t) => {
+    it('works when sent to the whole process group', async (t) => {
       const server = await start(t, ['--workers', workers], { detached: true });
       const client = await enter(t, server.port);
       assert.equal(await client.ask('MAIL FROM:<>'), '250 yes');
-      // As a terminal does for Ctrl-C. sh does not mind while it waits for a line.
+      // As a terminal does for Ctrl-C. sh handles the signal only after it has read a line.
       const smtpd = childrenOf(server.pid);
       process.kill(-server.pid, 'SIGINT');
       await refuses(server.port);
@@ -169,7 +169,7 @@ for (const workers of ['1', '2']) {
       await until('nothing is left', () => smtpd.every(isGone));
     });
 
-    it('ends an smtpd that does not mind', async (t) => {
+    it('ends an smtpd that ignores SIGTERM', async (t) => {
       const server = await startServer(
         ['--workers', workers, '--grace', '0'],
         ['sh', '-c', `trap "" TERM; ${YES}; sleep 60`],
@@ -185,7 +185,7 @@ for (const workers of ['1', '2']) {
   });
 
   describe(`SIGHUP with ${workers}`, { concurrency: 2 }, () => {
-    it('has new certificates used, and those that are bad refused', async (t) => {
+    it('loads new certificates, and rejects invalid ones', async (t) => {
       const folder = mkdtempSync(join(tmpdir(), 'renewal-'));
       const maker = makeCertificates();
       t.after(() => {
@@ -220,7 +220,7 @@ for (const workers of ['1', '2']) {
       server.signal('SIGHUP');
       await server.says(/info: event=secrets text="loaded new keys and certificates"/);
       let name: unknown;
-      // Every worker hears of it by a message of its own.
+      // Every worker receives its own message.
       for (let tries = 0; tries < 100 && name !== 'new.example.org'; tries++) name = await shown();
       assert.equal(name, 'new.example.org');
       assert.equal(await old.ask('QUIT'), '221 bye');
@@ -232,7 +232,7 @@ for (const workers of ['1', '2']) {
 
   describe(`SIGUSR1 with ${workers}`, () => {
     for (const options of [['-q'], [], ['-v3']]) {
-      it(`has one line said, and no debugger started (${options.join('') || 'usual'})`, async (t) => {
+      it(`logs one line, and starts no debugger (${options.join('') || 'usual'})`, async (t) => {
         const server = await start(t, ['--workers', workers, ...options]);
         const client = await enter(t, server.port);
         await client.startTls();
@@ -249,9 +249,9 @@ for (const workers of ['1', '2']) {
         });
         server.signal('SIGTERM');
         assert.deepEqual(await server.ended, ENDED_WELL);
-        const said = server.stderr();
-        assert.doesNotMatch(said, /debugger/i);
-        const [first = ''] = said.split('\n').filter((line) => line.includes('event=counters'));
+        const stderr = server.stderr();
+        assert.doesNotMatch(stderr, /debugger/i);
+        const [first = ''] = stderr.split('\n').filter((line) => line.includes('event=counters'));
         assert.match(
           first,
           /^smtpd-starttls-server: info: event=counters accepted=1 refused=0 open=1 waiting=0 plaintext=0 tls=1 close=0 error_limit_reached=0 handshakes=1 /,
@@ -268,7 +268,7 @@ function workersOf(server: RunningServer): number[] {
   );
 }
 
-describe('signals in a abort', { concurrency: 2 }, () => {
+describe('signals in quick succession', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
     for (const signal of ['SIGTERM', 'SIGHUP', 'SIGUSR1'] as const) {
       it(`${signal} as soon as it listens, with ${workers}`, async (t) => {

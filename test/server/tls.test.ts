@@ -178,7 +178,7 @@ describe('--alpn', { concurrency: 3, timeout: 60_000 }, () => {
   }
 });
 
-describe('a handshake that does not end', { concurrency: 3, timeout: 60_000 }, () => {
+describe('a handshake that stalls', { concurrency: 3, timeout: 60_000 }, () => {
   for (const [how, options] of [
     ['after STARTTLS', []],
     ['from the first byte on', ['--implicit-tls']],
@@ -205,7 +205,7 @@ describe('a handshake that does not end', { concurrency: 3, timeout: 60_000 }, (
 });
 
 describe('--implicit-tls', { concurrency: 3, timeout: 60_000 }, () => {
-  it('shows AUTH and no STARTTLS, and tells smtpd of TLS', async (t) => {
+  it('offers AUTH and no STARTTLS, and sets the TLS variables for smtpd', async (t) => {
     const server = await listen(t, ['--implicit-tls']);
     const client = await connectTo(t, server);
     await client.shakeHands();
@@ -230,7 +230,7 @@ describe('--implicit-tls', { concurrency: 3, timeout: 60_000 }, () => {
     ],
     ['curl', (port: number) => ['curl', '-svk', `smtps://127.0.0.1:${port}`], /< 250.AUTH LOGIN/],
   ] as const) {
-    it(`is understood by ${name}`, { skip: missing(name) }, async (t) => {
+    it(`works with ${name}`, { skip: missing(name) }, async (t) => {
       const server = await listen(t, ['--implicit-tls']);
       const { stdout, stderr }: Outcome = await run(command(server.port), {
         input: 'EHLO client\r\nQUIT\r\n',
@@ -240,7 +240,7 @@ describe('--implicit-tls', { concurrency: 3, timeout: 60_000 }, () => {
     });
   }
 
-  it('says in TLS that smtpd cannot be started', async (t) => {
+  it('replies in TLS when smtpd cannot be started', async (t) => {
     const smtpd = passingSmtpd(t);
     const server = await listen(t, ['--implicit-tls'], { smtpd: [smtpd.path] });
     smtpd.remove();
@@ -253,7 +253,7 @@ describe('--implicit-tls', { concurrency: 3, timeout: 60_000 }, () => {
   });
 
   for (const level of ['-k0', '-k1']) {
-    it(`has no smtpd for a client in cleartext, and one line in the log, with ${level}`, async (t) => {
+    it(`starts no smtpd for a cleartext client, and logs one line, with ${level}`, async (t) => {
       const server = await listen(t, ['--implicit-tls', level]);
       const client = await connectTo(t, server);
       client.say('EHLO client', 'MAIL FROM:<a@b>');
@@ -329,14 +329,14 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
       assert.equal(await isResumed(t, random, session, options), false);
     });
 
-    it(`${maxVersion}: a session that was not asked for a certificate opens no door that needs one`, async (t) => {
+    it(`${maxVersion}: a session without a client certificate does not pass where one is required`, async (t) => {
       const open = await listen(t, ['--ticket-keys', keys]);
       const strict = await listen(t, ['--ticket-keys', keys, '-y']);
       const session = await ticketFrom(t, open, options);
       await assert.rejects(isResumed(t, strict, session, options));
     });
 
-    it(`${maxVersion}: a session with a certificate is not resumed, and the certificate looked at again`, async (t) => {
+    it(`${maxVersion}: a session with a certificate is not resumed, and the certificate is verified again`, async (t) => {
       const server = await listen(t, ['--ticket-keys', keys, '-y', '-f']);
       const withCertificate = { ...options, ...shown(good) };
       const session = await ticketFrom(t, server, withCertificate);
@@ -350,7 +350,7 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
     });
 
     for (const workers of ['1', '2']) {
-      it(`${maxVersion}: keys that have changed are in use after SIGHUP, with ${workers} worker(s)`, async (t) => {
+      it(`${maxVersion}: changed keys are in use after SIGHUP, with ${workers} worker(s)`, async (t) => {
         const file = join(certificates.folder, `keys-${maxVersion}-${workers}`);
         const lines = [48, 48].map((octets) => `${randomBytes(octets).toString('base64')}\n`);
         writeFileSync(file, lines[0] ?? '');
@@ -359,7 +359,7 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
         writeFileSync(file, lines[1] ?? '');
         server.signal('SIGHUP');
         await server.says(/event=secrets text="loaded new keys and certificates"/);
-        // The workers hear of it a moment later.
+        // The workers receive it a moment later.
         let resumed = true;
         for (let tries = 0; resumed && tries < 50; tries++)
           resumed = await isResumed(t, server, session, options);

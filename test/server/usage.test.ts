@@ -1,4 +1,4 @@
-/** What the server says to a command line or an environment that it cannot use: one line and 100. */
+/** Command lines and environments that the server rejects: one line on stderr, and exit status 100. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -153,7 +153,7 @@ describe('an smtpd', { concurrency: 2 }, () => {
     }
   }
 
-  it('is looked for along PATH', async () => {
+  it('is searched for along PATH', async () => {
     const words = [process.execPath, ours('smtpd-starttls-server'), '-1', ...AT, 'sh'];
     const { status, stderr } = await runAny(words, { environment: serverEnvironment({ PATH: '/nowhere' }) });
     assert.equal(stderr, 'smtpd-starttls-server: fatal: cannot run sh: ENOENT\n');
@@ -171,7 +171,7 @@ describe('an environment', { concurrency: 2 }, () => {
     [{ UID: '1', GID: '1', GIDLIST: '1,wheel' }, 'GIDLIST is not a number: wheel'],
     [{ UID: '1', GID: '1', GIDLIST: '1,' }, 'GIDLIST is not a number: '],
   ] as const) {
-    it(`with ${JSON.stringify(environment)} is no good for -U`, () =>
+    it(`with ${JSON.stringify(environment)} is rejected by -U`, () =>
       assertRefused(['-U', ...AT, 'true'], why, environment));
   }
 
@@ -181,7 +181,7 @@ describe('an environment', { concurrency: 2 }, () => {
       ['no KEYFILE', { KEYFILE: undefined }],
       ['a CERTFILE that is no certificate', { CERTFILE: '/etc/passwd' }],
     ] as const) {
-      it(`with ${what} is said to be so, once, with --workers ${workers}`, async () => {
+      it(`with ${what} is reported once, with --workers ${workers}`, async () => {
         const { status, stdout, stderr } = await run(
           ['-1', '--workers', workers, ...AT, 'true'],
           environment,
@@ -193,7 +193,7 @@ describe('an environment', { concurrency: 2 }, () => {
     }
   }
 
-  it('whose CERTFILE is missing is the fault of the system', async () => {
+  it('whose CERTFILE is missing ends with 111', async () => {
     const { status, stderr } = await run([...AT, 'true'], { CERTFILE: '/nowhere/cert.pem' });
     assert.match(stderr, /^smtpd-starttls-server: fatal: [^\n]*ENOENT[^\n]*\n$/);
     assert.equal(status, 111);
@@ -201,13 +201,13 @@ describe('an environment', { concurrency: 2 }, () => {
 });
 
 describe('help', () => {
-  it('goes to stdout, and needs no certificate', async () => {
+  it('is written to stdout, and needs no certificate', async () => {
     const { status, stdout, stderr } = await run(['--help'], { CERTFILE: undefined });
     assert.match(stdout, /^Usage: smtpd-starttls-server /);
     assert.deepEqual([status, stderr], [0, '']);
   });
 
-  it('tells the version', async () => {
+  it('prints the version', async () => {
     const { status, stdout } = await run(['--version']);
     assert.match(stdout, /^smtpd-starttls-server \d+\.\d+\.\d+\n$/);
     assert.equal(status, 0);

@@ -1,4 +1,4 @@
-/** Several processes on one socket: who serves, who dies and what comes of it. */
+/** Several processes on one socket: which serve, and what happens when one dies. */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -14,7 +14,7 @@ import { type RunningServer, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 import { DEADLINE, within } from '../support/within.ts';
 
-/** An smtpd that names its parent and says yes to everything. */
+/** An smtpd that names its parent and accepts every command. */
 const YES = `printf "220 $PPID\\r\\n"
 while read -r line; do
   case $line in
@@ -69,31 +69,31 @@ function ended(server: RunningServer): RunningServer['ended'] {
   return within(DEADLINE, 'end of the server', server.ended);
 }
 
-/** Settles when the server has said that so many times. */
+/** Settles when the server has logged that so many times. */
 async function says(server: RunningServer, what: string, times: number): Promise<void> {
   await until(`${times} times ${what}`, () => server.stderr().split(what).length > times, DEADLINE);
 }
 
-/** Settles when a process is gone, or waits for nobody but its parent to bury it. */
+/** Settles when a process has exited, or is a zombie. */
 async function ends(pid: number): Promise<void> {
   await until(`${pid} ends`, () => isGone(pid) || statusOf(pid, 'State').startsWith('Z'));
 }
 
 describe('two workers', { concurrency: 2 }, () => {
-  it('both serve, and the primary does not', async (t) => {
+  it('both serve connections, and the primary serves none', async (t) => {
     const server = await start(t);
     const guests = await enterAll(t, server.port, 2);
     const workers = new Set(guests.map((one) => one.worker));
     assert.deepEqual([...workers].toSorted(), childrenOf(server.pid).toSorted());
   });
 
-  it('are no more when one is asked for, but one when it is another user', async (t) => {
+  it('are not started for --workers 1, except one to run as another user', async (t) => {
     const alone = await startServer([], SMTPD);
     t.after(() => alone.close());
     assert.equal((await enter(t, alone.port)).worker, alone.pid);
   });
 
-  it('resume the sessions of each other', async (t) => {
+  it('resume TLS sessions of each other', async (t) => {
     const server = await start(t);
     const options = { maxVersion: 'TLSv1.2' } as const;
     const first = await enter(t, server.port);
@@ -129,7 +129,7 @@ function environmentOf(pid: number): string[] {
 }
 
 describe('a worker that is killed', { concurrency: 2 }, () => {
-  it('is replaced, and the others go on', async (t) => {
+  it('is replaced, and the others keep serving', async (t) => {
     const server = await start(t, '-v2');
     const guests = await enterAll(t, server.port, 2);
     const [victim = 0, other = 0] = childrenOf(server.pid);
@@ -146,12 +146,12 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     server.signal('SIGTERM');
   });
 
-  it('leaves its places to others', async (t) => {
+  it('releases its slots', async (t) => {
     const server = await start(t, '-c', '2', '-b', '1');
     const [first, second] = [await enter(t, server.port), await enter(t, server.port)];
     const waiting = connectSmtp(server.port);
     process.kill(first.worker, 'SIGKILL');
-    // It is in another process, or comes back when that one is gone; as long as there is no room it waits.
+    // The slot is in another process, or is released when that one exits; until then the client waits.
     const third = await waiting;
     t.after(() => third.destroy());
     const greeting = await third.reply().catch(() => undefined);
@@ -163,7 +163,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     }
   });
 
-  it('is not missed in what was counted', async (t) => {
+  it('stays counted in the metrics', async (t) => {
     const server = await start(t);
     const { client, worker } = await enter(t, server.port);
     await client.startTls();
@@ -179,7 +179,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     });
   });
 
-  it('is replaced when there are descriptors again', { skip: missing('prlimit') }, async (t) => {
+  it('is replaced once descriptors are available again', { skip: missing('prlimit') }, async (t) => {
     const server = await start(t, '-v2');
     const limit = descriptorLimitOf(server.pid);
     execFileSync('prlimit', ['--pid', String(server.pid), '--nofile=3:']);
@@ -191,7 +191,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     await enterAll(t, server.port, 2);
   });
 
-  it('while the server ends is not replaced', async (t) => {
+  it('is not replaced during shutdown', async (t) => {
     const server = await start(t);
     const { client, worker } = await enter(t, server.port);
     server.signal('SIGTERM');
@@ -235,7 +235,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
     });
   }
 
-  it('are replaced on a socket that came from systemd', async (t) => {
+  it('are replaced on a socket inherited from systemd', async (t) => {
     const listener = createServer();
     await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
     t.after(() => listener.close());
@@ -258,7 +258,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
     await enterAll(t, server.port, 2);
   });
 
-  it('leave connections in the backlog until there is another', async (t) => {
+  it('leave connections in the backlog until one is replaced', async (t) => {
     const mark = makeMark(t);
     const server = await startMortal(t, mark);
     mark.set();
@@ -270,7 +270,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
     assert.match(await waiting.reply(), /^220 /);
   });
 
-  it('again and again are replaced again and again', async (t) => {
+  it('are replaced each time, when killed repeatedly', async (t) => {
     const server = await startMortal(t, makeMark(t));
     for (let round = 1; round <= MOST_FAILED_STARTS + 1; round++) {
       killWorkers(server);
@@ -315,8 +315,8 @@ function killWorkers(server: RunningServer): void {
   for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
 }
 
-describe('workers that end before they are ready', { concurrency: 2 }, () => {
-  it('as many as that in a row end the server', async (t) => {
+describe('workers that exit before they are ready', { concurrency: 2 }, () => {
+  it('end the server after five in a row', async (t) => {
     const mark = makeMark(t);
     const server = await startMortal(t, mark);
     mark.set();
@@ -329,7 +329,7 @@ describe('workers that end before they are ready', { concurrency: 2 }, () => {
     assert.equal(server.stderr().split('end=3').length - 1, MOST_FAILED_STARTS);
   });
 
-  it('are not counted any more when one was ready', async (t) => {
+  it('are counted from zero again after one was ready', async (t) => {
     const mark = makeMark(t);
     const server = await startMortal(t, mark);
     for (let round = 1; round <= 2; round++) {
@@ -343,7 +343,7 @@ describe('workers that end before they are ready', { concurrency: 2 }, () => {
   });
 });
 
-/** A port that nobody listens on. */
+/** A port without a listener. */
 async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -354,7 +354,7 @@ async function freePort(): Promise<number> {
 }
 
 describe('a primary that is killed', { concurrency: 2 }, () => {
-  it('leaves workers that let their sessions end, and go', async (t) => {
+  it('leaves workers that finish their sessions and exit', async (t) => {
     const server = await start(t);
     const guests = await enterAll(t, server.port, 2);
     const workers = childrenOf(server.pid);
@@ -375,7 +375,7 @@ describe('a primary that is killed', { concurrency: 2 }, () => {
     assert.equal(others, 'smtpd-starttls-server: warning: event=primary-gone\n'.repeat(2));
   });
 
-  it('leaves workers that go at the end of the time of grace', async (t) => {
+  it('leaves workers that exit at the end of the grace period', async (t) => {
     const server = await start(t, '--grace', '1', '-c', '1');
     const { client } = await enter(t, server.port);
     const workers = childrenOf(server.pid);
@@ -386,7 +386,7 @@ describe('a primary that is killed', { concurrency: 2 }, () => {
     for (const worker of workers) await ends(worker);
   });
 
-  it('leaves workers that send those away who wait', async (t) => {
+  it('leaves workers that close waiting connections', async (t) => {
     const server = await start(t, '-c', '1');
     const { client } = await enter(t, server.port);
     const workers = childrenOf(server.pid);
@@ -406,7 +406,7 @@ describe('a primary that is killed', { concurrency: 2 }, () => {
 });
 
 describe('a primary that is killed behind a proxy', () => {
-  it('leaves workers that send those away whose PROXY header comes later', async (t) => {
+  it('leaves workers that close connections whose PROXY header comes later', async (t) => {
     const server = await start(t, '--proxy-protocol', '127.0.0.0/8', '--grace', '5');
     const client = await connectSmtp(server.port);
     t.after(() => client.destroy());
@@ -431,7 +431,7 @@ describe('a primary that is killed behind a proxy', () => {
 });
 
 describe('a worker that is stuck', () => {
-  it('is killed soon after the second SIGTERM, whatever the time of grace is', async (t) => {
+  it('is killed soon after the second SIGTERM, whatever the grace period', async (t) => {
     const server = await start(t, '-v2', '--grace', '600');
     const [stuck = 0, other = 0] = childrenOf(server.pid);
     process.kill(stuck, 'SIGSTOP');
@@ -446,7 +446,7 @@ describe('a worker that is stuck', () => {
   });
 });
 
-/** Settles when nobody listens any more. */
+/** Settles when connections are refused. */
 async function refuses(port: number): Promise<void> {
   for (let tries = 0; tries < 500; tries++) {
     try {
@@ -463,13 +463,13 @@ function tryKill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
-    // It has gone by itself.
+    // It has exited already.
   }
 }
 
 // One after the other: the last kills a worker of the one server that is there.
-describe('workers that cannot begin', { concurrency: 1 }, () => {
-  it('because there is no good certificate are none', async (t) => {
+describe('workers that cannot start', { concurrency: 1 }, () => {
+  it('are not started without a valid certificate', async (t) => {
     const maker = makeCertificates();
     t.after(() => maker.remove());
     const certFile = join(maker.folder, 'bad.pem');
@@ -486,7 +486,7 @@ describe('workers that cannot begin', { concurrency: 1 }, () => {
     }
   });
 
-  it('because they may not become another user end it', { skip: process.getuid?.() !== 0 }, async () => {
+  it('end the server when they may not change user', { skip: process.getuid?.() !== 0 }, async () => {
     await assert.rejects(
       startServer(['--workers', '2', '-u', '4000000000'], SMTPD, {
         under: ['setpriv', '--bounding-set=-setuid', '--inh-caps=-setuid', '--'],
@@ -495,7 +495,7 @@ describe('workers that cannot begin', { concurrency: 1 }, () => {
     );
   });
 
-  it('because one is killed end it', async () => {
+  it('end the server when one is killed', async () => {
     const starting = startServer(['--workers', '2'], SMTPD);
     const children = childrenOf(process.pid);
     const killed = (async (): Promise<number> => {

@@ -89,13 +89,13 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       }
       if (admission.type === 'refused') return await refuse(admission.why, admission.text);
       isProxyOwn = admission.isProxyOwn;
-      await serve(admission.client);
+      await serveClient(admission.client);
     } finally {
       slot.release();
     }
   }
 
-  async function serve(ends: Endpoints): Promise<void> {
+  async function serveClient(ends: Endpoints): Promise<void> {
     const startSmtpd = context.smtpdFor(ends);
     if (implicitTls) {
       let client: Awaited<ReturnType<typeof startTls>>;
@@ -105,13 +105,13 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
         return;
       }
       const { environment } = client;
-      return converse(client, undefined, (more) => startSmtpd({ ...environment, ...more }));
+      return runSession(client, undefined, (more) => startSmtpd({ ...environment, ...more }));
     }
     const client = { source: sourceOfStream(socket), sink: sinkOfStream(socket) };
-    return converse(client, createTlsOffer(socket, client, context.tls, handshakes()), startSmtpd);
+    return runSession(client, createTlsOffer(socket, client, context.tls, handshakes()), startSmtpd);
   }
 
-  async function converse(
+  async function runSession(
     client: ByteStream,
     tls: TlsOffer | undefined,
     startSmtpd: StartSmtpd,

@@ -89,7 +89,7 @@ function set(row: Row, value: number): void {
   row.numbers[0] = value;
 }
 
-/** Ignores amounts that are negative, infinite or NaN: a counter never decreases, and NaN would make it NaN for good. */
+/** Ignores amounts that are negative, infinite or NaN: a counter never decreases or becomes NaN. */
 function increase(row: Row, amount = 1, index = 0): void {
   if (amount > 0 && amount < Number.POSITIVE_INFINITY)
     row.numbers[index] = (row.numbers[index] ?? 0) + amount;

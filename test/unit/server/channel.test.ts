@@ -79,7 +79,7 @@ describe('a channel', { concurrency: 2 }, () => {
     assert.deepEqual(await all, [long]);
   });
 
-  it('notices the end of the other side', async (t) => {
+  it('reports that the peer has closed it', async (t) => {
     const [one, other] = await connected(t);
     const closed = new Promise<void>((resolve) => {
       openChannelToWorker(one, { received() {}, closed: resolve });

@@ -32,12 +32,12 @@ describe('the level', () => {
     'server: fatal: event=f',
   ];
   for (const level of [0, 1, 2, 3, 4]) {
-    it(`${level} says what it should`, () => {
+    it(`${level} logs what it should`, () => {
       assert.deepEqual(written(level, sayAll), all.slice(Math.max(0, 3 - level)));
     });
   }
 
-  it('holds for a log with fields and for its reporter', () => {
+  it('applies to a log with fields and to its reporter', () => {
     const lines = written(1, (log) => {
       const one = log.with({ id: 1 });
       one.info('no');
@@ -50,10 +50,10 @@ describe('the level', () => {
 
 describe('a value', () => {
   for (const plain of ['a', '0', '-', 'A-Z.a_z:0/9@x+y', 'a@b:/var/x', 'TLSv1.3']) {
-    it(`${plain} stands bare`, () => assert.equal(asValue(plain), plain));
+    it(`${plain} is not quoted`, () => assert.equal(asValue(plain), plain));
   }
 
-  it('that is a number stands bare', () => {
+  it('that is a number is not quoted', () => {
     assert.equal(asValue(0), '0');
     assert.equal(asValue(-1.5), '-1.5');
     assert.equal(asValue(1e21), '1e+21');
@@ -81,7 +81,7 @@ describe('a value', () => {
     it(`with ${what} is quoted`, () => assert.equal(asValue(value), line));
   }
 
-  it('is cut when it is long', () => {
+  it('is truncated when it is long', () => {
     assert.equal(asValue('x'.repeat(500)), 'x'.repeat(500));
     assert.equal(asValue('x'.repeat(100_000)), `${'x'.repeat(500)}...`);
     assert.equal(asValue('\n'.repeat(501)), `"${String.raw`\x0a`.repeat(500)}..."`);
@@ -89,19 +89,19 @@ describe('a value', () => {
 });
 
 describe('a line', () => {
-  it('is a line whatever its event, keys and program are', () => {
+  it('is one line whatever its event, keys and program', () => {
     const lines: string[] = [];
     const log = createLog('a\nb', 0, (line) => lines.push(line) > 0);
     log.fatal('c\nd', { 'e\nf g=h': 'i' });
     assert.deepEqual(lines, [String.raw`a\x0ab: fatal: event="c\x0ad" e_f_g_h=i`]);
   });
 
-  it('has its fields in order, without those that are not known', () => {
+  it('has its fields in order, without undefined ones', () => {
     const lines = written(0, (log) => log.fatal('e', { b: 1, gone: undefined, a: '2' }));
     assert.deepEqual(lines, ['server: fatal: event=e b=1 a=2']);
   });
 
-  it('tells how many before it were lost', () => {
+  it('reports how many before it were lost', () => {
     const lines: string[] = [];
     let works = true;
     const log = createLog('server', 2, (line) => works && lines.push(line) > 0);
@@ -109,7 +109,7 @@ describe('a line', () => {
     works = false;
     log.info('lost');
     log.with({ id: 7 }).warning('lost');
-    log.debug('not lost, it is not said');
+    log.debug('not lost: not logged at this level');
     works = true;
     log.with({ id: 8 }).info('next', { a: 1 });
     log.info('last');
@@ -122,7 +122,7 @@ describe('a line', () => {
 });
 
 describe('a log with fields', () => {
-  it('gives them to every line, and leaves the log that it comes from alone', () => {
+  it('adds them to every line, without changing the original log', () => {
     const lines = written(3, (log) => {
       const connection = log.with({ id: 7, remote: '192.0.2.1:4011' });
       connection.info('accepted');
@@ -139,7 +139,7 @@ describe('a log with fields', () => {
     ]);
   });
 
-  it('has the later of two fields of one name, once', () => {
+  it('keeps the later of two fields of one name', () => {
     const lines = written(0, (log) => {
       const proxied = log.with({ remote: 'proxy', id: 7 }).with({ remote: 'client' });
       proxied.fatal('e');
@@ -153,7 +153,7 @@ describe('a log with fields', () => {
 });
 
 describe('the reporter of a log', () => {
-  it('says texts of a session', () => {
+  it('writes texts of a session', () => {
     const lines = written(2, (log) => {
       const report = log.with({ id: 7 }).reporter();
       report.fatal('unable to start smtpd: ENOENT');
@@ -167,7 +167,7 @@ describe('the reporter of a log', () => {
     ]);
   });
 
-  it('says texts of something else', () => {
+  it('writes texts of another event', () => {
     const lines = written(1, (log) => log.reporter('secrets').warning('no key'));
     assert.deepEqual(lines, ['server: warning: event=secrets text="no key"']);
   });
@@ -189,10 +189,10 @@ describe('stderr', () => {
     return { status, stderr };
   }
 
-  it('has the lines, though the process ends at once', () => {
+  it('receives the lines even if the process exits at once', () => {
     const { status, stderr } = run(`
       log.info('one', { text: 'a\\n\\u001b"\\u00fc' });
-      log.debug('not said');
+      log.debug('not logged');
       log.with({ id: 1 }).warning('two');
       process.exit(3);`);
     assert.equal(

@@ -1,11 +1,11 @@
-/** What is said of that which strangers can make happen as often as they like. */
+/** The rate limit of log lines that clients can cause. */
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { isFromWorker } from '../../../lib/server/processes/messages.ts';
 import { createRateLimit } from '../../../lib/server/rate-limit.ts';
 
-/** Sets the clock by which seconds are told. */
+/** Sets process.uptime(), in seconds. */
 function clock(t: TestContext): (seconds: number) => void {
   let now = 100;
   t.mock.method(process, 'uptime', () => now);
@@ -15,22 +15,22 @@ function clock(t: TestContext): (seconds: number) => void {
 }
 
 describe('createRateLimit', () => {
-  it('lets ten a second through, and tells how many it left out', (t) => {
+  it('passes ten a second, and reports how many it suppressed', (t) => {
     const set = clock(t);
     const rateLimited = createRateLimit();
-    const said: (number | undefined)[] = [];
-    const say = (suppressed: number | undefined): void => void said.push(suppressed);
-    for (let count = 0; count < 1000; count++) rateLimited(say);
-    assert.deepEqual(said, new Array(10).fill(undefined));
+    const passed: (number | undefined)[] = [];
+    const record = (suppressed: number | undefined): void => void passed.push(suppressed);
+    for (let count = 0; count < 1000; count++) rateLimited(record);
+    assert.deepEqual(passed, new Array(10).fill(undefined));
     set(100.9);
-    rateLimited(say);
-    assert.equal(said.length, 10);
+    rateLimited(record);
+    assert.equal(passed.length, 10);
     set(101);
-    for (let count = 0; count < 12; count++) rateLimited(say);
-    assert.deepEqual(said.slice(10), [991, ...new Array(9).fill(undefined)]);
+    for (let count = 0; count < 12; count++) rateLimited(record);
+    assert.deepEqual(passed.slice(10), [991, ...new Array(9).fill(undefined)]);
     set(5000);
-    rateLimited(say);
-    assert.equal(said.at(-1), 2);
+    rateLimited(record);
+    assert.equal(passed.at(-1), 2);
   });
 });
 
@@ -44,7 +44,7 @@ describe('isFromWorker', () => {
     { type: 'collected', metrics: {} },
   ];
   for (const message of good) {
-    it(`believes ${JSON.stringify(message)}`, () => assert.ok(isFromWorker(message)));
+    it(`accepts ${JSON.stringify(message)}`, () => assert.ok(isFromWorker(message)));
   }
   const bad = [
     null,
@@ -64,6 +64,6 @@ describe('isFromWorker', () => {
     { type: 'claim', slot: 1, address: 'x'.repeat(65) },
   ];
   for (const message of bad) {
-    it(`does not believe ${JSON.stringify(message)}`, () => assert.ok(!isFromWorker(message)));
+    it(`rejects ${JSON.stringify(message)}`, () => assert.ok(!isFromWorker(message)));
   }
 });

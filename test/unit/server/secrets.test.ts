@@ -47,8 +47,8 @@ interface Scene {
   readonly cert: string;
   readonly key: string;
   readonly secrets: Secrets;
-  /** What the watcher was told. */
-  readonly told: SecretsSnapshot[];
+  /** What the watcher was called with. */
+  readonly changes: SecretsSnapshot[];
   readonly warnings: string[];
 }
 
@@ -75,10 +75,10 @@ function watch(
     interval: INTERVAL,
     ...more,
   });
-  const told: SecretsSnapshot[] = [];
-  secrets.watch((snapshot) => told.push(snapshot));
+  const changes: SecretsSnapshot[] = [];
+  secrets.watch((snapshot) => changes.push(snapshot));
   t.after(() => secrets.close());
-  return { folder, cert, key, secrets, told, warnings };
+  return { folder, cert, key, secrets, changes, warnings };
 }
 
 function put(pair: Pair, { cert, key }: { cert: string; key: string }): void {
@@ -109,7 +109,7 @@ describe('createSecrets', () => {
     assert.deepEqual(JSON.parse(JSON.stringify(snapshot)), snapshot);
   });
 
-  it('fails when something is not in order', (t) => {
+  it('throws when something is not valid', (t) => {
     assert.throws(() => watch(t, '', { cert: first.certFile, key: second.keyFile }), {
       status: 100,
       message: /is not the key of/,
@@ -117,89 +117,89 @@ describe('createSecrets', () => {
     assert.throws(() => openScene(t, { ticketKeysFile: '/nonexistent' }), { status: 111 });
   });
 
-  it('makes another ticket key for each', (t) => {
+  it('creates a different ticket key each time', (t) => {
     const keys = [openScene(t), openScene(t)].map(({ secrets }) => secrets.current().ticketKey);
     assert.notEqual(keys[0], keys[1]);
   });
 });
 
 describe('reload', () => {
-  it('takes what is new, and tells the watcher', (t) => {
+  it('loads new files, and calls the watcher', (t) => {
     const scene = openScene(t);
     const { ticketKey } = scene.secrets.current();
     put(second, scene);
     assert.equal(scene.secrets.reload(), true);
     assertShows(scene.secrets.current(), second);
-    assert.deepEqual(scene.told, [scene.secrets.current()]);
+    assert.deepEqual(scene.changes, [scene.secrets.current()]);
     assert.equal(scene.secrets.current().ticketKey, ticketKey);
   });
 
-  it('tells nobody of what has the same content', (t) => {
-    const { secrets, told, cert } = openScene(t);
+  it('does not call the watcher for unchanged content', (t) => {
+    const { secrets, changes, cert } = openScene(t);
     utimesSync(cert, 1, 1);
     assert.equal(secrets.reload(), true);
-    assert.deepEqual(told, []);
+    assert.deepEqual(changes, []);
   });
 
-  it('refuses what is bad with a warning each time, and keeps the old', (t) => {
-    const { secrets, told, warnings, cert, key } = openScene(t);
+  it('rejects invalid files with a warning each time, and keeps the previous ones', (t) => {
+    const { secrets, changes, warnings, cert, key } = openScene(t);
     copyFileSync(second.certFile, cert);
     assert.equal(secrets.reload(), false);
     assert.equal(secrets.reload(), false);
     assertShows(secrets.current(), first);
-    assert.deepEqual(told, []);
+    assert.deepEqual(changes, []);
     const why = `unable to set up TLS: KEYFILE ${key} is not the key of CERTFILE ${cert}`;
     const warning = `${why}; keeping the previous keys and certificates`;
     assert.deepEqual(warnings, [warning, warning]);
   });
 
-  it('works without a watcher, and after one was sent away', (t) => {
-    const { secrets, told, ...paths } = openScene(t);
+  it('works without a watcher, and after close', (t) => {
+    const { secrets, changes, ...paths } = openScene(t);
     secrets.close();
     put(second, paths);
     assert.equal(secrets.reload(), true);
     assertShows(secrets.current(), second);
-    assert.deepEqual(told, []);
+    assert.deepEqual(changes, []);
   });
 });
 
 describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
-  async function assertTold({ told, warnings }: Scene, pair: Pair): Promise<void> {
-    await until('the watcher is told', () => told.length > 0);
-    assertShows(told[0], pair);
-    assert.equal(told.length, 1);
+  async function assertChanged({ changes, warnings }: Scene, pair: Pair): Promise<void> {
+    await until('the watcher is called', () => changes.length > 0);
+    assertShows(changes[0], pair);
+    assert.equal(changes.length, 1);
     assert.deepEqual(warnings, []);
   }
 
-  it('tells of files that were written in place', async (t) => {
+  it('reports files written in place', async (t) => {
     const scene = openScene(t);
     put(second, scene);
-    await assertTold(scene, second);
+    await assertChanged(scene, second);
     assertShows(scene.secrets.current(), second);
   });
 
-  it('tells of files with the size and the times of the old', async (t) => {
+  it('reports files with the same size and modification time', async (t) => {
     const [scene, fresh] = [openScene(t), padded(second)];
     put(padded(first), scene);
     for (const path of [scene.cert, scene.key]) utimesSync(path, 1, 1);
     scene.secrets.reload();
-    scene.told.length = 0;
+    scene.changes.length = 0;
     put(fresh, scene);
     for (const path of [scene.cert, scene.key]) utimesSync(path, 1, 1);
-    await until('the watcher is told', () => scene.told.length > 0);
-    assert.equal(scene.told[0]?.files.standard[0]?.certificate, readFileSync(fresh.certFile, 'latin1'));
+    await until('the watcher is called', () => scene.changes.length > 0);
+    assert.equal(scene.changes[0]?.files.standard[0]?.certificate, readFileSync(fresh.certFile, 'latin1'));
   });
 
-  it('tells of files that others were renamed over', async (t) => {
+  it('reports files replaced by rename', async (t) => {
     const scene = openScene(t);
     const fresh = { cert: join(scene.folder, 'cert.new'), key: join(scene.folder, 'key.new') };
     put(second, fresh);
     renameSync(fresh.cert, scene.cert);
     renameSync(fresh.key, scene.key);
-    await assertTold(scene, second);
+    await assertChanged(scene, second);
   });
 
-  it('tells of a link to a folder that now leads elsewhere', async (t) => {
+  it('reports a link to a directory that now leads elsewhere', async (t) => {
     const folder = mkdtempSync(join(certificates.folder, 'scene-'));
     for (const [name, pair] of Object.entries({ first, second })) {
       mkdirSync(join(folder, name));
@@ -213,36 +213,36 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
     const scene = watch(t, folder, { cert, key });
     symlinkSync('second', join(folder, '..data_new'));
     renameSync(join(folder, '..data_new'), join(folder, '..data'));
-    await assertTold(scene, second);
+    await assertChanged(scene, second);
   });
 
-  it('tells of a new file in the folder of authorities', async (t) => {
+  it('reports a new file in the directory of authorities', async (t) => {
     const folder = mkdtempSync(join(certificates.folder, 'authorities-'));
     copyFileSync(first.certFile, join(folder, 'a'));
-    const { told } = openScene(t, {
+    const { changes } = openScene(t, {
       environment: { CADIR: folder },
       credentialOptions: { sniLevel: 0, asksClients: true },
     });
     copyFileSync(second.certFile, join(folder, 'b'));
-    await until('the watcher is told', () => told.length > 0);
-    assert.equal(told[0]?.files.authorities.length, 2);
+    await until('the watcher is called', () => changes.length > 0);
+    assert.equal(changes[0]?.files.authorities.length, 2);
   });
 
-  it('hears of a file of authorities that was bad when it came, and was put right in place', async (t) => {
+  it('reports a file of authorities that was invalid at first, and was corrected in place', async (t) => {
     const folder = mkdtempSync(join(certificates.folder, 'authorities-'));
     copyFileSync(first.certFile, join(folder, 'a'));
-    const { told, warnings } = openScene(t, {
+    const { changes, warnings } = openScene(t, {
       environment: { CADIR: folder },
       credentialOptions: { sniLevel: 0, asksClients: true },
     });
     writeFileSync(join(folder, 'b'), 'no certificate');
     await until('there is a warning', () => warnings.length > 0);
     copyFileSync(second.certFile, join(folder, 'b'));
-    await until('the watcher is told', () => told.length > 0);
-    assert.equal(told[0]?.files.authorities.length, 2);
+    await until('the watcher is called', () => changes.length > 0);
+    assert.equal(changes[0]?.files.authorities.length, 2);
   });
 
-  it('waits until files have come to rest before it judges them', async (t) => {
+  it('waits until files are no longer being written before it reads them', async (t) => {
     const scene = openScene(t, { interval: 100 });
     copyFileSync(second.certFile, scene.cert);
     // Somebody is at work for some looks. Of two timers that are late the one that was due first is called
@@ -257,45 +257,45 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
         resolve();
       }, 10);
     });
-    assert.deepEqual([scene.warnings, scene.told], [[], []]);
+    assert.deepEqual([scene.warnings, scene.changes], [[], []]);
     copyFileSync(second.keyFile, scene.key);
-    await assertTold(scene, second);
+    await assertChanged(scene, second);
   });
 
-  it('warns of what is bad once, keeps the old, and takes what is good again', async (t) => {
-    const { secrets, told, warnings, cert, key } = openScene(t);
+  it('warns of invalid files once, keeps the previous ones, and loads valid ones again', async (t) => {
+    const { secrets, changes, warnings, cert, key } = openScene(t);
     copyFileSync(second.certFile, cert);
     await until('there is a warning', () => warnings.length > 0);
     assert.match(warnings[0] ?? '', /is not the key of .*; keeping the previous keys and certificates$/);
     assertShows(secrets.current(), first);
-    assert.deepEqual(told, []);
+    assert.deepEqual(changes, []);
     copyFileSync(second.keyFile, key);
-    await until('the watcher is told', () => told.length > 0);
-    assertShows(told[0], second);
+    await until('the watcher is called', () => changes.length > 0);
+    assertShows(changes[0], second);
     assert.equal(warnings.length, 1);
   });
 
-  it('warns of a file that has gone, and takes the one that comes instead', async (t) => {
+  it('warns of a file that has disappeared, and loads the one that replaces it', async (t) => {
     const scene = openScene(t);
     rmSync(scene.cert);
     await until('there is a warning', () => scene.warnings.length > 0);
     assert.match(scene.warnings[0] ?? '', /^unable to read CERTFILE .*\/cert: ENOENT;/);
     put(second, scene);
-    await until('the watcher is told', () => scene.told.length > 0);
-    assertShows(scene.told[0], second);
+    await until('the watcher is called', () => scene.changes.length > 0);
+    assertShows(scene.changes[0], second);
   });
 
-  it('has the ticket key out of a file, and none of its own in time', async (t) => {
+  it('keeps the ticket key of a file, without rotation', async (t) => {
     const file = join(mkdtempSync(join(certificates.folder, 'keys-')), 'keys');
     const [one, other] = [randomBytes(48), randomBytes(48)];
     writeFileSync(file, one);
     const scene = openScene(t, { ticketKeysFile: file, rotation: 0 });
     assert.equal(scene.secrets.current().ticketKey, one.toString('base64'));
     put(second, scene);
-    await until('the watcher is told', () => scene.told.length > 0);
+    await until('the watcher is called', () => scene.changes.length > 0);
     writeFileSync(file, `${other.toString('base64')}\n`);
-    await until('the watcher is told again', () => scene.told.length > 1);
-    const keys = scene.told.map(({ ticketKey }) => ticketKey);
+    await until('the watcher is called again', () => scene.changes.length > 1);
+    const keys = scene.changes.map(({ ticketKey }) => ticketKey);
     assert.deepEqual(keys, [one.toString('base64'), other.toString('base64')]);
   });
 
@@ -320,24 +320,24 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
 describe('a random ticket key', () => {
   const HOUR = 3_600_000;
 
-  it('is replaced an hour after it was made, and not before, and the rest is left', async (t) => {
+  it('is replaced an hour after it was created, and not before; the rest stays', async (t) => {
     let time = 5 * HOUR;
     t.mock.method(performance, 'now', () => time);
-    const { secrets, told, ...paths } = openScene(t);
+    const { secrets, changes, ...paths } = openScene(t);
     const old = secrets.current();
     /** Has the files change, and be seen: they are looked at then, and so is the age of the key. */
     const renew = async (pair: Pair): Promise<string | undefined> => {
-      const before = told.length;
+      const before = changes.length;
       put(pair, paths);
-      await until('the watcher is told of the files', () => told.length > before);
-      assert.equal(told.length, before + 1);
-      assertShows(told[before], pair);
-      return told[before]?.ticketKey;
+      await until('the watcher is called for the files', () => changes.length > before);
+      assert.equal(changes.length, before + 1);
+      assertShows(changes[before], pair);
+      return changes[before]?.ticketKey;
     };
     const replaced = async (): Promise<SecretsSnapshot | undefined> => {
-      const before = told.length;
-      await until('the watcher is told of the key', () => told.length > before);
-      return told[before];
+      const before = changes.length;
+      await until('the watcher is called for the key', () => changes.length > before);
+      return changes[before];
     };
 
     time += HOUR - 1;
@@ -358,8 +358,8 @@ describe('a random ticket key', () => {
   });
 });
 
-describe('a file that could not be read for want of descriptors', () => {
-  it('is read later, though it looks the same, and only one warning is said', async (t) => {
+describe('a file that could not be read for lack of descriptors', () => {
+  it('is read later, although unchanged, with a single warning', async (t) => {
     const scene = openScene(t);
     const want = t.mock.method(fs, 'openSync', () => {
       throw Object.assign(new Error('too many open files'), { code: 'EMFILE' });
@@ -370,8 +370,8 @@ describe('a file that could not be read for want of descriptors', () => {
     await until('it was tried often', () => want.mock.callCount() > 3);
     want.mock.restore();
     syncBuiltinESMExports();
-    await until('the watcher is told', () => scene.told.length > 0);
-    assertShows(scene.told[0], second);
+    await until('the watcher is called', () => scene.changes.length > 0);
+    assertShows(scene.changes[0], second);
     assert.equal(scene.warnings.length, 1);
     assert.match(scene.warnings[0] ?? '', /: EMFILE;/);
   });

@@ -28,7 +28,7 @@ async function listenElsewhere(t: TestContext, descriptor: number): Promise<numb
   return Number(line);
 }
 
-/** What a server says to a client, or why it cannot be reached. */
+/** What a server sends to a client, or why it cannot be reached. */
 function greetingAt(host: string, port: number): Promise<string> {
   return new Promise((resolve) => {
     const client = net.connect(port, host);
@@ -65,19 +65,19 @@ for (const [name, node, skip] of WAYS) {
       });
     }
 
-    it('says that a port is taken', async (t) => {
+    it('reports a port that is in use', async (t) => {
       const port = await listenTcp(t, () => {});
       assert.throws(() => bindSocket('127.0.0.1', port, node), { code: 'EADDRINUSE' });
     });
 
-    it('says that an address is not of this machine', () => {
+    it('reports an address that is not of this machine', () => {
       assert.throws(() => bindSocket('192.0.2.1', 0, node), { code: 'EADDRNOTAVAIL' });
     });
   });
 }
 
 describe('bindSocket', () => {
-  it('fails where Node has neither', () => {
+  it('throws where Node has neither function', () => {
     assert.throws(
       () => bindSocket('127.0.0.1', 0, {}),
       (error) => error instanceof Failure && error.status === 111 && error.message.includes(process.version),
