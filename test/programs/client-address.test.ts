@@ -1,4 +1,4 @@
-/** What smtpd finds in its environment of the connection, where no tcpserver is above to set it. */
+/** The addresses of the connection in smtpd's environment, without a tcpserver in the chain that sets them. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -44,7 +44,7 @@ describe('the shim', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(environment.SSLREMOTEIP, '127.0.0.1');
   });
 
-  it('derives it from the connection where nothing is set, and STARTTLS works as usual', async (t) => {
+  it('derives it from the connection if nothing is set, and STARTTLS works as usual', async (t) => {
     const { client, port, ...run } = await runShim(t, {
       environment: NO_UCSPI_TCP,
       options: ['-v2', '--fresh'],
@@ -56,7 +56,7 @@ describe('the shim', { concurrency: 3, timeout: 60_000 }, () => {
     await run.served.says(/^smtpd-starttls-proxy-io: info: TLS with 127\.0\.0\.1: /m);
   });
 
-  it('gives a plain IPv4 address where the socket is of IPv6', async (t) => {
+  it('gives a plain IPv4 address for an IPv6 socket', async (t) => {
     const words = [...fixture('s6-ucspitlsd-double'), ours('smtpd-starttls-proxy-io')];
     const chain = await serve(
       [...words, ...fixture('smtpd-script')],
@@ -67,7 +67,7 @@ describe('the shim', { concurrency: 3, timeout: 60_000 }, () => {
     assert.deepEqual(valuesIn(await environmentOf(client)), expected(portOf(client), chain.port));
   });
 
-  it('leaves what is set, even where it is not all', async (t) => {
+  it('keeps what is set, even if it is incomplete', async (t) => {
     const set = { ...NO_UCSPI_TCP, TCPREMOTEIP: '192.0.2.1', SSLREMOTEHOST: 'other.example' };
     const { client } = await runShim(t, { environment: set });
     await client.reply();
@@ -76,7 +76,7 @@ describe('the shim', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(environment.TCPREMOTEHOST, undefined);
   });
 
-  it('leaves names that are set beside an address that is not', async (t) => {
+  it('keeps host names that are set without an address', async (t) => {
     const { client, port } = await runShim(t, {
       environment: { ...NO_UCSPI_TCP, TCPLOCALHOST: 'here.example', SSLLOCALHOST: 'there.example' },
     });
@@ -86,7 +86,7 @@ describe('the shim', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(environment.TCPLOCALHOST, 'here.example');
   });
 
-  it('asks the connection where the variables of sslserver are malformed', async (t) => {
+  it('uses the connection if the variables of sslserver are invalid', async (t) => {
     const { client, port } = await runShim(t, {
       environment: { ...NO_UCSPI_TCP, SSLREMOTEIP: 'client', SSLREMOTEPORT: '25' },
     });
@@ -96,7 +96,7 @@ describe('the shim', { concurrency: 3, timeout: 60_000 }, () => {
 });
 
 describe('ucspi-tlsd', { concurrency: 3, timeout: 60_000 }, () => {
-  it("derives the client's address from the connection, which it does not touch", async (t) => {
+  it("derives the client's address from the connection and does not change it", async (t) => {
     const { client, tlsd, puppet } = await openScene(t, {
       environment: { ...KEYS, ...NO_UCSPI_TCP },
       options: ['-v2'],
@@ -118,18 +118,18 @@ describe('ucspi-tlsd', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(await hear(tls).octets(5), 'hello');
   });
 
-  it('lets go of a connection that it has derived the address from', async (t) => {
+  it('releases a connection that it has derived the address from', async (t) => {
     const { client, puppet } = await openScene(t, { environment: { ...KEYS, ...NO_UCSPI_TCP } });
     await puppet.close('control');
-    const heard = hear(client);
+    const received = hear(client);
     await puppet.readAll('read');
     await puppet.write('stdout', 'bye');
     await puppet.close('stdin');
     await puppet.close('stdout');
-    assert.equal(await heard.all, 'bye');
+    assert.equal(await received.all, 'bye');
   });
 
-  it('gives it to the shim below it, and so to smtpd', async (t) => {
+  it('passes it to the shim, and so to smtpd', async (t) => {
     const { client, port } = await runShim(t, {
       server: 'ucspi-tlsd',
       environment: NO_UCSPI_TCP,
@@ -142,7 +142,7 @@ describe('ucspi-tlsd', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(environment.SSL_PROTOCOL, 'TLSv1.3');
   });
 
-  it('derives it from the variables of an sslserver above', async (t) => {
+  it('derives it from the variables of an sslserver earlier in the chain', async (t) => {
     const above = {
       ...{ PROTO: 'SSL', SSLREMOTEIP: '::ffff:192.0.2.1', SSLREMOTEPORT: '4000', SSLREMOTEINFO: 'joe' },
       ...{ SSLLOCALIP: '2001:db8::25', SSLLOCALPORT: '25' },
@@ -152,7 +152,7 @@ describe('ucspi-tlsd', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(puppet.environment.TCPREMOTEINFO, 'joe');
   });
 
-  it('derives nothing where descriptor 0 is no network connection', async (t) => {
+  it('derives nothing if descriptor 0 is not a network connection', async (t) => {
     for (const stdin of ['pipe', 'ignore'] as const) {
       const child = spawn(ours('ucspi-tlsd'), ['sh', '-c', 'test "$TCPREMOTEIP" || echo none'], {
         env: { ...process.env, ...KEYS, ...NO_UCSPI_TCP },

@@ -1,4 +1,4 @@
-/** --error-limit: a client whose commands are refused again and again is sent away, and what it sends is not read. */
+/** --error-limit: after too many refused commands a client is disconnected and its input not read. */
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
@@ -8,7 +8,7 @@ import { fixture, ours } from '../support/programs.ts';
 import { type RunningServer, serverEnvironment, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 
-/** An smtpd that refuses XYZZY and takes everything else. */
+/** An smtpd that refuses XYZZY and accepts everything else. */
 const SMTPD = [
   'sh',
   '-c',
@@ -36,18 +36,18 @@ async function enter(t: TestContext, port: number): Promise<SmtpClient> {
   return client;
 }
 
-/** All that comes until the server closes the connection, which it is to do by itself. */
+/** Everything received until the server closes the connection, which it must do by itself. */
 function untilClosed(client: SmtpClient): Promise<string> {
   const late = pause(20_000, 'the connection is still open', { ref: false });
   return Promise.race([client.rest(), late]);
 }
 
-describe('empty lines without end', { concurrency: 3, timeout: 60_000 }, () => {
+describe('an endless stream of empty lines', { concurrency: 3, timeout: 60_000 }, () => {
   const LINES = Buffer.alloc(200_000, '\n');
   const ANSWER = REFUSED.repeat(100) + LAST;
 
   for (const workers of ['1', '2']) {
-    it(`get a hundred replies of smtpd-starttls-server --workers ${workers}, one line and a count`, async (t) => {
+    it(`gets a hundred replies of smtpd-starttls-server --workers ${workers}, one line and a count`, async (t) => {
       const server = await start(t, '--workers', workers);
       const client = await enter(t, server.port);
       client.send(LINES);
@@ -69,7 +69,7 @@ describe('empty lines without end', { concurrency: 3, timeout: 60_000 }, () => {
     ['smtpd-starttls-proxy'],
     ['smtpd-starttls-proxy-io', ...fixture('s6-ucspitlsd-double')],
   ] as const) {
-    it(`get a hundred replies of ${name}, and one line`, async (t) => {
+    it(`gets a hundred replies of ${name}, and one line`, async (t) => {
       const { port, served, close } = await serve([...chain, ours(name), ...SMTPD], serverEnvironment());
       t.after(close);
       const client = await enter(t, port);
@@ -84,7 +84,7 @@ describe('empty lines without end', { concurrency: 3, timeout: 60_000 }, () => {
 });
 
 describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
-  it('counts what smtpd refuses and what we refuse, whatever is between', async (t) => {
+  it('counts refusals by smtpd and our own, consecutive or not', async (t) => {
     const { port } = await start(t, '--error-limit', '3');
     const client = await enter(t, port);
     client.say('XYZZY', 'NOOP', 'DATA', 'EHLO client', 'XYZZY', 'NOOP');
@@ -102,7 +102,7 @@ describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
     );
   });
 
-  it('does not hold for what comes after the dialogue', async (t) => {
+  it('does not apply after the dialogue', async (t) => {
     const { port } = await start(t, '--error-limit', '2');
     const plain = await enter(t, port);
     assert.equal(await plain.ask('MAIL FROM:<>'), '250 yes');
@@ -114,9 +114,9 @@ describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
     }
   });
 
-  it('is written down ten times a second', async (t) => {
+  it('is logged ten times a second', async (t) => {
     const server = await start(t, '--error-limit', '1');
-    const begun = performance.now();
+    const startedAt = performance.now();
     const clients = await Promise.all(Array.from({ length: 60 }, () => enter(t, server.port)));
     await Promise.all(
       clients.map(async (client) => {
@@ -130,7 +130,7 @@ describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
     const lines = server.stderr().match(/event=error-limit .*\n/g) ?? [];
     const suppressed = lines.reduce((sum, line) => sum + Number(/ suppressed=(\d+)/.exec(line)?.[1] ?? 0), 0);
     assert.ok(lines.length + suppressed <= 60, `${lines.length} lines and ${suppressed} suppressed`);
-    const seconds = Math.ceil((performance.now() - begun) / 1000) + 1;
+    const seconds = Math.ceil((performance.now() - startedAt) / 1000) + 1;
     assert.ok(lines.length >= 10 && lines.length <= 10 * seconds, `${lines.length} lines`);
   });
 });

@@ -23,11 +23,11 @@ import { until } from '../support/processes.ts';
 import { missing, ours, ROOT } from '../support/programs.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 
-// The scripts in docs/examples, each run by the tool that it is for, with a mail sent to it.
+// The scripts in docs/examples, each run by its tool, with a mail sent to it.
 
 const EXAMPLES = join(ROOT, 'docs/examples');
 const NOBODY = '65534';
-/** The user of the systemd units, and how they say it. */
+/** The user of the systemd units, and their options for it. */
 const MAIL = 8;
 const USER = ' -u 8 -g 8';
 const certificates = makeCertificates();
@@ -37,14 +37,14 @@ const running: ChildProcess[] = [];
 
 before(() => {
   ours('smtpd-maildir');
-  // The smtpd of the examples, and a tcpserver that tells which port it was given.
+  // The smtpd of the examples, and a tcpserver that prints the port it was assigned.
   mkdirSync(join(folder, 'bin'));
   writeScript('qmail-smtpd', `exec smtpd-maildir ${folder}/Maildir`);
   writeScript(
     'tcpserver',
     `exec "${spawnSync('sh', ['-c', 'command -v tcpserver']).stdout.toString().trim()}" -1 "$@"`,
   );
-  // Some of the examples give up root before the Maildir is made.
+  // Some of the examples drop root before the Maildir is created.
   chmodSync(folder, 0o777);
 });
 
@@ -76,21 +76,21 @@ function start(command: readonly string[], cwd: string, more: NodeJS.ProcessEnv 
   return child;
 }
 
-/** A number that a process says on stdout, or on another stream. */
+/** A number that a process prints on stdout, or on another stream. */
 function portOf(child: ChildProcess, pattern: RegExp, stream = child.stdout): Promise<number> {
-  let said = '';
+  let output = '';
   return new Promise((resolve, reject) => {
-    // Not an iterator, which would close the stream when the number was found.
+    // Not an iterator, which would close the stream once the number is found.
     stream?.on('data', (bytes: Buffer) => {
-      said += bytes.toString('latin1');
-      const port = pattern.exec(said)?.[1];
+      output += bytes.toString('latin1');
+      const port = pattern.exec(output)?.[1];
       if (port !== undefined) resolve(Number(port));
     });
-    stream?.on('end', () => reject(new Error(`no port in ${said}`)));
+    stream?.on('end', () => reject(new Error(`no port in ${output}`)));
   });
 }
 
-/** Writes a folder of variables, a file each, as envdir reads it. */
+/** Writes a directory for envdir: one file per variable. */
 function writeEnvdir(path: string, variables: Readonly<Record<string, string>>): void {
   mkdirSync(path, { recursive: true });
   for (const [name, value] of Object.entries(variables)) writeFileSync(join(path, name), `${value}\n`);
@@ -104,7 +104,7 @@ async function deliver(port: number, maildir: string): Promise<void> {
   await endMail(client, port, maildir);
 }
 
-/** Greeted already, says all up to the mail itself. */
+/** After the greeting, sends everything up to the message itself. */
 async function beginMail(client: SmtpClient): Promise<void> {
   assert.match(await client.ask('EHLO client.example'), /\n250 STARTTLS$/);
   await client.startTls();
@@ -114,7 +114,7 @@ async function beginMail(client: SmtpClient): Promise<void> {
   assert.match(await client.ask('DATA'), /^354 /);
 }
 
-/** Says the mail, and looks for it in a Maildir, where there is no other one of that port. */
+/** Sends the message, and looks for it in a Maildir, which must hold no other one with that port. */
 async function endMail(client: SmtpClient, port: number, maildir: string): Promise<void> {
   assert.match(await client.ask(`Subject: to port ${port}\r\n\r\nhello\r\n.`), /^250 /);
   assert.match(await client.ask('QUIT'), /^221 /);
@@ -127,7 +127,7 @@ async function endMail(client: SmtpClient, port: number, maildir: string): Promi
   assert.match(mine[0] ?? '', /with ESMTPS/);
 }
 
-test('demo: a mail that is sent to it lies in its Maildir', async () => {
+test('demo: a mail sent to it is in its Maildir', async () => {
   const child = start([join(EXAMPLES, 'demo/run'), join(folder, 'demo'), '0'], folder);
   const port = await portOf(child, /event=listening on=\S*:(\d+)$/m, child.stderr);
   await deliver(port, join(folder, 'demo/Maildir'));
@@ -199,7 +199,7 @@ test('s6-server: a new server takes over, and no connection is refused', {
   const isTrue = (field: string, name: string): boolean =>
     outputOf(['s6-svstat', '-o', field, join(scandir, name)]) === 'true\n';
   start(['s6-svscan', scandir], folder);
-  await until('s6-svscan minds the services', () =>
+  await until('s6-svscan supervises the services', () =>
     ['fdholder', 'smtp-a', 'smtp-b'].every((name) => existsSync(join(scandir, name, 'supervise/status'))),
   );
   await until('there is a holder', () => isTrue('ready', 'fdholder'));
@@ -230,7 +230,7 @@ test('s6-server: a new server takes over, and no connection is refused', {
   await endMail(open, port, join(folder, 'Maildir'));
   await until('the old server has ended', () => !isTrue('up', 'smtp-a'));
 
-  // Back again, and nothing is left of the first time.
+  // Back again, with no state of the first time left.
   outputOf([join(example, 'roll'), scandir]);
   await until('the other server has ended', () => !isTrue('up', 'smtp-b'));
   const client = await connectSmtp(port);
@@ -238,13 +238,13 @@ test('s6-server: a new server takes over, and no connection is refused', {
   client.destroy();
 });
 
-test('systemd: the server is restarted on a socket that it was given, and no connection is refused', {
+test('systemd: the server restarts with a passed socket, and no connection is refused', {
   skip: missing('perl'),
 }, async () => {
   const maildir = join(folder, 'systemd');
   // One process: with a primary and a worker, "stopping" comes before the worker closes its listeners.
   const command = startCommandOf('smtpd-starttls-server.service', maildir).replace(USER, '');
-  // As systemd does: holds the socket, and starts the server with it when it is told to.
+  // As systemd does: holds the socket, and starts the server with it on request.
   const script = `exec 4<&0
     trap 'kill $!; exit' TERM
     while read -r _ <&3; do
@@ -259,7 +259,7 @@ test('systemd: the server is restarted on a socket that it was given, and no con
   });
   const control = child.stdio[3];
   assert.ok(control !== null && control !== undefined && 'write' in control);
-  const said = watch(child);
+  const output = watch(child);
 
   control.write('start\n');
   const [old, port] = await Promise.all([
@@ -270,11 +270,11 @@ test('systemd: the server is restarted on a socket that it was given, and no con
   assert.match(await open.reply(), /^220 /);
   await beginMail(open);
   process.kill(old, 'SIGTERM');
-  await said.says(/event=stopping/);
-  // Nobody listens now, and so it waits.
+  await output.says(/event=stopping/);
+  // Nothing accepts connections now, so this one waits.
   const early = await connectSmtp(port);
   await endMail(open, port, maildir);
-  await said.says(/^ended$/m);
+  await output.says(/^ended$/m);
   control.write('start\n');
   assert.match(await early.reply(), /^220 /);
   await beginMail(early);
@@ -296,7 +296,7 @@ function startCommandOf(unit: string, maildir: string): string {
   return command;
 }
 
-/** Checks that smtpd was a user who cannot read the key. */
+/** Checks that smtpd ran as a user who cannot read the key. */
 function assertOwner(maildir: string, uid: number): void {
   for (const name of readdirSync(join(maildir, 'new'))) {
     assert.equal(statSync(join(maildir, 'new', name)).uid, uid);
@@ -305,7 +305,7 @@ function assertOwner(maildir: string, uid: number): void {
   assert.deepEqual([mode & 0o77, owner], [0, 0]);
 }
 
-test('systemd: the server takes mail, and smtpd is a user who cannot read the key', {
+test('systemd: the server takes mail, and smtpd runs as a user who cannot read the key', {
   skip: missing('perl'),
 }, async () => {
   const maildir = join(folder, 'systemd-users');
@@ -334,7 +334,7 @@ test('systemd: systemd-analyze finds nothing wrong with the units', {
   mkdirSync(units);
   for (const name of readdirSync(join(EXAMPLES, 'systemd'))) {
     const text = readFileSync(join(EXAMPLES, 'systemd', name), 'utf8');
-    // It looks whether the program is there, and make install has not run.
+    // It checks that the program exists, and make install has not run.
     writeFileSync(join(units, name), text.replaceAll('/usr/local/bin', join(ROOT, 'dist/bin')));
   }
   const files = readdirSync(units).map((name) => join(units, name));
@@ -345,7 +345,7 @@ test('systemd: systemd-analyze finds nothing wrong with the units', {
   assert.equal(verdict.status, 0);
 });
 
-/** What a command says that ends well. */
+/** The output of a command, which must succeed. */
 function outputOf([file = '', ...args]: readonly string[]): string {
   const { status, stdout, stderr } = spawnSync(file, args, { env: environment, encoding: 'utf8' });
   assert.equal(status, 0, `${file}: ${stderr}`);
@@ -368,7 +368,7 @@ function needsRoot(): string | false {
   return process.getuid?.() === 0 ? false : 'it starts as root';
 }
 
-/** A port that was free a moment ago, for those who do not tell which one they were given. */
+/** A port that was free a moment ago, for programs that do not print the port they were assigned. */
 async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -377,7 +377,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Waits until someone listens, as long as the process lives. */
+/** Waits until the port accepts connections, while the process runs. */
 async function reachable(port: number, child: ChildProcess): Promise<void> {
   while (child.exitCode === null) {
     try {
@@ -387,5 +387,5 @@ async function reachable(port: number, child: ChildProcess): Promise<void> {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
-  throw new Error('xinetd has ended');
+  throw new Error('xinetd has exited');
 }

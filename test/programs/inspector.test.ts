@@ -1,7 +1,7 @@
 /**
  * Node opens its inspector on SIGUSR1 unless the program handles that signal, and a process that connects to it
- * can read the memory of the program, its keys included. An smtpd may send that signal to the process that has
- * started it, where both are the same user.
+ * can read the memory of the program, its keys included. An smtpd may send that signal to the process that started
+ * it, if both run as the same user.
  */
 
 import assert from 'node:assert/strict';
@@ -22,8 +22,8 @@ const NOBODY = '65534';
 const AS_NOBODY = ['-u', NOBODY, '-g', NOBODY];
 const IS_ROOT = process.getuid?.() === 0;
 
-/** An smtpd that was taken over: it signals its parent again and again, and tries to open its memory. */
-const TAKEN_OVER = [
+/** A compromised smtpd: it signals its parent repeatedly, and tries to open its memory. */
+const COMPROMISED = [
   'sh',
   '-c',
   `kill -USR1 $PPID
@@ -32,16 +32,16 @@ const TAKEN_OVER = [
   while read -r line; do kill -USR1 $PPID; printf "250 ok\\r\\n"; done`,
 ];
 
-/** A program that serves a client, with an smtpd that was taken over. */
+/** A program that serves a client, with a compromised smtpd. */
 interface Attacked {
   readonly client: SmtpClient;
   readonly pid: number;
   stderr(): string;
-  /** Has it end, and settles when it has. */
+  /** Ends it, and settles when it has exited. */
   end(): Promise<unknown>;
 }
 
-/** How to start it, with changes to its environment. All is ended with the test. */
+/** Starts it, with changes to its environment. Everything is ended after the test. */
 type Start = (t: TestContext, environment: NodeJS.ProcessEnv) => Promise<Attacked>;
 
 /** A program for one connection on descriptors 0 and 1. */
@@ -62,7 +62,7 @@ function onDescriptors(...command: readonly string[]): Start {
 
 function asServer(...options: readonly string[]): Start {
   return async (t, environment) => {
-    const server = await startServer(options, TAKEN_OVER, { environment });
+    const server = await startServer(options, COMPROMISED, { environment });
     t.after(server.close);
     const client = await connectSmtp(server.port);
     t.after(client.destroy);
@@ -80,24 +80,24 @@ const TLSD = [ours('ucspi-tlsd')];
 const BECOME_NOBODY = ['setpriv', '--reuid', NOBODY, '--regid', NOBODY, '--clear-groups'];
 
 const SAME_USER: Readonly<Record<string, Start>> = {
-  'smtpd-starttls-proxy': onDescriptors(...PROXY, ...TAKEN_OVER),
+  'smtpd-starttls-proxy': onDescriptors(...PROXY, ...COMPROMISED),
   'smtpd-starttls-proxy-io': onDescriptors(
     ...fixture('s6-ucspitlsd-double'),
     ours('smtpd-starttls-proxy-io'),
-    ...TAKEN_OVER,
+    ...COMPROMISED,
   ),
-  'ucspi-tlsd': onDescriptors(...TLSD, ...TAKEN_OVER),
+  'ucspi-tlsd': onDescriptors(...TLSD, ...COMPROMISED),
   'smtpd-starttls-server': asServer(),
   'a worker of smtpd-starttls-server': asServer('--workers', '2'),
 };
 
 const STARTED_AS_ROOT: Readonly<Record<string, Start>> = {
-  'smtpd-starttls-proxy': onDescriptors(...PROXY, ...AS_NOBODY, ...TAKEN_OVER),
+  'smtpd-starttls-proxy': onDescriptors(...PROXY, ...AS_NOBODY, ...COMPROMISED),
   'ucspi-tlsd': (t, environment) =>
     onDescriptors(
       ...TLSD,
       ...BECOME_NOBODY,
-      ...TAKEN_OVER,
+      ...COMPROMISED,
     )(t, {
       ...environment,
       TLS_UID: NOBODY,
@@ -119,9 +119,9 @@ function isOpen(port: number): Promise<boolean> {
 }
 
 /**
- * Has a session with a program, all through which it gets SIGUSR1.
+ * Has a session with a program that gets SIGUSR1 throughout.
  *
- * @param signal sends it one, where there is no smtpd that does.
+ * @param signal sends the signal, for a program without an smtpd that does.
  * @returns the greeting.
  */
 async function assertNoInspector(
@@ -187,9 +187,9 @@ describe('the handler of SIGUSR1', () => {
   }
 });
 
-describe('a program that has given up root', { concurrency: 2, skip: IS_ROOT ? false : 'not root' }, () => {
+describe('a program that has dropped root', { concurrency: 2, skip: IS_ROOT ? false : 'not root' }, () => {
   for (const [name, start] of Object.entries(STARTED_AS_ROOT)) {
-    it(`cannot be read by an smtpd of the same user (${name})`, async (t) => {
+    it(`has memory that an smtpd of the same user cannot read (${name})`, async (t) => {
       assert.equal(await assertNoInspector(t, start), '220 unreadable');
     });
   }
@@ -202,7 +202,7 @@ describe('an inspector that is open at the start', { concurrency: 2 }, () => {
     ['ucspi-tlsd', 'true'],
     ['smtpd-starttls-server', '127.0.0.1', '0', 'true'],
   ] as const) {
-    it(`keeps ${name} from reading a key`, async () => {
+    it(`prevents ${name} from reading a key`, async () => {
       const child = spawn(ours(name), words, { env: environment, stdio: ['pipe', 'pipe', 'pipe'] });
       const { ended, stderr } = watch(child);
       child.stdin.end();

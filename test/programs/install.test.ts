@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { missing, ours, ROOT } from '../support/programs.ts';
 
-// What is installed and packed, and what the man pages promise.
+// The installed and packed files, and the man pages.
 
 const PROGRAMS = [
   'smtpd-maildir',
@@ -49,7 +49,7 @@ test('make install installs programs that run, and make uninstall leaves nothing
   assert.deepEqual(listFiles(folder), []);
 });
 
-test('npm pack holds the programs, their pages and the licence, and nothing else', () => {
+test('npm pack includes the programs, their man pages and the licence, and nothing else', () => {
   const [pack] = JSON.parse(run('npm', 'pack', '--dry-run', '--json', '--ignore-scripts')) as [
     { files: { path: string }[] },
   ];
@@ -66,7 +66,7 @@ test('npm pack holds the programs, their pages and the licence, and nothing else
   );
 });
 
-describe('each program is one file that says what it is', () => {
+describe('each program is one file with a shebang and the licence', () => {
   for (const name of PROGRAMS) {
     test(name, () => {
       const text = readFileSync(ours(name), 'utf8');

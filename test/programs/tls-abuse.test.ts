@@ -1,4 +1,4 @@
-/** Clients that abuse TLS, and clients that do not read, against each program that does TLS. */
+/** Clients that abuse TLS and clients that do not read, with each program that does TLS. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -12,7 +12,7 @@ import { serverEnvironment, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 import { DEADLINE, within } from '../support/within.ts';
 
-/** An smtpd that answers NOOP with 100 octets, VRFY with much more than all buffers on the way hold. */
+/** An smtpd that answers NOOP with 100 octets, and VRFY with much more than all buffers of the path hold. */
 const SMTPD = [
   'sh',
   '-c',
@@ -33,7 +33,7 @@ interface FrontEnd {
   readonly port: number;
   /** Sends a signal to the process that does TLS. */
   signal(name: NodeJS.Signals): Promise<void>;
-  /** Settles when nothing of the only session is left. */
+  /** Settles when nothing is left of the only session. */
   gone(): Promise<void>;
   says(pattern: RegExp): Promise<void>;
 }
@@ -77,8 +77,8 @@ const PROGRAMS: Readonly<Record<string, Start>> = {
     chain(t, [ours('ucspi-tlsd'), '--', ours('smtpd-starttls-proxy-io'), ...options]),
 };
 
-/** A client in TLS that reads nothing any more. */
-async function connectDeaf(t: TestContext, port: number): Promise<SmtpClient> {
+/** A client in TLS that reads nothing. */
+async function connectUnreading(t: TestContext, port: number): Promise<SmtpClient> {
   const client = await connectSmtp(port);
   t.after(client.destroy);
   await client.reply();
@@ -90,11 +90,11 @@ async function connectDeaf(t: TestContext, port: number): Promise<SmtpClient> {
 
 for (const [name, start] of Object.entries(PROGRAMS)) {
   describe(name, { concurrency: 3, timeout: 100_000 }, () => {
-    it('ends a session whose client resets the connection with replies unread', async (t) => {
+    it('ends a session whose client resets the connection with unread replies', async (t) => {
       const { port, signal, gone } = await start(t, []);
-      const client = await connectDeaf(t, port);
+      const client = await connectUnreading(t, port);
       const socket = client.tls();
-      // So that it comes upon all of this at once.
+      // The program finds all of this at once when it continues.
       await signal('SIGSTOP');
       await new Promise((resolve) => socket.write('NOOP\r\n'.repeat(31_000), resolve));
       client.tcp().resetAndDestroy();
@@ -104,7 +104,7 @@ for (const [name, start] of Object.entries(PROGRAMS)) {
 
     it('ends a session whose client has half-closed and does not read', async (t) => {
       const { port, gone } = await start(t, ['-t', '5']);
-      const client = await connectDeaf(t, port);
+      const client = await connectUnreading(t, port);
       client.say('VRFY everybody');
       client.end();
       await gone();
@@ -115,7 +115,7 @@ for (const [name, start] of Object.entries(PROGRAMS)) {
 describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
   it('ends a session whose client does not read', async (t) => {
     const { port, gone, says } = await server(t, ['-t', '5']);
-    const client = await connectDeaf(t, port);
+    const client = await connectUnreading(t, port);
     client.say('VRFY everybody');
     await gone();
     await says(/the client does not read its replies, closing/);
@@ -155,7 +155,7 @@ describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
     });
   }
 
-  it('gives the place of a client away that resets behind an implicit handshake', async (t) => {
+  it('frees the slot of a client that resets after an implicit handshake', async (t) => {
     const { port } = await server(t, ['--implicit-tls']);
     const client = await connectSmtp(port);
     await client.shakeHands();
@@ -168,14 +168,14 @@ describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
   });
 
   describe('ends a session whose client floods it with KeyUpdate', { skip: noKeyUpdateClient() }, () => {
-    it('and nothing else', async (t) => {
+    it('without data', async (t) => {
       const { port, says } = await server(t, []);
       const client = floodKeyUpdates(t, port, '');
       await says(/event=tls-closed [^\n]*text="the client does not read the answers to its TLS records"/);
       assert.equal(await client, 0);
     });
 
-    it('and data, and reads no answer', async (t) => {
+    it('with data, and reads no reply', async (t) => {
       const { port, says } = await server(t, []);
       const client = floodKeyUpdates(t, port, 'x'.repeat(40));
       await says(/event=tls-closed [^\n]*text="the client does not read the answers to its TLS records"/);

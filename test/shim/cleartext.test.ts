@@ -1,4 +1,4 @@
-/** Sessions that never ask for TLS, and how the shim and smtpd end. */
+/** Sessions without TLS, and how the shim and smtpd end. */
 
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { assertOneLine, runShim, SERVER_NAMES } from '../support/shim.ts';
 
 for (const server of SERVER_NAMES) {
   describe(`under ${server}, in cleartext`, { concurrency: 4 }, () => {
-    it('a client that says HELO has a session', async (t) => {
+    it('a client that sends HELO has a session', async (t) => {
       const { client, ...run } = await runShim(t, { server });
       await client.reply();
       assert.equal(await client.ask('HELO client'), '250 smtpd-script');
@@ -20,7 +20,7 @@ for (const server of SERVER_NAMES) {
       assert.equal(run.served.stderr(), '');
     });
 
-    it('a client that says EHLO and pipelines a mail has a session', async (t) => {
+    it('a client that sends EHLO and pipelines a mail has a session', async (t) => {
       const { client, ...run } = await runShim(t, { server });
       await client.reply();
       client.say('EHLO client', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'DATA');
@@ -32,7 +32,7 @@ for (const server of SERVER_NAMES) {
       await run.allGone();
     });
 
-    it('the client hears the end of smtpd as the end of the connection, though it does not hang up itself', async (t) => {
+    it('the connection ends with smtpd, though the client does not close it', async (t) => {
       const { client, ...run } = await runShim(t, { server });
       await client.reply();
       await client.ask('HELO client');
@@ -45,7 +45,7 @@ for (const server of SERVER_NAMES) {
 }
 
 describe('smtpd', { concurrency: 4 }, () => {
-  it('gives the shim its exit status', async (t) => {
+  it('determines the exit status of the shim', async (t) => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     await client.ask('HELO client');
@@ -55,7 +55,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     assert.equal(await run.status(), 37);
   });
 
-  it('that dies of a signal gives it 128 and the signal, and the client a 421', async (t) => {
+  it('that is killed by a signal: exit status 128 plus the signal, and 421 to the client', async (t) => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     await client.ask('HELO client');
@@ -66,7 +66,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     assertOneLine(run.served.stderr(), /warning: smtpd exited mid-session: killed by SIGKILL$/m);
   });
 
-  it('that dies in the middle of a line is not given a line that was never its own', async (t) => {
+  it('that is killed in the middle of a line: no line of ours is appended', async (t) => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     await client.ask('HELO client');
@@ -76,7 +76,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     assert.equal(await run.status(), 137);
   });
 
-  it('that dies in the dialogue ends the session with a 421 and its status', async (t) => {
+  it('that is killed in the dialogue: 421 and its exit status', async (t) => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     assert.match(await client.ask('XDO die SIGABRT'), /^421 4\.3\.0 /);
@@ -86,11 +86,11 @@ describe('smtpd', { concurrency: 4 }, () => {
   });
 
   for (const [what, command, status, why] of [
-    ['there is no', ['/no/such/smtpd'], 127, 'ENOENT'],
-    ['there is no, along PATH,', ['no-such-smtpd'], 127, 'ENOENT'],
-    ['is a folder', ['/tmp'], 126, 'EACCES'],
-    ['may not be run', ['/etc/passwd'], 126, 'EACCES'],
-    ['goes through a file', ['/etc/passwd/smtpd'], 126, 'ENOTDIR'],
+    ['does not exist', ['/no/such/smtpd'], 127, 'ENOENT'],
+    ['does not exist in PATH', ['no-such-smtpd'], 127, 'ENOENT'],
+    ['is a directory', ['/tmp'], 126, 'EACCES'],
+    ['is not executable', ['/etc/passwd'], 126, 'EACCES'],
+    ['has a path through a file', ['/etc/passwd/smtpd'], 126, 'ENOTDIR'],
   ] as const) {
     it(`that ${what}: 421 to the client, one line on stderr, exit status ${status}`, async (t) => {
       const { client, ...run } = await runShim(t, { command });
@@ -101,7 +101,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     });
   }
 
-  it('that ends without a word: 421, one line, its own exit status', async (t) => {
+  it('that exits before its greeting: 421, one line on stderr, its own exit status', async (t) => {
     const { client, ...run } = await runShim(t, { smtpd: ['--start=exit 3'] });
     assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\n$/);
     client.end();
@@ -109,23 +109,23 @@ describe('smtpd', { concurrency: 4 }, () => {
     assertOneLine(run.served.stderr(), /warning: smtpd exited before its greeting: exit status 3$/m);
   });
 
-  it('may greet in several lines', async (t) => {
+  it('may send a multiline greeting', async (t) => {
     const { client } = await runShim(t, { smtpd: ['--start=say 220-one; say 220-two; say 220 three'] });
     assert.equal(await client.reply(), '220-one\n220-two\n220 three');
     assert.equal(await client.ask('HELP'), '214-Line one\n214 Line two');
   });
 
-  it('has none of the shim’s descriptors in a cleartext session, and the shim none of UCSPI-TLS', async (t) => {
+  it('inherits none of the shim’s descriptors in a cleartext session, and the shim closes those of UCSPI-TLS', async (t) => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     const before = openSockets(await run.shim());
     await client.ask('HELO client');
     const after = openSockets(await run.shim());
-    // The control socket is closed: that tells s6-ucspitlsd to leave.
+    // The control socket is closed, upon which s6-ucspitlsd exits.
     assert.equal(before.length - after.length, 1);
   });
 
-  it('that is gone before the client reads: its last words arrive, and no process is left', async (t) => {
+  it('that exits before the client reads: its last bytes arrive, and no process is left', async (t) => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     await client.ask('HELO client');
@@ -140,7 +140,7 @@ describe('smtpd', { concurrency: 4 }, () => {
   });
 });
 
-/** The sockets that a process has, without those that are its standard descriptors. */
+/** The sockets of a process, except for its standard descriptors. */
 function openSockets(pid: number): string[] {
   return readdirSync(`/proc/${pid}/fd`)
     .filter((fd) => Number(fd) > 2)

@@ -1,4 +1,4 @@
-/** --fresh: a second smtpd that is told of TLS. */
+/** --fresh: a second smtpd with the TLS session in its environment. */
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, symlinkSync, unlinkSync } from 'node:fs';
@@ -14,7 +14,7 @@ const FRESH = ['--fresh'];
 
 for (const server of SERVER_NAMES) {
   describe(`--fresh under ${server}`, { concurrency: 4 }, () => {
-    it('a new smtpd stands behind TLS, its greeting is not seen, and the first is gone', async (t) => {
+    it('a new smtpd serves the client in TLS, its greeting is not forwarded, and the first has exited', async (t) => {
       const { client, ...run } = await runShim(t, { server, options: FRESH });
       await client.reply();
       await client.ask('EHLO client');
@@ -31,7 +31,7 @@ for (const server of SERVER_NAMES) {
       assert.equal(run.served.stderr(), '');
     });
 
-    it('it is told of the session by the names of mod_ssl', async (t) => {
+    it('it gets the session in variables named as in mod_ssl', async (t) => {
       const { certFile } = certificate();
       const { client } = await runShim(t, {
         server,
@@ -52,7 +52,7 @@ for (const server of SERVER_NAMES) {
   });
 }
 
-it('what the client sends before the second smtpd has greeted waits for it, on one descriptor for all', async (t) => {
+it('input that arrives before the second smtpd’s greeting waits for it, with one descriptor for everything', async (t) => {
   const { client, ...run } = await runShim(t, {
     server: 'a server with one descriptor',
     options: FRESH,
@@ -69,7 +69,7 @@ it('what the client sends before the second smtpd has greeted waits for it, on o
 });
 
 describe('the environment of the second smtpd', { concurrency: 4 }, () => {
-  it('names the certificate of the client as s6 does, and as mod_ssl does', async (t) => {
+  it('describes the client’s certificate in the variables of s6 and of mod_ssl', async (t) => {
     const { client } = await freshWithCertificate(t, 's6-ucspitlsd');
     const environment = JSON.parse((await client.ask('XDO environment')).slice(4));
     assert.equal(environment.SSL_PEER_CERT_SUBJECT, 'CN=mail.example.org');
@@ -77,14 +77,14 @@ describe('the environment of the second smtpd', { concurrency: 4 }, () => {
     assert.match(environment.SSL_PEER_CERT_HASH, /^SHA256:[0-9A-F]{64}$/);
   });
 
-  it('has what sslserver says of its own certificate', async (t) => {
+  it('contains what sslserver reports of its own certificate', async (t) => {
     const { client } = await freshWithCertificate(t, 'sslserver');
     const environment = JSON.parse((await client.ask('XDO environment')).slice(4));
     assert.equal(environment.SSL_SERVER_S_DN_CN, 'mail.example.org');
     assert.equal(environment.SSL_CLIENT_S_DN, 'CN=mail.example.org');
   });
 
-  it('lacks what the answer names without a value, though it was there before', async (t) => {
+  it('lacks variables that the answer names without a value, even if they were set before', async (t) => {
     const { client } = await runShim(t, {
       options: FRESH,
       environment: {
@@ -104,7 +104,7 @@ describe('the environment of the second smtpd', { concurrency: 4 }, () => {
 });
 
 describe('a second smtpd', { concurrency: 4 }, () => {
-  it('that greets in several lines is swallowed whole', async (t) => {
+  it('with a multiline greeting: no line of it is forwarded', async (t) => {
     const { client } = await runShim(t, {
       options: FRESH,
       smtpd: ['--start-in-tls=say 220-one; say 220-two; say 220 three'],
@@ -114,7 +114,7 @@ describe('a second smtpd', { concurrency: 4 }, () => {
     assert.equal(await client.ask('NOOP'), '250 2.0.0 Ok');
   });
 
-  it('that refuses is heard', async (t) => {
+  it('that refuses service: its refusal is forwarded', async (t) => {
     const { client, ...run } = await runShim(t, {
       options: FRESH,
       smtpd: ['--start-in-tls=say 554-No; say 554 Not in TLS; await-end; exit 0'],
@@ -127,12 +127,12 @@ describe('a second smtpd', { concurrency: 4 }, () => {
   });
 
   for (const [what, actions, status, why] of [
-    ['ends without a word', 'exit 5', 5, 'exit status 5'],
-    ['dies', 'die SIGKILL', 137, 'killed by SIGKILL'],
+    ['exits before its greeting', 'exit 5', 5, 'exit status 5'],
+    ['is killed', 'die SIGKILL', 137, 'killed by SIGKILL'],
     ['closes its output', 'close-output; await-end; exit 0', 0, 'it closed its output'],
-    ['says what is no greeting', 'say hello; await-end; exit 6', 6, 'invalid SMTP reply'],
-    ['says nothing', 'await-end; exit 7', 7, 'idle timeout'],
-    ['never ends its greeting', 'flood 100000; await-end; exit 8', 8, 'it is too long'],
+    ['sends an invalid greeting', 'say hello; await-end; exit 6', 6, 'invalid SMTP reply'],
+    ['sends nothing', 'await-end; exit 7', 7, 'idle timeout'],
+    ['sends an endless greeting', 'flood 100000; await-end; exit 8', 8, 'it is too long'],
   ] as const) {
     it(`that ${what}: 421 in TLS and one line on stderr`, async (t) => {
       const { client, ...run } = await runShim(t, {
@@ -153,7 +153,7 @@ describe('a second smtpd', { concurrency: 4 }, () => {
     });
   }
 
-  it('that cannot be run any more: 421 in TLS, one line on stderr, exit status 127', async (t) => {
+  it('that can no longer be run: 421 in TLS, one line on stderr, exit status 127', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'fresh-'));
     t.after(() => rmSync(folder, { recursive: true }));
     const node = join(folder, 'node');
@@ -173,7 +173,7 @@ describe('a second smtpd', { concurrency: 4 }, () => {
     assert.equal(run.served.stderr(), `smtpd-starttls-proxy-io: fatal: cannot run ${node}: ENOENT\n`);
   });
 
-  it('is served though the first one does not leave, which is made to', async (t) => {
+  it('is used though the first one does not exit by itself and is killed', async (t) => {
     const { client, ...run } = await runShim(t, {
       options: FRESH,
       smtpd: ['--end=await-nothing', '--signal=SIGTERM:'],

@@ -1,4 +1,4 @@
-/** Handshakes that fail, TLS servers that do wrong, and the time that each of them has. */
+/** Failing handshakes, misbehaving TLS servers, and their timeouts. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -9,10 +9,10 @@ import { unreadOctets } from '../support/kernel.ts';
 import { statusOf, until } from '../support/processes.ts';
 import { assertOneLine, runShim, SERVER_NAMES, type ShimRun } from '../support/shim.ts';
 
-/** So little that a test can wait for it, and enough for two processes to start on a busy machine. */
+/** A timeout short enough for a test, and long enough for two processes to start on a busy machine. */
 const SECONDS = '3';
 
-/** What the shim alone has said. */
+/** The stderr output of the shim alone. */
 function ours(run: Pick<ShimRun, 'served'>): string {
   return run.served.stderr().replaceAll(/^ucspi-tlsd: .*\n/gm, '');
 }
@@ -21,7 +21,7 @@ for (const server of SERVER_NAMES) {
   describe(`a handshake under ${server}`, { concurrency: 4 }, () => {
     for (const [what, bytes] of [
       ['a command', 'NOOP\r\n'],
-      ['a record that is none', '\x16\x03\x01\x00\x05hello'],
+      ['an invalid record', '\x16\x03\x01\x00\x05hello'],
       ['a TLS alert', '\x15\x03\x01\x00\x02\x02\x28'],
     ] as const) {
       it(`that the client answers with ${what} ends the session, and no process is left`, async (t) => {
@@ -43,7 +43,7 @@ for (const server of SERVER_NAMES) {
       ['half-closes', 'end'],
       ['is gone', 'destroy'],
     ] as const) {
-      it(`in which the client ${what} ends the session, and no process is left`, async (t) => {
+      it(`during which the client ${what} ends the session, and no process is left`, async (t) => {
         const { client, ...run } = await runShim(t, { server });
         await client.reply();
         await Promise.all([run.shim(), run.smtpd()]);
@@ -59,7 +59,7 @@ for (const server of SERVER_NAMES) {
 
 describe('the answer of the TLS server', { concurrency: 4 }, () => {
   for (const server of ['empty', 'byte-by-byte', 'nameless']) {
-    it(`is taken though it is unusual: ${server}`, async (t) => {
+    it(`is accepted though it is unusual: ${server}`, async (t) => {
       const { client, ...run } = await runShim(t, { server });
       await client.reply();
       await client.startTls();
@@ -70,7 +70,7 @@ describe('the answer of the TLS server', { concurrency: 4 }, () => {
     });
   }
 
-  it('may have the first words of the client behind it, where one descriptor carries both', async (t) => {
+  it('may be followed by the client’s first bytes, if one descriptor carries both', async (t) => {
     const { client, ...run } = await runShim(t, { server: 'eager' });
     await client.reply();
     await client.startTls();
@@ -85,7 +85,7 @@ describe('the answer of the TLS server', { concurrency: 4 }, () => {
     ['garbage', 'the TLS server reports a failed handshake'],
     ['too-much', 'the answer of the TLS server is too long'],
   ] as const) {
-    it(`ends the session when it is none: ${server}`, async (t) => {
+    it(`ends the session when it is invalid: ${server}`, async (t) => {
       const { client, ...run } = await runShim(t, { server, options: ['-t', SECONDS] });
       await client.reply();
       await Promise.all([run.shim(), run.smtpd()]);
@@ -99,7 +99,7 @@ describe('the answer of the TLS server', { concurrency: 4 }, () => {
     });
   }
 
-  it('never comes when the TLS server dies: the session ends', async (t) => {
+  it('never arrives when the TLS server is killed: the session ends', async (t) => {
     const { client, ...run } = await runShim(t, { server: 'dies' });
     await client.reply();
     await Promise.all([run.shim(), run.smtpd()]);
@@ -115,16 +115,16 @@ describe('the answer of the TLS server', { concurrency: 4 }, () => {
 });
 
 describe('the connection', { concurrency: 4 }, () => {
-  it('is left alone by the shim from STARTTLS on: a late TLS server finds the whole handshake', async (t) => {
+  it('is not read by the shim after STARTTLS: a late TLS server gets the whole handshake', async (t) => {
     const { client, ...run } = await runShim(t, { server: 'late' });
     await client.reply();
     const shim = await run.shim();
     assert.match(await client.ask('STARTTLS'), /^220 /);
     const handshake = client.shakeHands();
     const unread = (): number => unreadOctets(run.port, run.clientPort);
-    await until('the ClientHello has come', () => unread() > 100);
+    await until('the ClientHello has arrived', () => unread() > 100);
     const first = unread();
-    // Whoever waits for it is awake from the moment at which it has come.
+    // A process that waits for it is awake as soon as it has arrived.
     await until('the shim sleeps', () => statusOf(shim, 'State').startsWith('S'));
     assert.equal(unread(), first);
     process.kill(run.served.pid, 'SIGUSR1');
@@ -132,7 +132,7 @@ describe('the connection', { concurrency: 4 }, () => {
     assert.equal(await client.ask('NOOP'), '250 2.0.0 Ok');
   });
 
-  it('is not read for a ClientHello that comes before the 220', async (t) => {
+  it('is not read when the ClientHello arrives before the 220', async (t) => {
     const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:await-signal; say 250 ok'] });
     await client.reply();
     client.say('STARTTLS');
@@ -148,7 +148,7 @@ describe('the connection', { concurrency: 4 }, () => {
       tcp.on('data', (bytes: Buffer) => wire.push(bytes));
     });
     const secure = connect({ socket: wire, rejectUnauthorized: false });
-    await until('the ClientHello has come', () => unreadOctets(run.port, run.clientPort) > 100);
+    await until('the ClientHello has arrived', () => unreadOctets(run.port, run.clientPort) > 100);
     await run.release();
     await once(secure, 'secureConnect');
     secure.write('NOOP\r\n');
@@ -158,7 +158,7 @@ describe('the connection', { concurrency: 4 }, () => {
 });
 
 describe('in the dialogue, -t', { concurrency: 4 }, () => {
-  it('ends a session in which the client says nothing', async (t) => {
+  it('ends a session in which the client sends nothing', async (t) => {
     const { client, ...run } = await runShim(t, { options: ['-t', SECONDS] });
     await client.reply();
     await Promise.all([run.shim(), run.smtpd()]);
@@ -168,7 +168,7 @@ describe('in the dialogue, -t', { concurrency: 4 }, () => {
     await run.allGone();
   });
 
-  it('ends one in which smtpd never greets, and smtpd with it', async (t) => {
+  it('ends a session in which smtpd sends no greeting, and smtpd with it', async (t) => {
     const smtpd = ['--start=await-nothing'];
     const { client, ...run } = await runShim(t, { options: ['-t', SECONDS], smtpd });
     await Promise.all([run.shim(), run.smtpd()]);
@@ -178,7 +178,7 @@ describe('in the dialogue, -t', { concurrency: 4 }, () => {
     await run.allGone();
   });
 
-  it('ends one in which smtpd greets in half a line', async (t) => {
+  it('ends a session in which smtpd sends half a greeting line', async (t) => {
     const { client } = await runShim(t, {
       options: ['-t', SECONDS],
       smtpd: ['--start=write 220 hal; await-end; exit 0'],
@@ -186,7 +186,7 @@ describe('in the dialogue, -t', { concurrency: 4 }, () => {
     assert.match(await client.rest(), /^421 4\.4\.2 [^\n]*\n$/);
   });
 
-  it('ends one in which smtpd never answers RSET, and there is no TLS', async (t) => {
+  it('ends a session in which smtpd does not answer RSET, without TLS', async (t) => {
     const { client, ...run } = await runShim(t, {
       options: ['-t', SECONDS],
       smtpd: ['--on=RSET:await-end; exit 0'],
@@ -197,14 +197,14 @@ describe('in the dialogue, -t', { concurrency: 4 }, () => {
     assert.equal(await run.status(), 0);
   });
 
-  it('does not count in the relay', async (t) => {
+  it('does not apply to the relay', async (t) => {
     const { client, ...run } = await runShim(t, {
       options: ['-t', SECONDS, '-T', '4'],
       smtpd: ['--on=NOOP:await-signal; say 250 late'],
     });
     await client.reply();
     await client.ask('HELO client');
-    // Nothing but -T ends this: what comes is its 421, in the relay, where smtpd has been at fault.
+    // Only -T ends this session: its 421 comes in the relay, although smtpd is the idle side.
     assert.match(await client.ask('NOOP'), /^421 4\.4\.2 /);
     assertOneLine(run.served.stderr(), /warning: relay idle timeout, closing$/m);
   });
@@ -215,7 +215,7 @@ describe('in the relay, -T', { concurrency: 4 }, () => {
     ['in cleartext', 'HELO'],
     ['in TLS', 'STARTTLS'],
   ] as const) {
-    it(`tells a client that says nothing, ${what}`, async (t) => {
+    it(`sends a 421 to an idle client, ${what}`, async (t) => {
       const { client, ...run } = await runShim(t, { options: ['-T', SECONDS] });
       await client.reply();
       await Promise.all([run.shim(), run.smtpd()]);
@@ -229,7 +229,7 @@ describe('in the relay, -T', { concurrency: 4 }, () => {
     });
   }
 
-  it('says nothing in the middle of a line of smtpd', async (t) => {
+  it('sends nothing in the middle of a line of smtpd', async (t) => {
     const { client } = await runShim(t, { options: ['-T', SECONDS] });
     await client.reply();
     await client.ask('HELO client');
@@ -259,7 +259,7 @@ describe('on stderr', { concurrency: 4 }, () => {
     assert.match(run.served.stderr(), /^[ -~]*\n$/);
   });
 
-  it('there is nothing about a session in which all went well', async (t) => {
+  it('there is nothing about a session without errors', async (t) => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     await client.startTls();
@@ -270,7 +270,7 @@ describe('on stderr', { concurrency: 4 }, () => {
     assert.equal(run.served.stderr(), '');
   });
 
-  it('-v 0 leaves warnings out', async (t) => {
+  it('-v 0 suppresses warnings', async (t) => {
     const { client, ...run } = await runShim(t, { options: ['-v', '0'] });
     await client.reply();
     client.say('STARTTLS', 'XDO die SIGKILL');

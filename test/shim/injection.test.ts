@@ -1,6 +1,6 @@
 /**
- * CVE-2011-0411: bytes that come in cleartext behind STARTTLS must never reach smtpd, wherever they are cut
- * and whenever they come. smtpd's record of all that it has read is the judge.
+ * CVE-2011-0411: bytes that arrive in cleartext after STARTTLS must never reach smtpd, however they are split and
+ * whenever they arrive. The tests check smtpd's record of everything it has read.
  */
 
 import assert from 'node:assert/strict';
@@ -19,23 +19,23 @@ async function open(t: TestContext, setup: ShimSetup = {}): Promise<ShimRun> {
   return run;
 }
 
-/** Settles when all that the client has sent was read by somebody. */
+/** Settles when everything the client has sent was read by some process. */
 function isRead(run: ShimRun): Promise<void> {
-  return until('all is read', () => unreadOctets(run.port, run.clientPort) === 0);
+  return until('everything is read', () => unreadOctets(run.port, run.clientPort) === 0);
 }
 
-/** Ends the session and asserts that nobody but a TLS engine has seen what was injected. */
+/** Ends the session and asserts that only a TLS engine has received the injected bytes. */
 async function assertUnseen(run: ShimRun): Promise<void> {
-  const heard = await run.client.rest().catch(() => '');
+  const received = await run.client.rest().catch(() => '');
   run.client.destroy();
   await run.status();
-  assert.doesNotMatch(heard, /INJECTED/);
+  assert.doesNotMatch(received, /INJECTED/);
   assert.doesNotMatch(run.record(), /INJECTED|XDO|say 250/);
 }
 
-describe('what stands behind STARTTLS', { concurrency: 4 }, () => {
+describe('input after STARTTLS', { concurrency: 4 }, () => {
   for (const server of SERVER_NAMES) {
-    it(`in the same packet is refused and forgotten, under ${server}; TLS may be started later`, async (t) => {
+    it(`in the same packet is refused and discarded, under ${server}; TLS may be started later`, async (t) => {
       const run = await open(t, { server });
       run.client.send(ATTACK);
       assert.match(await run.client.reply(), /^503 5\.5\.1 /);
@@ -52,14 +52,14 @@ describe('what stands behind STARTTLS', { concurrency: 4 }, () => {
       run.client.say('STARTTLS');
       await run.hasRead('RSET\r\n');
       run.client.send(INJECTED);
-      await until('it has come', () => unreadOctets(run.port, run.clientPort) === INJECTED.length);
+      await until('it has arrived', () => unreadOctets(run.port, run.clientPort) === INJECTED.length);
       await run.release();
       assert.match(await run.client.reply(), /^220 /);
       await assertUnseen(run);
       assert.equal(run.record(), 'RSET\r\n');
     });
 
-    it(`in a packet behind the 220 goes to the TLS engine, under ${server}`, async (t) => {
+    it(`in a packet after the 220 goes to the TLS engine, under ${server}`, async (t) => {
       const run = await open(t, { server });
       assert.match(await run.client.ask('STARTTLS'), /^220 /);
       run.client.send(INJECTED);
@@ -67,7 +67,7 @@ describe('what stands behind STARTTLS', { concurrency: 4 }, () => {
       assert.equal(run.record(), 'RSET\r\n');
     });
 
-    it(`and in front of the ClientHello goes to the TLS engine with it, under ${server}`, async (t) => {
+    it(`after the 220 and before the ClientHello goes to the TLS engine with it, under ${server}`, async (t) => {
       const run = await open(t, { server });
       assert.match(await run.client.ask('STARTTLS'), /^220 /);
       run.client.send(INJECTED);
@@ -77,7 +77,7 @@ describe('what stands behind STARTTLS', { concurrency: 4 }, () => {
     });
   }
 
-  it('is never seen by a second smtpd either', async (t) => {
+  it('does not reach a second smtpd either', async (t) => {
     const run = await open(t, { options: ['--fresh'] });
     run.client.send(ATTACK);
     assert.match(await run.client.reply(), /^503 /);
@@ -88,7 +88,7 @@ describe('what stands behind STARTTLS', { concurrency: 4 }, () => {
     assert.equal(run.record(), 'RSET\r\nNOOP\r\nQUIT\r\n');
   });
 
-  it('is refused whatever the ends of the lines are', async (t) => {
+  it('is refused whatever the line endings are', async (t) => {
     const run = await open(t);
     for (const attack of [
       `STARTTLS\n${INJECTED}`,
@@ -109,7 +109,7 @@ describe('what stands behind STARTTLS', { concurrency: 4 }, () => {
     assert.equal(run.record(), 'RSET\r\nNOOP\r\nQUIT\r\n');
   });
 
-  it('is refused though the line of STARTTLS comes in two packets, cut at any byte', async (t) => {
+  it('is refused even if the STARTTLS line arrives in two packets, cut at any byte', async (t) => {
     const run = await open(t);
     for (let cut = 1; cut < LINE_END; cut++) {
       run.client.send(ATTACK.slice(0, cut));
@@ -123,7 +123,7 @@ describe('what stands behind STARTTLS', { concurrency: 4 }, () => {
   });
 
   for (const cut of [LINE_END, LINE_END + 1, LINE_END + 5, ATTACK.length - 2, ATTACK.length - 1]) {
-    it(`is never seen when it is cut from it at byte ${cut}`, async (t) => {
+    it(`never reaches smtpd when the packet is cut at byte ${cut}`, async (t) => {
       const run = await open(t);
       run.client.send(ATTACK.slice(0, cut));
       await isRead(run);
@@ -135,11 +135,11 @@ describe('what stands behind STARTTLS', { concurrency: 4 }, () => {
     });
   }
 
-  it('is never seen when all comes byte by byte', async (t) => {
+  it('never reaches smtpd when everything arrives byte by byte', async (t) => {
     const run = await open(t);
     for (const byte of ATTACK) {
       run.client.send(byte);
-      // Behind the 220 it is the TLS engine that reads, and it has had enough after a few.
+      // After the 220 the TLS engine reads, and it stops after a few bytes.
       if (!run.record().includes('RSET')) await isRead(run);
     }
     assert.match(await run.client.reply(), /^220 /);
@@ -147,14 +147,14 @@ describe('what stands behind STARTTLS', { concurrency: 4 }, () => {
     assert.equal(run.record(), 'RSET\r\n');
   });
 
-  it('is never seen when one read ends exactly with the line of STARTTLS', async (t) => {
+  it('never reaches smtpd when one read ends exactly with the STARTTLS line', async (t) => {
     const run = await runShim(t, { smtpd: ['--start=await-signal; say 220 late'] });
     const filler = `NOOP ${'x'.repeat(8185)}\r\n`.repeat(8);
     // A read is 65536 octets.
     const first = `${filler.slice(0, -12)}\r\nSTARTTLS\r\n`;
     assert.equal(first.length, 65536);
     run.client.send(first + INJECTED);
-    await until('all has come', () => {
+    await until('everything has arrived', () => {
       return unreadOctets(run.port, run.clientPort) === first.length + INJECTED.length;
     });
     await run.release();

@@ -1,11 +1,11 @@
-/** Whatever dies first, no process is left, and no zombie. */
+/** Whichever process is killed first, none is left, and no zombie. */
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { isGone, until } from '../support/processes.ts';
 import { runShim, SERVER_NAMES, type ShimRun } from '../support/shim.ts';
 
-/** A session at work, in cleartext or in TLS. */
+/** A session in the relay, in cleartext or in TLS. */
 async function work(t: TestContext, server: string, tls: boolean): Promise<ShimRun> {
   const run = await runShim(t, { server });
   await run.client.reply();
@@ -51,7 +51,7 @@ describe('no process is left', { concurrency: 4 }, () => {
         run.client.pause();
         run.client.say('XDO flood 10000000; exit 0');
         await run.hasRead('XDO flood');
-        // To close with bytes unread is to reset the connection.
+        // Closing with unread bytes resets the connection.
         run.client.destroy();
         await run.status();
         await run.allGone();
@@ -76,7 +76,7 @@ describe('no process is left', { concurrency: 4 }, () => {
     });
   }
 
-  it('when the TLS server is killed in cleartext: the session goes on to its end', async (t) => {
+  it('when the TLS server is killed in cleartext: the session continues to its end', async (t) => {
     const run = await work(t, 's6-ucspitlsd', false);
     process.kill(run.served.pid, 'SIGKILL');
     assert.equal(await run.client.ask('NOOP'), '250 2.0.0 Ok');
@@ -86,7 +86,7 @@ describe('no process is left', { concurrency: 4 }, () => {
     await run.allGone();
   });
 
-  it('when the client is gone before smtpd has greeted', async (t) => {
+  it('when the client is gone before smtpd’s greeting', async (t) => {
     const run = await runShim(t, { smtpd: ['--start=await-signal; say 220 late'] });
     await Promise.all([run.shim(), run.smtpd()]);
     run.client.destroy();
@@ -95,7 +95,7 @@ describe('no process is left', { concurrency: 4 }, () => {
     await run.allGone();
   });
 
-  it('when the client is gone while smtpd thinks', async (t) => {
+  it('when the client is gone while a command is with smtpd', async (t) => {
     const run = await runShim(t, { smtpd: ['--on=NOOP:await-signal; say 250 ok'] });
     await run.client.reply();
     await Promise.all([run.shim(), run.smtpd()]);
@@ -107,20 +107,20 @@ describe('no process is left', { concurrency: 4 }, () => {
     await run.allGone();
   });
 
-  it('when smtpd has left a process that holds its output: the client is not held', async (t) => {
+  it('when smtpd has left a process that holds its output: the client is not kept waiting', async (t) => {
     const run = await work(t, 's6-ucspitlsd', false);
     run.client.say('XDO leave-child; say 250 left; exit 3');
     assert.equal(await run.client.rest(), '250 left\r\n');
     run.client.end();
     assert.equal(await run.status(), 3);
     const child = Number(/child (\d+)/.exec(run.record())?.[1]);
-    assert.ok(!isGone(child), 'what smtpd has left is not ours to end');
+    assert.ok(!isGone(child), 'the process that smtpd left behind must not be killed');
     process.kill(child, 'SIGKILL');
     await run.allGone();
   });
 
-  it('when that process goes on to speak: the client hears it', async (t) => {
-    // It waits until its parent is not even a zombie any more: then the shim knows of the end.
+  it('when that process continues to write: the client receives it', async (t) => {
+    // It waits until its parent is not even a zombie: by then the shim has been notified of its exit.
     const wait = 'while kill -0 $$ 2>&-; do sleep 0.01; done';
     const script = `echo 220 hi; read l; echo 250 hi; (${wait}; echo 250 from the child) & exit 5`;
     const run = await runShim(t, { command: ['sh', '-c', script] });
@@ -134,7 +134,7 @@ describe('no process is left', { concurrency: 4 }, () => {
   });
 });
 
-it('a zombie is never left while the session goes on', async (t) => {
+it('no zombie is left while the session continues', async (t) => {
   const run = await runShim(t, { options: ['--fresh'] });
   await run.client.reply();
   const first = await run.smtpd();

@@ -1,4 +1,4 @@
-/** Who ends what, and in which order, while smtpd and the client talk raw. */
+/** Half-closes and ends in the relay between smtpd and the client. */
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
@@ -18,30 +18,30 @@ for (const tls of [false, true]) {
       return run;
     }
 
-    it('an smtpd that closes its output goes on to hear the client', async (t) => {
+    it('an smtpd that closes its output still receives from the client', async (t) => {
       const { client, ...run } = await open(t);
       client.say('XDO say 250 last; close-output; await-end; exit 6');
       assert.equal(await client.rest(), '250 last\r\n');
-      client.say('still heard');
-      await run.hasRead('still heard\r\n');
+      client.say('still received');
+      await run.hasRead('still received\r\n');
       client.end();
       assert.equal(await run.status(), 6);
       await run.allGone();
     });
 
-    it('an smtpd that closes its input goes on to be heard', async (t) => {
+    it('an smtpd that closes its input can still send', async (t) => {
       const { client, ...run } = await open(t);
-      client.say('XDO close-input; say 250 deaf; await-signal; say 250 and talking; exit 6');
-      assert.equal(await client.reply(), '250 deaf');
+      client.say('XDO close-input; say 250 input closed; await-signal; say 250 still sending; exit 6');
+      assert.equal(await client.reply(), '250 input closed');
       client.say('lost', 'lost too');
       await run.release();
-      assert.equal(await client.rest(), '250 and talking\r\n');
+      assert.equal(await client.rest(), '250 still sending\r\n');
       client.end();
       assert.equal(await run.status(), 6);
       await run.allGone();
     });
 
-    it('an smtpd that closes its input, then its output, then ends, is waited for', async (t) => {
+    it('an smtpd that closes its input, then its output, then exits, is waited for', async (t) => {
       const { client, ...run } = await open(t);
       client.say('XDO close-input; say 250 a; close-output; await-signal; exit 6');
       assert.equal(await client.rest(), '250 a\r\n');
@@ -51,7 +51,7 @@ for (const tls of [false, true]) {
       await run.allGone();
     });
 
-    it('an smtpd that closes its output, then its input, then ends, is waited for', async (t) => {
+    it('an smtpd that closes its output, then its input, then exits, is waited for', async (t) => {
       const { client, ...run } = await open(t);
       client.say('XDO say 250 a; close-output; close-input; await-signal; exit 6');
       assert.equal(await client.rest(), '250 a\r\n');
@@ -62,7 +62,7 @@ for (const tls of [false, true]) {
       await run.allGone();
     });
 
-    it(`an smtpd that ends without a word ${tls ? 'since TLS leaves the client with a 421' : 'after it has spoken may do so'}`, async (t) => {
+    it(`an smtpd that exits ${tls ? 'without output since TLS began leaves the client with a 421' : 'after it has sent output adds no 421'}`, async (t) => {
       const { client, ...run } = await open(t, { smtpd: ['--on=NOOP:exit 0'] });
       client.say('NOOP');
       // In cleartext it has answered HELO in the relay.
@@ -82,16 +82,16 @@ for (const tls of [false, true]) {
       await run.allGone();
     });
 
-    it('a client that goes on to talk to an smtpd that has ended hears it out, and is not reset', async (t) => {
+    it('a client that still sends to an smtpd that has exited gets its last output, and no reset', async (t) => {
       const { client } = await open(t);
       const closed = new Promise<boolean>((resolve) => client.socket().on('close', resolve));
-      client.say('XDO close-input; say 250 last words; exit 0', 'x'.repeat(1_000_000));
-      assert.equal(await client.rest(), '250 last words\r\n');
+      client.say('XDO close-input; say 250 last line; exit 0', 'x'.repeat(1_000_000));
+      assert.equal(await client.rest(), '250 last line\r\n');
       client.end();
       assert.equal(await within(DEADLINE, 'close of the connection', closed), false, 'it was reset');
     });
 
-    it('bytes of every kind arrive as they were sent, both ways', async (t) => {
+    it('bytes of every value arrive unchanged, in both directions', async (t) => {
       const { client, ...run } = await open(t);
       const all = String.fromCharCode(...Array.from({ length: 256 }, (_, code) => code));
       const strange = `${all}\rbare CR\nbare LF\0NUL\r\r\n\n\n.\r\n..\r.\n`;
@@ -101,7 +101,7 @@ for (const tls of [false, true]) {
       assert.ok((await client.rest()).endsWith('250 \0bare LF\nbare CR\r\0\n\n'));
     });
 
-    it('what the client pipelines all at once is answered in order', async (t) => {
+    it('commands pipelined at once are answered in order', async (t) => {
       const { client, ...run } = await open(t);
       const count = 2000;
       client.say(...Array.from({ length: count }, (_, number) => `XDO say 250 ${number}`), 'QUIT');
@@ -117,12 +117,12 @@ for (const tls of [false, true]) {
 }
 
 describe('the end of a relay in which the program does not read', () => {
-  it('leaves intact what the program reads afterwards', async (t) => {
+  it('does not corrupt what the program reads afterwards', async (t) => {
     const { client, ...run } = await runShim(t, { options: ['-T', '3'] });
     await client.reply();
     await client.ask('HELO client');
     assert.equal(await client.ask('XDO say 250 waiting; await-signal'), '250 waiting');
-    // More than the program reads ahead, the pipe to it and the buffer of the shim hold: the rest is read while the shim hangs up.
+    // More than the program's read-ahead, its pipe and the shim's buffer hold: the rest is read during hang-up.
     const sent = Array.from({ length: 100_000 }, (_, number) => `${number}`.padStart(9, '0')).join('\n');
     client.send(sent);
     assert.match(await client.rest(), /^421 4\.4\.2 /);
@@ -137,7 +137,7 @@ describe('the end of a relay in which the program does not read', () => {
 });
 
 describe('where the dialogue ends and the relay begins', { concurrency: 4 }, () => {
-  it('what came behind MAIL is not lost, nor what smtpd had said unasked', async (t) => {
+  it('neither input after MAIL nor unsolicited output of smtpd is lost', async (t) => {
     const { client, ...run } = await runShim(t, {
       smtpd: ['--on=NOOP:write 250 ok\\r\\n250 unasked\\r\\n250-half a '],
     });
@@ -147,21 +147,21 @@ describe('where the dialogue ends and the relay begins', { concurrency: 4 }, () 
     assert.equal(run.record(), 'NOOP\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nXDO say line\r\nQUIT\r\n');
   });
 
-  it('an smtpd that closes its output in the dialogue hears the client to its end in the relay', async (t) => {
-    // MAIL comes while it is still being found out whether smtpd has ended.
+  it('an smtpd that closes its output in the dialogue receives the client’s input to its end in the relay', async (t) => {
+    // MAIL arrives while the shim still waits for smtpd's exit status.
     const { client, ...run } = await runShim(t, {
       smtpd: ['--on=NOOP:say 250 ok; close-output; await-end; exit 9'],
     });
     await client.reply();
-    client.say('NOOP', 'MAIL FROM:<a@b>', 'heard');
+    client.say('NOOP', 'MAIL FROM:<a@b>', 'received');
     await client.rest();
-    client.say('heard to the end');
+    client.say('received to the end');
     client.end();
     assert.equal(await run.status(), 9);
     await run.allGone();
   });
 
-  it('an smtpd that ends right behind its answer to RSET leaves the client with a 421 in TLS', async (t) => {
+  it('an smtpd that exits right after its reply to RSET leaves the client with a 421 in TLS', async (t) => {
     const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:say 250 ok; exit 2'] });
     await client.reply();
     await client.startTls();
@@ -171,7 +171,7 @@ describe('where the dialogue ends and the relay begins', { concurrency: 4 }, () 
     assertOneLine(run.served.stderr(), /smtpd exited mid-session: exit status 2$/m);
   });
 
-  it('an smtpd that ends before the TLS server has answered is waited for no longer than that', async (t) => {
+  it('an smtpd that exits before the TLS server has answered does not keep the session open', async (t) => {
     const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:say 250 ok; exit 2'] });
     await client.reply();
     assert.match(await client.ask('STARTTLS'), /^220 /);

@@ -1,4 +1,4 @@
-/** SIGTERM, SIGINT and SIGHUP at every phase: smtpd gets them, and the shim ends. */
+/** SIGTERM, SIGINT and SIGHUP in every phase: smtpd gets them, and the shim exits. */
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
@@ -10,7 +10,7 @@ const SIGNALS = [
   ['SIGHUP', 129],
 ] as const;
 
-/** The phases of a session, and how to come there. */
+/** The phases of a session, and how to reach them. */
 const PHASES: Readonly<Record<string, (run: ShimRun) => Promise<void>>> = {
   'before the greeting': async () => {},
   'in the dialogue': async ({ client }) => {
@@ -32,11 +32,11 @@ const PHASES: Readonly<Record<string, (run: ShimRun) => Promise<void>>> = {
   },
 };
 
-/** Comes to a phase with an smtpd that does this when it is signalled. */
+/** Brings a session to a phase, with these options of smtpd-script. */
 async function enter(t: TestContext, phase: string, ...smtpd: string[]): Promise<ShimRun> {
   const start = phase === 'before the greeting' ? ['--start=await-end'] : [];
   const run = await runShim(t, { smtpd: [...start, ...smtpd] });
-  // The last of these to come is smtpd's word that it is there and has its handlers.
+  // smtpd is known only once it has installed its signal handlers.
   await Promise.all([run.shim(), run.smtpd()]);
   await PHASES[phase]?.(run);
   return run;
@@ -46,30 +46,30 @@ describe('a signal', { concurrency: 6 }, () => {
   for (const phase of Object.keys(PHASES)) {
     describe(phase, { concurrency: 6 }, () => {
       for (const [signal, status] of SIGNALS) {
-        it(`${signal} reaches smtpd, and the shim ends as smtpd does`, async (t) => {
+        it(`${signal} reaches smtpd, and the shim exits with its status`, async (t) => {
           const run = await enter(t, phase);
           process.kill(await run.shim(), signal);
-          const heard = await run.client.rest();
-          if (phase.startsWith('in the relay')) assert.match(heard, /^421 4\.3\.2 [^\n]*\n$/);
+          const received = await run.client.rest();
+          if (phase.startsWith('in the relay')) assert.match(received, /^421 4\.3\.2 [^\n]*\n$/);
           run.client.end();
           assert.equal(await run.status(), status);
           await run.allGone();
         });
       }
 
-      // Before its greeting an smtpd has no handler yet that a test could know of.
+      // Before smtpd's greeting a test cannot know whether it has a signal handler.
       if (phase === 'before the greeting') return;
 
-      it('an smtpd that takes SIGTERM as a wish to end in good order may', async (t) => {
+      it('an smtpd may shut down gracefully on SIGTERM', async (t) => {
         const run = await enter(
           t,
           phase,
-          '--signal=SIGTERM:say 421 I take my leave; exit 42',
+          '--signal=SIGTERM:say 421 shutting down; exit 42',
           '--end=await-nothing',
         );
         process.kill(await run.shim(), 'SIGTERM');
-        const heard = await run.client.rest();
-        if (phase !== 'in the handshake') assert.match(heard, /^421 I take my leave\r\n/);
+        const received = await run.client.rest();
+        if (phase !== 'in the handshake') assert.match(received, /^421 shutting down\r\n/);
         run.client.end();
         assert.equal(await run.status(), 42);
         await run.allGone();
@@ -87,7 +87,7 @@ describe('a signal', { concurrency: 6 }, () => {
   }
 
   describe('with --fresh', { concurrency: 4 }, () => {
-    it('SIGTERM reaches the second smtpd, and the first is gone too', async (t) => {
+    it('SIGTERM reaches the second smtpd, and the first has exited too', async (t) => {
       const run = await runShim(t, { options: ['--fresh'] });
       await run.client.reply();
       const first = await run.smtpd();
@@ -101,7 +101,7 @@ describe('a signal', { concurrency: 6 }, () => {
       await run.allGone();
     });
 
-    it('SIGTERM while the second smtpd has yet to greet ends both', async (t) => {
+    it('SIGTERM before the greeting of the second smtpd ends both', async (t) => {
       const run = await runShim(t, { options: ['--fresh'], smtpd: ['--start-in-tls=await-end'] });
       await run.client.reply();
       const first = await run.smtpd();
@@ -115,15 +115,15 @@ describe('a signal', { concurrency: 6 }, () => {
     });
   });
 
-  it('a second SIGTERM is passed on too, and changes nothing else', async (t) => {
-    const run = await runShim(t, { smtpd: ['--signal=SIGTERM:say 250 heard'] });
+  it('a second SIGTERM is passed on too, without other effects', async (t) => {
+    const run = await runShim(t, { smtpd: ['--signal=SIGTERM:say 250 signalled'] });
     await run.client.reply();
     await run.client.ask('HELO client');
     const shim = await run.shim();
     process.kill(shim, 'SIGTERM');
-    assert.equal(await run.client.reply(), '250 heard');
+    assert.equal(await run.client.reply(), '250 signalled');
     process.kill(shim, 'SIGTERM');
-    assert.equal(await run.client.reply(), '250 heard');
+    assert.equal(await run.client.reply(), '250 signalled');
     run.client.say('QUIT');
     assert.equal(await run.client.rest(), '221 2.0.0 Bye\r\n');
     run.client.end();
@@ -131,7 +131,7 @@ describe('a signal', { concurrency: 6 }, () => {
   });
 
   for (const server of SERVER_NAMES) {
-    it(`does not cut off a mail that is on its way, where smtpd wants to finish it, under ${server}`, async (t) => {
+    it(`does not interrupt a mail transaction that smtpd wants to finish, under ${server}`, async (t) => {
       const run = await runShim(t, { server, smtpd: ['--signal=SIGTERM:'] });
       await run.client.reply();
       await run.client.startTls();

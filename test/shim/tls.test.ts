@@ -6,12 +6,12 @@ import { describe, it } from 'node:test';
 import { targetOf } from '../support/processes.ts';
 import { runShim, SERVER_NAMES } from '../support/shim.ts';
 
-/** A shell as smtpd: it opens nothing for itself. */
+/** A shell as smtpd: it opens no descriptors of its own. */
 const PLAIN_SMTPD = ['sh', '-c', 'printf "220 sh\\r\\n"; while read line; do printf "250 ok\\r\\n"; done'];
 
 for (const server of SERVER_NAMES) {
   describe(`under ${server}`, { concurrency: 4 }, () => {
-    it('mail goes through TLS, and the same smtpd stands behind it', async (t) => {
+    it('mail is received in TLS by the same smtpd', async (t) => {
       const { client, ...run } = await runShim(t, { server });
       assert.equal(await client.reply(), '220 smtpd-script ready');
       const smtpd = await run.smtpd();
@@ -30,7 +30,7 @@ for (const server of SERVER_NAMES) {
       assert.equal(run.served.stderr(), '');
     });
 
-    it('the shim lets go of the connection when the handshake is done', async (t) => {
+    it('the shim releases the connection when the handshake is done', async (t) => {
       const { client, ...run } = await runShim(t, { server });
       await client.reply();
       const shim = await run.shim();
@@ -43,7 +43,7 @@ for (const server of SERVER_NAMES) {
       assert.ok(!Object.values(targets(shim)).includes(connection));
     });
 
-    it('smtpd has its three standard descriptors, and never another', async (t) => {
+    it('smtpd has its three standard descriptors and never any other', async (t) => {
       const { client, ...run } = await runShim(t, { server, command: PLAIN_SMTPD });
       await client.reply();
       const smtpd = await run.smtpd();
@@ -55,7 +55,7 @@ for (const server of SERVER_NAMES) {
       assert.deepEqual(targets(smtpd), before);
     });
 
-    it('smtpd is not told of the descriptors of UCSPI-TLS', async (t) => {
+    it('smtpd does not get the descriptor variables of UCSPI-TLS', async (t) => {
       const { client } = await runShim(t, { server });
       await client.reply();
       const environment = JSON.parse((await client.ask('XDO environment')).slice(4));
@@ -85,7 +85,7 @@ for (const server of SERVER_NAMES) {
 describe('the control socket, once there is TLS', { concurrency: 4 }, () => {
   for (const [server, what, closed] of [
     ['s6-ucspitlsd', 'is closed', 1],
-    ['sslserver', 'stays open, where its end would end the session', 0],
+    ['sslserver', 'stays open, because closing it would end the session', 0],
   ] as const) {
     it(`${what}, under ${server}`, async (t) => {
       const { client, ...run } = await runShim(t, { server });
@@ -99,13 +99,13 @@ describe('the control socket, once there is TLS', { concurrency: 4 }, () => {
   }
 });
 
-/** How many sockets a process has, without those that are its standard descriptors. */
+/** The number of sockets of a process, except for its standard descriptors. */
 function openSockets(pid: number): number {
   const numbers = readdirSync(`/proc/${pid}/fd`).map(Number);
   return numbers.filter((fd) => fd > 2 && targetOf(pid, fd).startsWith('socket:')).length;
 }
 
-/** What the descriptors of a process lead to, without those that it has from whoever runs this test. */
+/** The targets of a process's descriptors, except for those inherited from the runner of this test. */
 function targets(pid: number): Record<string, string> {
   const all = readdirSync(`/proc/${pid}/fd`).map((fd) => [fd, targetOf(pid, Number(fd))] as const);
   return Object.fromEntries(all.filter(([fd, target]) => Number(fd) <= 2 || target !== tryTarget(fd)));

@@ -1,4 +1,4 @@
-/** What the shim says to a command line or an environment that it cannot use: one line and 100. */
+/** Command lines and environments that the shim refuses: one line on stderr and exit status 100. */
 
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
@@ -11,11 +11,11 @@ const GOOD = { SSLCTLFD: '3', SSLREADFD: '4', SSLWRITEFD: '5' };
 
 interface Outcome {
   readonly status: number | null;
-  readonly said: string;
+  readonly stderr: string;
   readonly stdout: string;
 }
 
-/** Runs the shim with pipes on 0 to 5 (sockets, as Node makes them) unless `more` says otherwise. */
+/** Runs the shim with pipes on 0 to 2 (sockets, as Node makes them) and `more` from 3 on, by default three pipes. */
 async function run(
   args: readonly string[],
   environment: NodeJS.ProcessEnv,
@@ -23,21 +23,21 @@ async function run(
 ): Promise<Outcome> {
   const env = { ...process.env, ...environment };
   const child = spawn(SHIM, args, { env, stdio: ['pipe', 'pipe', 'pipe', ...more] });
-  let said = '';
+  let stderr = '';
   let stdout = '';
   child.stderr?.on('data', (bytes) => {
-    said += bytes;
+    stderr += bytes;
   });
   child.stdout?.on('data', (bytes) => {
     stdout += bytes;
   });
   child.stdin?.end();
   const status = await new Promise<number | null>((resolve) => child.on('close', resolve));
-  return { status, said, stdout };
+  return { status, stderr, stdout };
 }
 
-function assertRefusal({ status, said, stdout }: Outcome, why: string): void {
-  assert.equal(said, `smtpd-starttls-proxy-io: fatal: ${why}\n`);
+function assertRefusal({ status, stderr, stdout }: Outcome, why: string): void {
+  assert.equal(stderr, `smtpd-starttls-proxy-io: fatal: ${why}\n`);
   assert.equal(status, 100);
   assert.equal(stdout, '');
 }
@@ -68,7 +68,7 @@ describe('the environment', { concurrency: 4 }, () => {
     }
   }
 
-  it('that names a descriptor that Node cannot keep from smtpd is refused', async () => {
+  it('that names a descriptor that smtpd would inherit is refused', async () => {
     const gap = Array.from({ length: 47 }, () => 'ignore' as const);
     const outcome = await run(['true'], { ...GOOD, SSLREADFD: '53' }, [
       'pipe',
@@ -91,13 +91,16 @@ describe('the environment', { concurrency: 4 }, () => {
   });
 
   it('that names one of Node’s own descriptors is refused, each', async () => {
-    // With a control socket and nothing else inherited, all above 3 are Node's.
+    // With only a control socket inherited, all descriptors above 3 are Node's own.
     for (let fd = 4; fd < 26; fd++) {
       const outcome = await run(['true'], { SSLCTLFD: '3', SSLREADFD: String(fd), SSLWRITEFD: '3' }, [
         'pipe',
       ]);
-      assert.equal(outcome.status, 100, `descriptor ${fd}: ${outcome.said}`);
-      assert.match(outcome.said, /SSLREADFD names descriptor \d+, which is (not open|no socket or pipe)\n$/);
+      assert.equal(outcome.status, 100, `descriptor ${fd}: ${outcome.stderr}`);
+      assert.match(
+        outcome.stderr,
+        /SSLREADFD names descriptor \d+, which is (not open|no socket or pipe)\n$/,
+      );
     }
   });
 });
@@ -123,11 +126,11 @@ describe('the command line', { concurrency: 4 }, () => {
   }
 
   for (const args of [['-x', 'true'], ['--nonsense', 'true'], ['--fresh=yes', 'true'], ['-t']]) {
-    it(`"${args.join(' ')}" is refused, and the option named`, async () => {
+    it(`"${args.join(' ')}" is refused, and the message names the option`, async () => {
       const outcome = await run(args, GOOD);
       assert.equal(outcome.status, 100);
       assert.match(
-        outcome.said,
+        outcome.stderr,
         new RegExp(
           `^smtpd-starttls-proxy-io: fatal: usage error: [^\\n]*${args[0]?.split('=')[0]}[^\\n]*\\n$`,
         ),
@@ -135,7 +138,7 @@ describe('the command line', { concurrency: 4 }, () => {
     });
   }
 
-  it('is smtpd’s from its first word on', async () => {
+  it('belongs to smtpd from the first operand on', async () => {
     const outcome = await run(
       ['-v', '2', 'sh', '-c', 'echo "220 $0 $1 $2"; exit 9', '-r', '--help', '--'],
       GOOD,
@@ -146,7 +149,7 @@ describe('the command line', { concurrency: 4 }, () => {
 });
 
 describe('descriptors 0 and 1', { concurrency: 4 }, () => {
-  it('that lead to no client are refused with 111', () => {
+  it('that are not a client’s connection are refused with 111', () => {
     const { status, stderr } = spawnSync(SHIM, ['true'], {
       env: { ...process.env, ...GOOD },
       stdio: [openSync('/etc/passwd', 'r'), openSync('/dev/null', 'w'), 'pipe', 'pipe', 'pipe', 'pipe'],

@@ -1,4 +1,4 @@
-/** The driver of the dialogue, between a client and an smtpd that are made up, with a clock that stands still. */
+/** The driver of the dialogue, between a fake client and a fake smtpd, with a stopped clock. */
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
@@ -37,7 +37,7 @@ function greeted(t: TestContext) {
 }
 
 describe('converse', () => {
-  it('reads nobody while a side does not take what it was sent, and goes on when it does', async (t) => {
+  it('reads neither side while one does not take what it was sent, and resumes when it does', async (t) => {
     const { client, smtpd, verdict } = start(t);
     client.stall();
     smtpd.send('220 hi\r\n');
@@ -57,7 +57,7 @@ describe('converse', () => {
     assert.deepEqual([client.isRead(), smtpd.isRead()], [false, false]);
   });
 
-  it('writes nothing more to a side that has not taken the last', async (t) => {
+  it('writes nothing more to a side that has not taken the last bytes', async (t) => {
     const { client, smtpd } = greeted(t);
     client.stall();
     client.send('NOOP\r\n');
@@ -75,13 +75,13 @@ describe('converse', () => {
     assert.deepEqual([smtpd.overruns(), smtpd.received()], [0, 'NOOP\r\nNOOP\r\nNOOP\r\n']);
   });
 
-  it('leaves both sides alone once the verdict is given, whatever still comes from them', async (t) => {
+  it('does not touch either side after the verdict, whatever they still send', async (t) => {
     for (const [command, expected] of [
       ['HELO client\r\n', 'plaintext'],
       ['GET / HTTP/1.1\r\n', 'close'],
     ] as const) {
       const { clock, client, smtpd, verdict } = greeted(t);
-      // smtpd closes its output; how it ends is not known before the client has spoken.
+      // smtpd closes its output; how it exits is not known before the client has sent its command.
       smtpd.finish();
       client.send(command);
       await settle();
@@ -132,7 +132,7 @@ describe('converse', () => {
     assert.deepEqual(client.writes().slice(before), ['214-one\r\n214 two\r\n']);
   });
 
-  it('delivers a reply that comes while the client is stalled, though smtpd has ended then', async (t) => {
+  it('delivers a reply that arrives while the client is stalled, even if smtpd exits meanwhile', async (t) => {
     const { client, smtpd, verdict, messages } = greeted(t);
     client.stall();
     client.send('NOOP\r\n');
@@ -148,7 +148,7 @@ describe('converse', () => {
     assert.deepEqual([client.received(), messages], ['220 hi\r\n250 ok\r\n421 bye\r\n', []]);
   });
 
-  it('closes the input of smtpd when the client has ended, and delivers what still comes', async (t) => {
+  it('closes the input of smtpd when the client has ended, and delivers further replies', async (t) => {
     const { client, smtpd, verdict } = greeted(t);
     client.send('NOOP\r\n');
     client.finish();
@@ -162,7 +162,7 @@ describe('converse', () => {
     assert.match(client.received(), /250 ok\r\n$/);
   });
 
-  it('closes the input of smtpd when the client takes no more', async (t) => {
+  it('closes the input of smtpd when writing to the client fails', async (t) => {
     const { client, smtpd } = greeted(t);
     client.stall();
     client.send('NOOP\r\n');
@@ -172,12 +172,12 @@ describe('converse', () => {
     assert.ok(smtpd.hasEnded());
   });
 
-  it('goes on when smtpd takes no more, and ends with its output', async (t) => {
+  it('continues when writing to smtpd fails, and ends with its output', async (t) => {
     const { client, smtpd, verdict, messages } = greeted(t);
     smtpd.stall();
     client.send('NOOP\r\n');
     smtpd.fail();
-    assert.ok(smtpd.isRead(), 'smtpd is not read any more');
+    assert.ok(smtpd.isRead(), 'smtpd is no longer read');
     smtpd.finish();
     smtpd.exit({ status: 3 });
     await settle();
@@ -188,7 +188,7 @@ describe('converse', () => {
 });
 
 describe('the idle timeout of the dialogue', () => {
-  it('is not renewed by the bytes of a slow client, only by a whole line', async (t) => {
+  it('is not renewed by single bytes of a slow client, only by a complete line', async (t) => {
     const { clock, client, verdict } = greeted(t);
     for (const byte of 'NO') {
       await clock.pass(100_000);
@@ -201,7 +201,7 @@ describe('the idle timeout of the dialogue', () => {
     assert.match(client.received(), /\r\n421 4\.4\.2 [^\n]*\r\n$/);
   });
 
-  it('is not renewed by the bytes of a slow smtpd, only by a whole line', async (t) => {
+  it('is not renewed by single bytes of a slow smtpd, only by a complete line', async (t) => {
     const { clock, client, smtpd, verdict } = start(t);
     for (const byte of '22') {
       await clock.pass(100_000);
@@ -259,7 +259,7 @@ describe('a process that smtpd leaves behind, in the dialogue', () => {
     assert.deepEqual(messages, ['warning: smtpd exited mid-dialogue: exit status 3']);
   });
 
-  it('is not given up while the client does not take what waits', async (t) => {
+  it('is not abandoned while bytes wait for the client', async (t) => {
     const { clock, client, smtpd, verdict } = greeted(t);
     client.stall();
     client.send('NOOP\r\n');
@@ -275,7 +275,7 @@ describe('a process that smtpd leaves behind, in the dialogue', () => {
     assert.equal(verdict(), 'close');
   });
 
-  it('is not watched any more once the verdict is given', async (t) => {
+  it('is no longer watched once the verdict is given', async (t) => {
     const { clock, client, smtpd, verdict } = greeted(t);
     smtpd.exit({ status: 0 });
     await settle();
@@ -288,7 +288,7 @@ describe('a process that smtpd leaves behind, in the dialogue', () => {
 });
 
 describe('the end of a session, in the dialogue', () => {
-  it('is a 421 when it is aborted, though smtpd has said nothing', async (t) => {
+  it('is a 421 when it is aborted, though smtpd has sent nothing', async (t) => {
     const { client, terminate, abortNow, verdict } = greeted(t);
     terminate();
     await settle();
@@ -299,7 +299,7 @@ describe('the end of a session, in the dialogue', () => {
     assert.match(client.received(), /\r\n421 4\.3\.2 [^\n]*\r\n$/);
   });
 
-  it('is smtpd’s own 421 where it sends one', async (t) => {
+  it('is smtpd’s own 421 if it sends one', async (t) => {
     const { client, smtpd, terminate, verdict } = greeted(t);
     terminate();
     smtpd.send('421 bye\r\n');
@@ -310,7 +310,7 @@ describe('the end of a session, in the dialogue', () => {
     assert.match(client.received(), /^220 hi\r\n421 bye\r\n/);
   });
 
-  it('is a 421 where smtpd ends without one', async (t) => {
+  it('is our 421 if smtpd exits without one', async (t) => {
     const { client, smtpd, terminate, verdict, messages } = greeted(t);
     terminate();
     await settle();
@@ -322,7 +322,7 @@ describe('the end of a session, in the dialogue', () => {
     assert.deepEqual(messages, []);
   });
 
-  it('comes though the client takes nothing', async (t) => {
+  it('does not wait for a client that takes nothing', async (t) => {
     const { client, smtpd, abortNow, verdict } = start(t);
     client.stall();
     smtpd.send('220 hi\r\n');

@@ -1,4 +1,4 @@
-/** A session between a client, an offer of TLS and smtpds that are made up, with a clock that stands still. */
+/** A session between a fake client, a fake TLS offer and fake smtpds, with a stopped clock. */
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
@@ -14,7 +14,7 @@ interface Setup {
   readonly implicit?: boolean;
   readonly idleTimeout?: number;
   readonly relayIdleTimeout?: number;
-  /** What the client has sent in TLS already. */
+  /** Bytes that the client has sent in TLS already. */
   readonly early?: string;
 }
 
@@ -76,7 +76,7 @@ function open(t: TestContext, setup: Setup = {}) {
       completeHandshake();
       await settle();
     },
-    /** Comes to the handshake. */
+    /** Brings the session to the handshake. */
     askForTls: async () => {
       smtpd().send('220 hi\r\n');
       client.send('STARTTLS\r\n');
@@ -87,14 +87,14 @@ function open(t: TestContext, setup: Setup = {}) {
   };
 }
 
-/** Ends an smtpd as a process does: its output with it. */
+/** Ends an smtpd as a process ends: its output ends too. */
 async function exit(smtpd: FakeChild, status: number, signal?: NodeJS.Signals): Promise<void> {
   smtpd.finish();
   smtpd.exit(signal === undefined ? { status } : { status, signal });
   await settle();
 }
 
-/** Lets a client end its side once it has read all. */
+/** Ends the side of a client that has read everything. */
 async function hangUp(client: Party): Promise<void> {
   client.finish();
   await settle();
@@ -106,7 +106,7 @@ describe('a signal', () => {
     await askForTls();
     session.terminate('SIGTERM');
     await settle();
-    assert.deepEqual(calls, ['start', 'aborted'], 'the handshake goes on after the first signal');
+    assert.deepEqual(calls, ['start', 'aborted'], 'the handshake continues after the first signal');
     await exit(smtpd(), 143, 'SIGTERM');
     await hangUp(client);
     assert.deepEqual(outcome(), { status: 143, signal: 'SIGTERM' });
@@ -126,7 +126,7 @@ describe('a signal', () => {
     assert.deepEqual(smtpd(1).signals(), ['SIGTERM', 'SIGINT']);
   });
 
-  it('gives smtpd five seconds, in which the relay goes on, and then ends the session', async (t) => {
+  it('gives smtpd five seconds, during which the relay continues, and then ends the session', async (t) => {
     const { clock, session, client, smtpd, outcome } = open(t);
     smtpd().send('220 hi\r\n');
     client.send('HELO client\r\n');
@@ -160,7 +160,7 @@ describe('a signal', () => {
     assert.deepEqual(smtpd().signals(), ['SIGTERM', 'SIGTERM']);
   });
 
-  it('is no reason for a warning when smtpd ends of it', async (t) => {
+  it('causes no warning when smtpd exits because of it', async (t) => {
     const { session, client, smtpd, messages } = open(t);
     smtpd().send('220 hi\r\n');
     client.send('HELO client\r\n');
@@ -173,7 +173,7 @@ describe('a signal', () => {
 });
 
 describe('a session', () => {
-  it('in cleartext declines TLS once, and gives smtpd what the dialogue has left', async (t) => {
+  it('in cleartext declines TLS once, and gives smtpd the rest of the dialogue', async (t) => {
     const { client, smtpd, calls, verdicts, environments } = open(t);
     smtpd().send('220 hi\r\n250 more\r\n');
     client.send('EHLO client\r\n');
@@ -186,7 +186,7 @@ describe('a session', () => {
     assert.equal(smtpd().received(), 'EHLO client\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n');
   });
 
-  it('in TLS goes on with the same smtpd, and with what was read already', async (t) => {
+  it('in TLS continues with the same smtpd, and with the bytes read already', async (t) => {
     const { client, tlsParty, smtpd, smtpds, askForTls, completeHandshake } = open(t, {
       early: 'EHLO me\r\n',
     });
@@ -207,7 +207,7 @@ describe('a session', () => {
     assert.equal(client.isRead(), false);
   });
 
-  it('gives the client in TLS what smtpd has sent before it exits in the handshake', async (t) => {
+  it('delivers in TLS what smtpd has sent before it exits during the handshake', async (t) => {
     const { client, tlsParty, smtpd, askForTls, completeHandshake } = open(t);
     await askForTls();
     smtpd().push('421 bye\r\n');
@@ -225,7 +225,7 @@ describe('a session', () => {
     assert.deepEqual(verdicts, []);
   });
 
-  it('whose verdict is to close ends smtpd and hangs up', async (t) => {
+  it('with the verdict close ends smtpd and hangs up', async (t) => {
     const { client, smtpd, outcome, verdicts } = open(t);
     smtpd().send('220 hi\r\n');
     client.send('GET / HTTP/1.1\r\n');
@@ -248,9 +248,9 @@ describe('a session', () => {
       smtpd().send('250 last\r\n');
       await exit(smtpd(), 0);
       await clock.pass(limit - 1_000);
-      assert.equal(client.hasEnded(), false, `given up before ${limit} ms`);
+      assert.equal(client.hasEnded(), false, `abandoned before ${limit} ms`);
       await clock.pass(10_000);
-      assert.deepEqual(outcome(), { status: 0 }, `not given up after ${limit} ms`);
+      assert.deepEqual(outcome(), { status: 0 }, `not abandoned after ${limit} ms`);
       t.mock.restoreAll();
     }
   });
@@ -303,7 +303,7 @@ describe('the greeting of a second smtpd', () => {
     return opened;
   }
 
-  it('is not sent to the client; what stands behind it is', async (t) => {
+  it('is not sent to the client; the bytes after it are', async (t) => {
     const { tlsParty, smtpd, environments } = await refresh(t, { early: 'EHLO ' });
     assert.deepEqual(environments, [{}, { SSL_PROTOCOL: 'TLSv1.3' }]);
     smtpd(1).send('220-one\r\n22');
@@ -314,7 +314,7 @@ describe('the greeting of a second smtpd', () => {
     assert.deepEqual([smtpd(0).received(), smtpd(1).received()], ['RSET\r\n', 'EHLO me\r\n']);
   });
 
-  it('has as long between its bytes as the dialogue has', async (t) => {
+  it('has the idle timeout of the dialogue between its bytes', async (t) => {
     const { clock, smtpd, tlsParty, messages } = await refresh(t, { idleTimeout: 10_000 });
     for (const piece of ['22', '0 slo', 'w']) {
       await clock.pass(9_000);
@@ -342,7 +342,7 @@ describe('the greeting of a second smtpd', () => {
   });
 
   for (const greeting of ['421-busy\r\n421 come again\r\n', '450 no\r\n', '554 no\r\n', '354 what\r\n']) {
-    it(`is sent to the client when it is no consent: ${greeting.slice(0, 3)}`, async (t) => {
+    it(`is sent to the client when it refuses service: ${greeting.slice(0, 3)}`, async (t) => {
       const { tlsParty, smtpd } = await refresh(t);
       smtpd(1).send(greeting.slice(0, 7));
       smtpd(1).send(`${greeting.slice(7)}more`);
@@ -351,7 +351,7 @@ describe('the greeting of a second smtpd', () => {
     });
   }
 
-  it('is not waited for after the grace time of a signal', async (t) => {
+  it('is not awaited after the grace period of a signal', async (t) => {
     const { clock, session, tlsParty, smtpd } = await refresh(t);
     session.terminate('SIGTERM');
     await clock.pass(5_000);
@@ -372,28 +372,28 @@ describe('the greeting of a second smtpd', () => {
 });
 
 describe('readGreeting', () => {
-  function swallow(t: TestContext) {
+  function start(t: TestContext) {
     const clock = stopClock(t);
-    // Bytes in one buffer that is overwritten: who keeps them has to copy them.
+    // All bytes are given in one buffer, which is overwritten: to keep them, the reader must copy them.
     const smtpd = { ...makeChild(), ...makeParty() };
     const { promise: abort, resolve: abortNow } = deferred();
     return { clock, smtpd, abortNow, greeting: outcomeOf(readGreeting(smtpd, 10_000, abort)) };
   }
 
-  it('leaves the source paused, and alone from then on', async (t) => {
-    const { clock, smtpd, abortNow, greeting } = swallow(t);
-    smtpd.send('220 hi\r\nbehind it');
+  it('leaves the source paused, and does not touch it afterwards', async (t) => {
+    const { clock, smtpd, abortNow, greeting } = start(t);
+    smtpd.send('220 hi\r\nafter it');
     await settle();
-    assert.equal(String(greeting()?.forClient), 'behind it');
+    assert.equal(String(greeting()?.forClient), 'after it');
     assert.deepEqual([smtpd.isRead(), clock.pending()], [false, 0]);
     smtpd.source.read();
     abortNow();
     await clock.pass(20_000);
-    assert.ok(smtpd.isRead(), 'it pauses a source that is used by others');
+    assert.ok(smtpd.isRead(), 'a source that others use is paused');
   });
 
   it('copies the lines of a refusal', async (t) => {
-    const { smtpd, greeting } = swallow(t);
+    const { smtpd, greeting } = start(t);
     for (const piece of ['554-', 'one\r\n55', '4 two\r\n']) smtpd.send(piece);
     await settle();
     assert.equal(String(greeting()?.forClient), '554-one\r\n554 two\r\n');
@@ -401,13 +401,13 @@ describe('readGreeting', () => {
 
   for (const [what, act, fault] of [
     ['it is aborted', (one) => one.abortNow(), 'shutting down'],
-    ['nothing comes', (one) => one.clock.pass(10_000), 'idle timeout'],
-    ['a line is no reply', (one) => one.smtpd.send('hi\r\n'), 'invalid SMTP reply'],
-    ['a line has a NUL in it', (one) => one.smtpd.send('220 \0\r\n'), 'invalid SMTP reply'],
+    ['nothing arrives', (one) => one.clock.pass(10_000), 'idle timeout'],
+    ['a line is not a reply', (one) => one.smtpd.send('hi\r\n'), 'invalid SMTP reply'],
+    ['a line contains a NUL', (one) => one.smtpd.send('220 \0\r\n'), 'invalid SMTP reply'],
     ['the output ends', (one) => one.smtpd.finish(), undefined],
-  ] satisfies [string, (one: ReturnType<typeof swallow>) => unknown, string | undefined][]) {
+  ] satisfies [string, (one: ReturnType<typeof start>) => unknown, string | undefined][]) {
     it(`gives up when ${what}`, async (t) => {
-      const one = swallow(t);
+      const one = start(t);
       act(one);
       await settle();
       const { forClient, ...rest } = one.greeting() ?? { forClient: Buffer.alloc(0) };

@@ -1,4 +1,4 @@
-/** Which smtpds are refused at the start, by all programs that give an smtpd pipes. */
+/** The smtpd commands that are refused at the start, by all programs that run an smtpd on pipes. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -43,7 +43,7 @@ describe('an smtpd that treats clients on pipes as local users', { concurrency: 
     'qmail-smtpd -bs',
     'sh -c exim4 -bs',
   ]) {
-    it(`is not one: ${command}`, () => checkSmtpdCommand(command.split(' '), 'smtpd-starttls-server'));
+    it(`is not: ${command}`, () => checkSmtpdCommand(command.split(' '), 'smtpd-starttls-server'));
   }
 
   for (const [name, ...words] of [

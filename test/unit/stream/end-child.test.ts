@@ -1,4 +1,4 @@
-/** Programs with pipes on their standard input and output, and how they are ended. */
+/** Programs with pipes on their standard input and output, and ending them. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -38,7 +38,7 @@ describe('startChild', () => {
     ['is killed by SIGKILL', 'kill -KILL $$', { status: 137, signal: 'SIGKILL' }],
     ['is killed by SIGTERM', 'kill -TERM $$', { status: 143, signal: 'SIGTERM' }],
   ] as const) {
-    it(`gives how a program ends that ${what}`, async () => {
+    it(`reports the end of a program that ${what}`, async () => {
       const child = startShell(script);
       assert.deepEqual(await endOf(child), end);
     });
@@ -50,7 +50,7 @@ describe('startChild', () => {
     assert.deepEqual(await endOf(child), { status: 1 });
   });
 
-  it('hands everything to the program, then the end', async () => {
+  it('passes everything to the program, then the end of input', async () => {
     const child = startShell('cat');
     child.sink.write(Buffer.from('one '));
     child.sink.write(Buffer.from('two'));
@@ -58,7 +58,7 @@ describe('startChild', () => {
     assert.equal(await outputOf(child), 'one two');
   });
 
-  it('sends signals, and none to a program that has ended', async () => {
+  it('sends signals, but none to a program that has exited', async () => {
     const child = startShell('exec cat');
     child.kill('SIGINT');
     assert.deepEqual(await endOf(child), { status: 130, signal: 'SIGINT' });
@@ -70,7 +70,7 @@ describe('startChild', () => {
     [['/tmp'], 126, 'EACCES'],
     [['sh', '-c', 'x'.repeat(3_000_000)], 126, 'E2BIG'],
   ] as const) {
-    it(`gives ${status} for ${code}, an output that has ended, and takes what is written`, async () => {
+    it(`gives ${status} for ${code}, an output that has ended, and discards what is written`, async () => {
       const child = startChild(command, process.env);
       assert.deepEqual(await endOf(child), { status, failure: `cannot run ${command[0]}: ${code}` });
       assert.equal(await outputOf(child), '');
@@ -82,13 +82,13 @@ describe('startChild', () => {
 });
 
 describe('endChild', () => {
-  it('reads what a program still writes, so that it can end by itself', async () => {
+  it('reads what a program still writes, so that it can exit by itself', async () => {
     // More than a pipe holds: unread, the program would stay in its write until SIGTERM.
     const child = startShell('cat >/dev/null; head -c 1000000 /dev/zero && exit 7');
     assert.deepEqual(await within(DEADLINE, 'end of the program', endChild(child)), { status: 7 });
   });
 
-  it('closes its input and sends no signal to one that ends with it', async (t) => {
+  it('closes the input of a program, and sends no signal if it exits then', async (t) => {
     const clock = stopClock(t);
     const child = makeChild();
     const outcome = outcomeOf(endChild(child));
@@ -119,7 +119,7 @@ describe('endChild', () => {
 });
 
 describe('endAfterOutput', () => {
-  it('waits half a second for the end, and not longer', async (t) => {
+  it('waits half a second for the end, and no longer', async (t) => {
     const clock = stopClock(t);
     const [quick, slow] = [makeChild(), makeChild()];
     const [one, other] = [outcomeOf(endAfterOutput(quick)), outcomeOf(endAfterOutput(slow).then(String))];

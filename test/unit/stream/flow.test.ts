@@ -1,4 +1,4 @@
-/** One direction of a relay, and the end of a connection, between streams that are made up. */
+/** One direction of a relay, and the end of a connection, between fake streams. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -19,22 +19,22 @@ function start(from: Party, to: Party, first = '') {
 }
 
 describe('flow', () => {
-  it('is not over before a slow client has taken the last bytes, though the source has ended', async () => {
+  it('does not end before a slow client has taken the last bytes, though the source has ended', async () => {
     const [from, to] = [makeParty(), makeParty()];
     const one = start(from, to);
     to.stall();
     from.send('tail');
-    // The end comes whether the source is paused or not when its pipe is destroyed.
+    // A destroyed pipe reports its end whether the source is paused or not.
     from.finish(new Error('ECONNRESET'));
     await settle();
-    assert.equal(one.outcome(), undefined, 'it is over while bytes wait for the client');
+    assert.equal(one.outcome(), undefined, 'it has ended while bytes wait for the client');
     to.take();
     await settle();
     assert.equal(one.outcome(), 'source-ended');
     assert.equal(to.received(), 'tail');
   });
 
-  it('reads nothing while the sink is stalled, and reads on when it is not', async () => {
+  it('reads nothing while the sink is stalled, and resumes when it is not', async () => {
     const [from, to] = [makeParty(), makeParty()];
     const one = start(from, to);
     assert.ok(from.isRead());
@@ -50,7 +50,7 @@ describe('flow', () => {
     assert.deepEqual([to.received(), one.passed(), to.overruns()], ['onetwo', 'onetwo', 0]);
   });
 
-  it('does not read while what came first waits', () => {
+  it('does not read while the first bytes wait', () => {
     const [from, to] = [makeParty(), makeParty()];
     to.stall();
     const one = start(from, to, 'first');
@@ -61,7 +61,7 @@ describe('flow', () => {
     assert.equal(one.passed(), 'firstsecond');
   });
 
-  it('passes on what the source delivers after it was paused, and stays paused', async () => {
+  it('passes on what the source delivers after it was paused, and keeps it paused', async () => {
     const [from, to] = [makeParty(), makeParty()];
     const one = start(from, to);
     to.stall();
@@ -72,7 +72,7 @@ describe('flow', () => {
     assert.deepEqual([from.isRead(), one.isStalled()], [true, false]);
   });
 
-  it('does not count an empty first piece as something that has passed', () => {
+  it('does not report an empty first piece as passed', () => {
     const from = makeParty();
     let calls = 0;
     flow(from.source, makeParty().sink, { first: Buffer.alloc(0), passed: () => (calls += 1) });
@@ -91,18 +91,18 @@ describe('flow', () => {
     }
   });
 
-  it('does nothing to its source and its sink once it has let go of them', async () => {
+  it('does nothing to its source and its sink after release', async () => {
     const [from, to] = [makeParty(), makeParty()];
     const one = start(from, to);
     to.stall();
     from.send('x');
     one.release();
     to.take();
-    assert.equal(from.isRead(), false, 'it reads a source that it has let go of');
+    assert.equal(from.isRead(), false, 'it reads a source that it has released');
     from.source.read();
     from.send('y');
     to.fail();
-    assert.ok(from.isRead(), 'it has paused a source that it had let go of');
+    assert.ok(from.isRead(), 'it has paused a source that it had released');
     from.finish();
     await settle();
     assert.deepEqual([one.outcome(), to.received()], [undefined, 'x']);
@@ -113,26 +113,26 @@ describe('drain', () => {
   it('reads to the end, and closes the source', async (t) => {
     const clock = stopClock(t);
     const from = makeParty();
-    const over = outcomeOf(drain(from.source, 1000).then(() => true));
+    const ended = outcomeOf(drain(from.source, 1000).then(() => true));
     for (let piece = 0; piece < 3; piece++) from.send('unread');
     await settle();
-    assert.deepEqual([over(), from.isRead()], [undefined, true]);
+    assert.deepEqual([ended(), from.isRead()], [undefined, true]);
     from.finish();
     await settle();
-    assert.deepEqual([over(), from.closed(), clock.pending()], [true, ['source'], 0]);
+    assert.deepEqual([ended(), from.closed(), clock.pending()], [true, ['source'], 0]);
   });
 
-  it('closes the source when its time has passed, whatever still comes', async (t) => {
+  it('closes the source when its time has passed, even if bytes still arrive', async (t) => {
     const clock = stopClock(t);
     const from = makeParty();
-    const over = outcomeOf(drain(from.source, 1000).then(() => true));
+    const ended = outcomeOf(drain(from.source, 1000).then(() => true));
     for (let time = 0; time < 900; time += 100) {
       from.send('on and on');
       await clock.pass(100);
     }
-    assert.equal(over(), undefined);
+    assert.equal(ended(), undefined);
     await clock.pass(100);
-    assert.deepEqual([over(), from.closed()], [true, ['source']]);
+    assert.deepEqual([ended(), from.closed()], [true, ['source']]);
   });
 });
 
@@ -140,26 +140,26 @@ describe('hangUp', () => {
   it('half-closes, reads until the client ends, and closes only then', async (t) => {
     const clock = stopClock(t);
     const client = makeParty();
-    const over = outcomeOf(hangUp(client).then(() => true));
+    const ended = outcomeOf(hangUp(client).then(() => true));
     await clock.pass(1000);
     assert.deepEqual([client.hasEnded(), client.isRead(), client.closed()], [true, true, []]);
     client.finish();
     await settle();
-    assert.deepEqual([over(), client.closed(), clock.pending()], [true, ['source', 'sink'], 0]);
+    assert.deepEqual([ended(), client.closed(), clock.pending()], [true, ['source', 'sink'], 0]);
   });
 
-  it('does not close before what waits has been taken', async (t) => {
+  it('does not close before the bytes that wait have been taken', async (t) => {
     stopClock(t);
     const client = makeParty();
     client.stall();
     client.sink.write(Buffer.from('last'));
-    const over = outcomeOf(hangUp(client).then(() => true));
+    const ended = outcomeOf(hangUp(client).then(() => true));
     client.finish();
     await settle();
-    assert.deepEqual([over(), client.closed().includes('sink')], [undefined, false]);
+    assert.deepEqual([ended(), client.closed().includes('sink')], [undefined, false]);
     client.take();
     await settle();
-    assert.deepEqual([over(), client.closed()], [true, ['source', 'sink']]);
+    assert.deepEqual([ended(), client.closed()], [true, ['source', 'sink']]);
   });
 
   it('closes after two seconds, though the client neither reads nor ends', async (t) => {
@@ -167,10 +167,10 @@ describe('hangUp', () => {
     const client = makeParty();
     client.stall();
     client.sink.write(Buffer.from('last'));
-    const over = outcomeOf(hangUp(client).then(() => true));
+    const ended = outcomeOf(hangUp(client).then(() => true));
     await clock.pass(1999);
-    assert.equal(over(), undefined);
+    assert.equal(ended(), undefined);
     await clock.pass(1);
-    assert.deepEqual([over(), client.closed()], [true, ['source', 'sink']]);
+    assert.deepEqual([ended(), client.closed()], [true, ['source', 'sink']]);
   });
 });

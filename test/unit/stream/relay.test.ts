@@ -1,4 +1,4 @@
-/** The relay between a client and a program that are made up, with a clock that stands still. */
+/** The relay between a fake client and a fake program, with a stopped clock. */
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
@@ -7,7 +7,7 @@ import { type RelayEnd, type RelayOptions, relay } from '../../../lib/stream/rel
 import { settle, stopClock } from '../../support/clock.ts';
 import { makeChild, makeParty, outcomeOf } from '../../support/party.ts';
 
-/** Bounds that are out of the way. */
+/** Timeouts that do not expire in these tests. */
 const BOUNDS = { idleTimeout: undefined, stallTimeout: undefined, endedTimeout: 60_000 };
 
 /** The closing reply of these tests. */
@@ -29,21 +29,21 @@ function start(t: TestContext, more: Partial<RelayOptions> = {}) {
 }
 
 describe('the relay', () => {
-  it('reads on what the client sends after the program has ended, though its input fails late', async (t) => {
+  it('continues to read the client after the program has exited, even if its input fails late', async (t) => {
     const { client, child, outcome } = start(t);
     client.send('all taken');
     child.finish();
     child.exit({ status: 0 });
     await settle();
     child.fail();
-    assert.ok(client.isRead(), 'the client is not read any more: closing would reset it');
+    assert.ok(client.isRead(), 'the client is no longer read: closing would reset the connection');
     client.send('and more');
     client.finish();
     await settle();
     assert.deepEqual(outcome(), { status: 0 });
   });
 
-  it('drops what waits for the program before it reads the client again, whose buffer that is', async (t) => {
+  it('drops the bytes that wait for the program before it reads the client again into the same buffer', async (t) => {
     const { clock, client, child } = start(t, { idleTimeout: 10_000 });
     child.stall();
     client.send('waits');
@@ -53,7 +53,7 @@ describe('the relay', () => {
     assert.deepEqual(child.closed(), ['sink'], 'the program reads bytes that were overwritten');
   });
 
-  it('does not drop the input of a program that has taken all', async (t) => {
+  it('does not drop the input of a program that has taken everything', async (t) => {
     const { clock, client, child } = start(t, { idleTimeout: 10_000 });
     client.send('all');
     await clock.pass(10_000);
@@ -70,7 +70,7 @@ describe('the relay', () => {
     assert.equal(client.received(), '250 a reply that waits\r\n');
   });
 
-  it('gives its closing reply to a client that has taken all', async (t) => {
+  it('sends its closing reply to a client that has taken everything', async (t) => {
     const { client, child, abortNow } = start(t);
     child.send('250 ok\r\n');
     abortNow();
@@ -79,7 +79,7 @@ describe('the relay', () => {
     assert.ok(client.hasEnded());
   });
 
-  it('gives no closing reply to a client that is gone, and closes the output of the program', async (t) => {
+  it('sends no closing reply to a client that is gone, and closes the output of the program', async (t) => {
     const { clock, client, child, ends, outcome } = start(t);
     client.fail();
     await settle();
@@ -89,7 +89,7 @@ describe('the relay', () => {
     assert.deepEqual(outcome(), { status: 141, signal: 'SIGPIPE' });
   });
 
-  it('begins with what was read before, and passes everything on', async (t) => {
+  it('begins with the bytes read before, and passes everything on', async (t) => {
     const rest = { client: Buffer.from('MAIL\r\n'), child: Buffer.from('220 late\r\n') };
     const { client, child } = start(t, { rest });
     client.send('RCPT\r\n');
@@ -150,10 +150,10 @@ describe('the relay', () => {
 
   for (const [what, text, hasOutput, atLineStart] of [
     ['nothing', '', false, true],
-    ['a whole line', '250 ok\r\n', true, true],
+    ['a complete line', '250 ok\r\n', true, true],
     ['half a line', '250 ok\r\n250-ha', true, false],
   ] as const) {
-    it(`tells how its closing reply would stand when the program has sent ${what}`, async (t) => {
+    it(`reports whether its closing reply would begin a line when the program has sent ${what}`, async (t) => {
       const { child, ends } = start(t);
       if (text !== '') child.send(text);
       child.finish();
@@ -179,13 +179,13 @@ describe('the bounds of the relay', () => {
     assert.equal(ends[0]?.reason, 'idle-timeout');
   });
 
-  it('without a relay idle timeout it lasts as long as the program does', async (t) => {
+  it('without a relay idle timeout it lasts as long as the program', async (t) => {
     const { clock, ends, outcome } = start(t);
     await clock.pass(86_400_000);
     assert.deepEqual([ends, outcome()], [[], undefined]);
   });
 
-  it('a program that does not end after the timeout gets SIGTERM, then SIGKILL', async (t) => {
+  it('a program that does not exit after the timeout gets SIGTERM, then SIGKILL', async (t) => {
     const { clock, child, outcome } = start(t, { idleTimeout: 10_000 });
     await clock.pass(10_000);
     assert.ok(child.hasEnded());
@@ -199,7 +199,7 @@ describe('the bounds of the relay', () => {
     assert.equal(outcome()?.status, 137);
   });
 
-  it('output that a process left behind holds is given up after two seconds in which nothing comes', async (t) => {
+  it('output that a process left behind holds is abandoned after two seconds without data', async (t) => {
     const { clock, client, child, ends, outcome } = start(t);
     child.exit({ status: 5 });
     await clock.pass(1_999);
@@ -218,7 +218,7 @@ describe('the bounds of the relay', () => {
     assert.deepEqual(outcome(), { status: 5 });
   });
 
-  it('a client that reads slowly has all of its time after the program has ended', async (t) => {
+  it('a client that reads slowly has its full timeout after the program has exited', async (t) => {
     const { clock, client, child, outcome } = start(t, { endedTimeout: 60_000 });
     client.stall();
     child.send('250 last\r\n');
@@ -233,7 +233,7 @@ describe('the bounds of the relay', () => {
     assert.deepEqual(outcome(), { status: 0 });
   });
 
-  it('a client that does not take the last bytes of a program that has ended is given up', async (t) => {
+  it('a client that does not take the last bytes of a program that has exited is abandoned', async (t) => {
     const { clock, client, child, outcome } = start(t, { endedTimeout: 60_000 });
     client.stall();
     child.send('250 last\r\n');

@@ -1,4 +1,4 @@
-/** Streams of bytes over descriptors, and what they do when somebody stops, fails or ends. */
+/** Byte streams over descriptors: pausing, failure and end. */
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
@@ -37,14 +37,14 @@ function isOpen(fd: number): boolean {
 }
 
 describe('openSource', () => {
-  it('reads nothing before it is told to, and nothing after it was paused', async (t) => {
+  it('reads nothing before read, and nothing after pause', async (t) => {
     const { readEnd, writeEnd } = makeFifo();
     t.after(() => closeSync(writeEnd));
     const source = openSource(readEnd);
-    const heard: string[] = [];
+    const received: string[] = [];
     source.listen({
       bytes: (bytes) => {
-        heard.push(Buffer.from(bytes).toString());
+        received.push(Buffer.from(bytes).toString());
         source.pause();
       },
       ended: () => {},
@@ -52,25 +52,25 @@ describe('openSource', () => {
     const left = Buffer.alloc(100);
     writeSync(writeEnd, 'early');
     await settle();
-    assert.deepEqual(heard, []);
+    assert.deepEqual(received, []);
     source.read();
     await settle();
-    assert.deepEqual(heard, ['early']);
+    assert.deepEqual(received, ['early']);
     writeSync(writeEnd, 'later');
     await settle();
-    assert.deepEqual(heard, ['early']);
+    assert.deepEqual(received, ['early']);
     assert.equal(left.toString('latin1', 0, readSync(readEnd, left)), 'later');
     source.close();
   });
 
-  it('goes on where it was paused', async () => {
+  it('resumes where it was paused', async () => {
     const { readEnd, writeEnd } = makeFifo();
     const source = openSource(readEnd);
-    let heard = '';
+    let received = '';
     const ended = new Promise<void>((resolve) => {
       source.listen({
         bytes: (bytes) => {
-          heard += Buffer.from(bytes).toString();
+          received += Buffer.from(bytes).toString();
           source.pause();
           setTimeout(source.read);
         },
@@ -84,10 +84,10 @@ describe('openSource', () => {
     }
     closeSync(writeEnd);
     await ended;
-    assert.equal(heard, 'abc');
+    assert.equal(received, 'abc');
   });
 
-  it('tells a later listener of an end that has come', async () => {
+  it('notifies a later listener of an earlier end', async () => {
     const { readEnd, writeEnd } = makeFifo();
     const source = openSource(readEnd);
     await new Promise<void>((resolve) => {
@@ -98,7 +98,7 @@ describe('openSource', () => {
     await new Promise<void>((resolve) => source.listen({ bytes() {}, ended: () => resolve() }));
   });
 
-  it('is refused for a file', () => {
+  it('throws for a file', () => {
     const fd = openSync('/etc/passwd', 'r');
     assert.throws(() => openSource(fd));
     closeSync(fd);
@@ -106,7 +106,7 @@ describe('openSource', () => {
 });
 
 describe('openSink', () => {
-  it('says when the kernel has not taken all, and when it has', async (t) => {
+  it('reports when the kernel has not taken everything, and when it has', async (t) => {
     const { readEnd, writeEnd } = makeFifo();
     t.after(() => closeSync(readEnd));
     const sink = openSink(writeEnd);
@@ -127,7 +127,7 @@ describe('openSink', () => {
     sink.close();
   });
 
-  it('tells a later listener that the reader is gone, and takes further bytes as lost', async () => {
+  it('notifies a later listener that the reader is gone, and discards further bytes', async () => {
     const { readEnd, writeEnd } = makeFifo();
     const sink = openSink(writeEnd);
     closeSync(readEnd);
@@ -138,7 +138,7 @@ describe('openSink', () => {
     await new Promise<void>((resolve) => sink.end(resolve));
   });
 
-  it('writes out what waits before it ends, and then closes', async () => {
+  it('writes the bytes that wait before it ends, and then closes', async () => {
     const { readEnd, writeEnd } = makeFifo();
     const sink = openSink(writeEnd);
     assert.equal(sink.write(Buffer.alloc(100_000)), false);
@@ -162,7 +162,7 @@ function tryRead(fd: number): number {
 }
 
 describe('openDescriptors', () => {
-  it('closes two descriptors one by one', async (t) => {
+  it('closes two descriptors separately', async (t) => {
     const [one, other] = [makeFifo(), makeFifo()];
     t.after(() => closeDescriptors([one.writeEnd, other.readEnd]));
     const { source, sink } = openDescriptors(one.readEnd, other.writeEnd);
@@ -174,7 +174,7 @@ describe('openDescriptors', () => {
     assert.equal(isOpen(other.writeEnd), false);
   });
 
-  it('goes on to write on a descriptor for both directions when the source is closed', async (t) => {
+  it('continues to write to a descriptor for both directions when the source is closed', async (t) => {
     const { other, output } = openShared(
       t,
       `source.listen({
@@ -193,7 +193,7 @@ describe('openDescriptors', () => {
     assert.equal(await output, '');
   });
 
-  it('goes on to read on a descriptor for both directions when the sink is closed', async (t) => {
+  it('continues to read from a descriptor for both directions when the sink is closed', async (t) => {
     const { other, output } = openShared(
       t,
       `let octets = 0;
@@ -216,7 +216,7 @@ describe('openDescriptors', () => {
     assert.equal(await text(other), '');
   });
 
-  it('tells nobody of an end when a descriptor for both directions was closed', async (t) => {
+  it('notifies no listener of the end after a descriptor for both directions was closed', async (t) => {
     const { other, output } = openShared(
       t,
       `const listener = {
@@ -240,9 +240,9 @@ describe('openDescriptors', () => {
 });
 
 /**
- * Runs a script that has a \`source\` and a \`sink\` on one descriptor for both directions.
+ * Runs a script that has a `source` and a `sink` on one descriptor for both directions.
  *
- * @returns the other end of the descriptor, and all that the script writes to stdout.
+ * @returns the other end of the descriptor, and everything the script writes to stdout.
  */
 function openShared(t: TestContext, script: string): { other: Duplex; output: Promise<string> } {
   const module = new URL('../../../lib/stream/descriptor.ts', import.meta.url).href;
@@ -253,7 +253,7 @@ function openShared(t: TestContext, script: string): { other: Duplex; output: Pr
   const child = spawn(
     process.execPath,
     ['--import', 'tsx', '--input-type=module', '--eval', program],
-    // Node makes a pair of sockets of what it calls a pipe.
+    // What Node calls a pipe here is a socket pair.
     { stdio: ['ignore', 'pipe', 'inherit', 'pipe'] },
   );
   t.after(() => child.kill('SIGKILL'));
@@ -264,7 +264,7 @@ function openShared(t: TestContext, script: string): { other: Duplex; output: Pr
 }
 
 describe('closeDescriptors', () => {
-  it('closes one that stands there three times once', () => {
+  it('closes a repeated number once', () => {
     const fd = openSync('/dev/null', 'r');
     closeDescriptors([fd, fd, fd]);
     assert.equal(isOpen(fd), false);
@@ -272,7 +272,7 @@ describe('closeDescriptors', () => {
 });
 
 describe('sourceOfStream', () => {
-  /** A source that is read, and what its listener is told. */
+  /** A source that is read, and the events of its listener. */
   function read(stream: Duplex) {
     const source = sourceOfStream(stream);
     const events: string[] = [];
@@ -305,7 +305,7 @@ describe('sourceOfStream', () => {
     ['a close alone', (stream: Duplex) => stream.destroy(), 'end'],
     ['a failure and a close', (stream: Duplex) => stream.destroy(new Error('why')), 'failure: why'],
   ] as const) {
-    it(`tells once of ${what}`, async () => {
+    it(`notifies once for ${what}`, async () => {
       const stream = new PassThrough();
       const { source, events } = read(stream);
       source.read();
@@ -315,18 +315,18 @@ describe('sourceOfStream', () => {
     });
   }
 
-  it('tells only the last of two later listeners of an end that has come', async () => {
+  it('notifies only the last of two later listeners of an earlier end', async () => {
     const stream = new PassThrough();
     const { source } = read(stream);
     stream.destroy();
     await settle();
-    const told: string[] = [];
-    for (const name of ['one', 'other']) source.listen({ bytes() {}, ended: () => void told.push(name) });
+    const notified: string[] = [];
+    for (const name of ['one', 'other']) source.listen({ bytes() {}, ended: () => void notified.push(name) });
     await settle();
-    assert.deepEqual(told, ['other']);
+    assert.deepEqual(notified, ['other']);
   });
 
-  it('tells nobody of the end when it was closed', async () => {
+  it('notifies no listener of the end after it was closed', async () => {
     const stream = new PassThrough();
     const { source, events } = read(stream);
     source.read();
@@ -339,7 +339,7 @@ describe('sourceOfStream', () => {
 });
 
 describe('sinkOfStream', () => {
-  it('takes what is written after the end as lost, which is no failure', async () => {
+  it('discards what is written after the end, without a failure', async () => {
     const stream = new PassThrough();
     const sink = sinkOfStream(stream);
     sink.listen({ drained: assert.fail, failed: assert.fail });
@@ -350,7 +350,7 @@ describe('sinkOfStream', () => {
     assert.equal(await text(stream), 'all');
   });
 
-  it('calls the end over once, when all is written, though the stream stays open to be read', async () => {
+  it('reports the end once, when everything is written, though the stream stays open for reading', async () => {
     const stream = new PassThrough();
     const sink = sinkOfStream(stream);
     let calls = 0;
@@ -368,7 +368,7 @@ describe('sinkOfStream', () => {
     await within(DEADLINE, 'end of a sink that has ended', new Promise<void>((resolve) => sink.end(resolve)));
   });
 
-  it('tells nobody of a failure when it was closed', async () => {
+  it('notifies no listener of a failure after it was closed', async () => {
     const stream = new PassThrough({ highWaterMark: 1 });
     const sink = sinkOfStream(stream);
     sink.listen({ drained: assert.fail, failed: assert.fail });
@@ -378,14 +378,14 @@ describe('sinkOfStream', () => {
     assert.ok(stream.destroyed);
   });
 
-  it('calls the end over when the stream fails on the way', async () => {
+  it('reports the end when the stream fails meanwhile', async () => {
     const stream = new Writable({ write: (_bytes, _encoding, done) => setTimeout(done, 1, new Error('no')) });
     const sink = sinkOfStream(stream);
     assert.equal(sink.write(Buffer.from('x')), false);
     await new Promise<void>((resolve) => sink.end(resolve));
   });
 
-  it('takes a stream that is closed under it as one that has failed', async () => {
+  it('treats a stream that was destroyed as failed', async () => {
     const stream = new PassThrough();
     const sink = sinkOfStream(stream);
     const failed = new Promise<Error>((resolve) => sink.listen({ drained() {}, failed: resolve }));
@@ -395,7 +395,7 @@ describe('sinkOfStream', () => {
 });
 
 describe('flow', () => {
-  it('sends what came first first, and stops its source while the sink is full', async () => {
+  it('sends the first bytes first, and pauses its source while the sink is full', async () => {
     const from = new PassThrough();
     const to = new PassThrough({ highWaterMark: 1 });
     const passed: number[] = [];
@@ -407,14 +407,14 @@ describe('flow', () => {
     await settle();
     assert.ok(one.isStalled());
     assert.deepEqual(passed, [6]);
-    let heard = '';
+    let received = '';
     to.on('data', (bytes) => {
-      heard += bytes;
+      received += bytes;
     });
     from.end();
     assert.equal(await one.ended, 'source-ended');
     await settle();
-    assert.equal(heard, 'first,second');
+    assert.equal(received, 'first,second');
     assert.deepEqual(passed, [6, 6]);
   });
 
