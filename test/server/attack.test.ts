@@ -1,4 +1,4 @@
-/** What clients, networks, backends and operators do to the server that it must stand, found by attacking it. */
+/** Behaviour of clients, networks, backends and operators that the server must survive, found by attacking it. */
 
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -21,7 +21,7 @@ done`;
 const SMTPD = ['sh', '-c', YES];
 const ENDED_WELL = { code: 0, signal: null };
 
-/** Starts a server that ends with the test. */
+/** Starts a server that is stopped when the test ends. */
 async function start(
   t: TestContext,
   options: readonly string[],
@@ -33,7 +33,7 @@ async function start(
   return server;
 }
 
-/** Connects, and closes with the test. */
+/** Connects; the connection is closed when the test ends. */
 async function connect(t: TestContext, port: number): Promise<SmtpClient> {
   const client = await connectSmtp(port);
   t.after(() => client.destroy());
@@ -52,8 +52,8 @@ function descriptorsOf(pid: number): string[] {
 }
 
 /**
- * Passes a handshake of TLS 1.3 on, and resets the connection behind the client's last word, so that the server
- * comes upon both at once.
+ * Relays a TLS 1.3 handshake, and resets the connection right after the client's last flight, so that the server
+ * reads both at once.
  */
 function resetBehindHandshake(client: Socket, server: RunningServer): void {
   const onward = connectTcp(server.port, '127.0.0.1');
@@ -82,7 +82,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
     ] as const) {
       it(`is not reused for a client when it is ${what}`, async (t) => {
         const { port, pid } = await start(t, ['--notify-fd', descriptor, '--proxy-protocol', '192.0.2.1']);
-        // It is closed by nothing but the end of its descriptor.
+        // Only the end of its descriptor closes it.
         assert.equal(await (await connect(t, port)).rest(), '');
         assert.equal(targetOf(pid, Number(descriptor)), '/dev/null');
       });
@@ -91,7 +91,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
     it('cannot be one that Node has opened for itself', async (t) => {
       const { pid } = await start(t, []);
       const targets = descriptorsOf(pid).map((descriptor) => targetOf(pid, Number(descriptor)));
-      // Of pipes that it was started with, it does not have both ends.
+      // It does not hold both ends of a pipe that it inherited.
       const isOwn = (target: string): boolean =>
         target.startsWith('pipe:') && targets.filter((other) => other === target).length === 2;
       const pipes = descriptorsOf(pid).filter((_, index) => isOwn(targets[index] ?? ''));
@@ -105,7 +105,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
   });
 
   describe('a suspended worker', { concurrency: 3 }, () => {
-    /** Starts two workers, of which one is stopped; gives that one and the other. */
+    /** Starts two workers and suspends one; gives that one and the other. */
     async function startWithOneStopped(
       t: TestContext,
       options: readonly string[],
@@ -213,7 +213,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       const known = descriptorsOf(server.pid).length;
       const client = await enter(t, server.port);
       client.say('HELO a');
-      // More than all buffers on the way hold, so that some of it waits in the server.
+      // More than all buffers on the path hold, so that some of it is queued in the server.
       for (let count = 0; count < 512; count++) client.send(Buffer.alloc(65_536, 'x\r\n'));
       const sent = (): number => client.tcp().bytesWritten - client.tcp().writableLength;
       let before = -1;

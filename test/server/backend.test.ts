@@ -55,7 +55,7 @@ interface Backend {
   readonly connections: { readonly socket: Socket; received: Buffer }[];
 }
 
-/** @param headerEnd finds where the PROXY header ends; undefined while it is not whole. */
+/** @param headerEnd finds where the PROXY header ends; undefined while it is incomplete. */
 async function startBackend(
   t: TestContext,
   headerEnd: (received: Buffer) => number | undefined = () => 0,
@@ -147,7 +147,7 @@ function shown({ certFile, keyFile }: Pair): ConnectionOptions {
   return { cert: readFileSync(certFile), key: readFileSync(keyFile) };
 }
 
-/** A certificate with a subject as openssl takes it. */
+/** A certificate with a subject in the syntax of openssl. */
 function withSubject(subject: string): Pair {
   const certFile = join(folder, 'subject.cert.pem');
   const keyFile = join(folder, 'subject.key.pem');
@@ -209,7 +209,7 @@ describe('a backend that is sent the client’s address', { concurrency: 3, time
     const [first, second] = backend.connections.map(({ received }) => readV2(received));
     assert.deepEqual(first, { addresses });
     const cipher = client.tls().getCipher().name;
-    // No certificate was asked for: "verify" is not zero then.
+    // No certificate was requested, so "verify" is not zero.
     assert.deepEqual(second, {
       addresses,
       tls: { client: 1, verify: 1, fields: { version: 'TLSv1.2', cipher } },
@@ -382,7 +382,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
     // The first STARTTLS is that of the outer server, which hides the one of the inner.
     assert.equal(await client.ask('EHLO client'), '250-smtpd-script\n250-8BITMIME\n250 STARTTLS');
     await client.startTls();
-    // With that the dialogue of the inner one ends.
+    // This ends the dialogue of the inner server.
     assert.match(await client.ask('MAIL FROM:<me@example.org>'), /^250 /);
     const { sent, sentAsRead, received, receivedAsWritten } = await exchange(client, 20_000_000, 'nobody');
     assert.equal(sentAsRead, sent);

@@ -21,7 +21,7 @@ const SMTPD = fixture('smtpd-script');
 const SCALING = readFileSync(join(ROOT, 'docs/scaling.md'), 'utf8');
 const PAGE = readFileSync(join(ROOT, 'docs/man/smtpd-starttls-server.8.md'), 'utf8');
 
-/** A server, and a way to ask what it has counted. */
+/** A server, and a function that reads its metrics. */
 interface Scene {
   readonly server: RunningServer;
   /** The series of `/metrics` with their values, without the prefix that all share. */
@@ -253,7 +253,7 @@ async function startHaproxy(
   };
 }
 
-/** Looks into the tables of the system: a connection would be one more that a server has. */
+/** Reads the kernel's tables: connecting would add a connection to the server's count. */
 function isListening(port: number): boolean {
   const address = `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')} 00000000:0000 0A`;
   return readFileSync('/proc/net/tcp', 'latin1').includes(address);

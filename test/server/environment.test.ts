@@ -27,7 +27,7 @@ const TELLS = [
 ];
 const IS_ROOT = process.getuid?.() === 0;
 
-/** Starts a server that ends with the test. */
+/** Starts a server that is stopped when the test ends. */
 async function start(
   t: TestContext,
   options: readonly string[],
@@ -164,7 +164,7 @@ describe('smtpd inherits nothing private to the server', { concurrency: 2 }, () 
       const socket = createServer();
       await new Promise<void>((resolve) => socket.listen(0, '127.0.0.1', resolve));
       t.after(() => socket.close());
-      // Its number is nowhere in the types of Node.
+      // The types of Node do not declare its descriptor.
       const handle: unknown = Reflect.get(socket, '_handle');
       assert.ok(
         typeof handle === 'object' && handle !== null && 'fd' in handle && typeof handle.fd === 'number',
@@ -188,7 +188,7 @@ describe('smtpd inherits nothing private to the server', { concurrency: 2 }, () 
   }
 });
 
-/** Whether a descriptor is one that the shell around these tests has left open in all. */
+/** Whether a descriptor was inherited from the process that started these tests. */
 function isFromOutside(pid: number, fd: string): boolean {
   try {
     return Number(fd) > 99 && readlinkSync(`/proc/${pid}/fd/${fd}`) === readlinkSync(`/proc/self/fd/${fd}`);
@@ -198,7 +198,7 @@ function isFromOutside(pid: number, fd: string): boolean {
 }
 
 describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 }, () => {
-  /** Files that root alone can read, in a folder of their own. */
+  /** Files that only root can read, in a folder of their own. */
   function privateFiles(t: TestContext): { CERTFILE: string; KEYFILE: string } {
     const folder = mkdtempSync(join(tmpdir(), 'private-'));
     t.after(() => rmSync(folder, { recursive: true }));

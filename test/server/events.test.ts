@@ -20,7 +20,7 @@ const SECRETS = [
   Buffer.from('\0user\0s3cret-password').toString('base64'),
 ];
 
-/** Starts a server that ends with the test. */
+/** Starts a server that is stopped when the test ends. */
 async function start(t: TestContext, ...options: string[]): Promise<RunningServer> {
   const server = await startServer(options, fixture('smtpd-script'));
   t.after(() => server.close());
@@ -159,7 +159,7 @@ describe('a line', { concurrency: 2 }, () => {
       await client.rest();
       client.destroy();
     }
-    // A message in the middle of which TLS is not what it should be.
+    // A message in the middle of which the TLS stream is corrupted.
     const client = await connectSmtp(server.port);
     await client.reply();
     assert.match(await client.ask('STARTTLS'), /^220 /);

@@ -1,4 +1,4 @@
-/** A worker that was taken over: what it cannot have the primary do. */
+/** A compromised worker, and what it cannot make the primary do. */
 
 import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
@@ -33,7 +33,7 @@ async function start(
   return server;
 }
 
-/** Has a worker do it. @returns the worker. */
+/** Makes a worker do it. @returns the worker. */
 function take(server: RunningServer): number {
   const [worker = 0] = childrenOf(server.pid);
   process.kill(worker, 'SIGUSR2');
@@ -61,7 +61,7 @@ function socketsOf(pid: number): readonly string[] {
     .toSorted();
 }
 
-/** A folder that root alone can look into. */
+/** A folder that only root can read. */
 function makeFolder(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'hostile-'));
   t.after(() => rmSync(folder, { recursive: true }));
@@ -104,7 +104,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const server = await start(t, ['send', [slot, slot, slot]], '-c', '3', '-t', '5');
     const worker = take(server);
     await says(server, /hostile: sent\n/);
-    // Its answer comes behind these messages.
+    // Its answer follows these messages.
     server.signal('SIGUSR1');
     await says(server, /event=counters /);
     process.kill(worker, 'SIGKILL');
@@ -142,7 +142,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const server = await start(t, ['flood', { text, times: 1_000_000 }]);
     const worker = take(server);
     await says(server, /hostile: .*\n/);
-    // It could not have sent all.
+    // Otherwise it could not have sent everything.
     assert.match(server.stderr(), /hostile: stalled\n/);
     process.kill(worker, 'SIGKILL');
     await says(server, /event=worker-ended/);

@@ -1,6 +1,6 @@
 /**
- * CVE-2011-0411, where the server does TLS itself: bytes that come in cleartext behind STARTTLS must never
- * reach smtpd, wherever they are cut and whenever they come. smtpd's record of all that it has read is the judge.
+ * CVE-2011-0411, where the server does TLS itself: bytes that arrive in cleartext after STARTTLS must never
+ * reach smtpd, however they are split and whenever they arrive. smtpd's record of what it has read decides.
  */
 
 import assert from 'node:assert/strict';
@@ -27,15 +27,15 @@ interface Run {
   record(): string;
   /** Settles when smtpd has read that. */
   hasRead(text: string): Promise<void>;
-  /** Lets an smtpd go on that waits for a signal, as soon as it does. */
+  /** Resumes an smtpd that waits for a signal, once it does. */
   release(): Promise<void>;
-  /** Settles when there is no smtpd any more. */
+  /** Settles when smtpd has exited. */
   isOver(): Promise<void>;
   /** How many octets of the client are unread. */
   unread(): number;
 }
 
-/** How the server is to be run. */
+/** How to run the server. */
 interface Setup {
   readonly options?: readonly string[];
   readonly environment?: NodeJS.ProcessEnv;
@@ -66,14 +66,14 @@ async function open(t: TestContext, { options = [], environment, smtpd = [] }: S
   return run;
 }
 
-/** The same, behind the greeting. */
+/** The same, after the greeting. */
 async function openGreeted(t: TestContext, setup?: Setup): Promise<Run> {
   const run = await open(t, setup);
   assert.match(await run.client.reply(), /^220 /);
   return run;
 }
 
-/** Settles when all that the client has sent was read by somebody. */
+/** Settles when all that the client has sent was read. */
 function isRead(run: Run): Promise<void> {
   return until('all is read', () => run.unread() === 0);
 }
@@ -89,12 +89,12 @@ async function assertUnseen({ client, isOver, record }: Run): Promise<void> {
 
 const { certFile, keyFile } = certificate();
 
-/** Where the bytes behind STARTTLS come by other ways to the TLS engine. */
+/** Configurations in which the bytes after STARTTLS reach the TLS engine on different paths. */
 const WAYS: readonly (readonly [string, Setup])[] = [
   ['with one process', {}],
   ['with two workers', { options: ['--workers', '2'] }],
   ['with a second smtpd', { options: ['--fresh'] }],
-  // The ClientHello is looked at before the TLS engine reads it.
+  // The ClientHello is inspected before the TLS engine reads it.
   [
     'with certificates by name',
     {
@@ -104,7 +104,7 @@ const WAYS: readonly (readonly [string, Setup])[] = [
   ],
 ];
 
-/** Goes into TLS, and asserts that smtpd has read this and nothing else when all is over. */
+/** Starts TLS, and asserts that smtpd has read exactly this by the end. */
 async function assertGoesOn(run: Run, record: string): Promise<void> {
   await run.client.startTls();
   assert.equal(await run.client.ask('NOOP'), '250 2.0.0 Ok');
@@ -209,7 +209,7 @@ describe('commands injected behind STARTTLS, at the server', { concurrency: 4 },
     const run = await openGreeted(t);
     for (const byte of ATTACK) {
       run.client.send(byte);
-      // Behind the 220 it is the TLS engine that reads, and it has had enough after a few.
+      // After the 220 the TLS engine reads, and it fails after a few bytes.
       if (!run.record().includes('RSET')) await isRead(run);
     }
     assert.match(await run.client.reply(), /^220 /);

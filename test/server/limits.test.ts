@@ -37,7 +37,7 @@ const collect: () => void = runInNewContext('gc');
 
 /** What the heap holds, in octets. */
 async function heapUsed(): Promise<number> {
-  // node:test keeps a note of each promise until one is collected, and a turn longer.
+  // node:test tracks each promise until it is collected, and one turn longer.
   for (let times = 0; times < 3; times++) {
     collect();
     await settled();
@@ -167,7 +167,7 @@ interface Entry {
   received: Admission | undefined;
 }
 
-/** The rules of the limiter, with everything counted anew each time. */
+/** The rules of the limiter, with everything recounted each time. */
 function createModel(limits: ConnectionLimits) {
   const entries: Entry[] = [];
   const count = (state: Entry['state']): number => entries.filter((entry) => entry.state === state).length;
@@ -390,14 +390,14 @@ const BUSY = '421 4.3.2 The mail server is too busy just now, please try again l
 const TOO_MANY = '421 4.7.0 Too many connections from your address, please try again later';
 const SLOW = '421 4.4.2 Nothing happened for too long, closing; please try again';
 
-/** Starts a server that ends with the test. */
+/** Starts a server that is stopped when the test ends. */
 async function start(t: TestContext, ...options: string[]): Promise<RunningServer> {
   const server = await startServer(options, SMTPD);
   t.after(() => server.close());
   return server;
 }
 
-/** Connects, and closes with the test. */
+/** Connects; the connection is closed when the test ends. */
 async function connect(t: TestContext, port: number, localAddress = '127.0.0.1'): Promise<SmtpClient> {
   const client = await connectSmtp(port, { localAddress });
   t.after(() => client.destroy());
@@ -419,12 +419,12 @@ async function quit(client: SmtpClient): Promise<void> {
   client.destroy();
 }
 
-/** Has the kernel reset the connection. */
+/** Makes the kernel reset the connection. */
 function reset(client: SmtpClient): void {
   client.tcp().resetAndDestroy();
 }
 
-/** Settles when the server has counted that. */
+/** Settles when the server reports that count. */
 async function counted(server: RunningServer, name: string, number: number): Promise<void> {
   const counters = /event=counters [^\n]*\n/g;
   for (let asked = 1; asked <= 200; asked++) {

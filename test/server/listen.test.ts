@@ -16,7 +16,7 @@ import { connectSmtp } from '../support/smtp-client.ts';
 const SMTPD = ['sh', '-c', 'printf "220 ready\\r\\n"; read -r line; printf "221 bye\\r\\n"'];
 const IS_ROOT = process.getuid?.() === 0;
 
-/** Starts a server that ends with the test. */
+/** Starts a server that is stopped when the test ends. */
 async function start(
   t: TestContext,
   options: readonly string[],
@@ -27,7 +27,7 @@ async function start(
   return server;
 }
 
-/** Asserts that there is a server at work behind a port. */
+/** Asserts that a server answers on a port. */
 async function assertServes(port: number, host = '127.0.0.1'): Promise<void> {
   const client = await connectSmtp(port, { host });
   assert.equal(await client.reply(), '220 ready', `${host} port ${port}`);
@@ -45,13 +45,13 @@ async function bind(
   t.after(() => server.close());
   const address = server.address();
   assert.ok(typeof address === 'object' && address !== null);
-  // Its number is nowhere in the types of Node.
+  // The types of Node do not declare its descriptor.
   const handle: unknown = Reflect.get(server, '_handle');
   assert.ok(typeof handle === 'object' && handle !== null && 'fd' in handle && typeof handle.fd === 'number');
   return { port: address.port, descriptor: handle.fd, close: () => server.close() };
 }
 
-/** Takes a free port, and leaves it. */
+/** Finds a free port. */
 async function freePort(t: TestContext): Promise<number> {
   const { port, close } = await bind(t);
   close();
@@ -112,7 +112,7 @@ describe('a port', { concurrency: 2 }, () => {
       const { port } = await start(t, []);
       await assert.rejects(
         startServer(['--workers', String(workers)], SMTPD, { listen: ['127.0.0.1', String(port)] }),
-        // A worker may see that the primary has ended before it has tried itself.
+        // A worker may notice that the primary has exited before it tries to listen.
         new RegExp(
           `ended with 111: smtpd-starttls-server: fatal: unable to listen on 127.0.0.1 port ${port}: EADDRINUSE\n` +
             '(?:\\S+ (?:fatal: unable to listen on .*|warning: event=primary-gone)\n)?$',
@@ -193,7 +193,7 @@ describe('a listening socket on descriptor 0', { concurrency: 2 }, () => {
       under: ['s6-applyuidgid', '-Uz'],
       environment: {
         ...{ UID: '65534', GID: '65534', GIDLIST: '65534' },
-        // The one of the other tests is for root alone.
+        // That of the other tests is readable only by root.
         ...certificateForAll(t),
       },
     });
@@ -215,7 +215,7 @@ describe('a listening socket on descriptor 0', { concurrency: 2 }, () => {
 });
 
 describe('sockets from systemd', { concurrency: 2 }, () => {
-  /** Says to whom the sockets are given, as only the process itself can. */
+  /** Sets LISTEN_PID, which only the process itself can do. */
   const addressed = ['sh', '-c', 'LISTEN_PID=$$ exec "$@"', 'sh'];
 
   for (const workers of ['1', '2']) {
@@ -269,7 +269,7 @@ describe('sockets from systemd', { concurrency: 2 }, () => {
 
   it('are served under systemd-socket-activate', { skip: missing('systemd-socket-activate') }, async (t) => {
     const port = await freePort(t);
-    // It starts the server when the first connection comes.
+    // It starts the server on the first connection.
     const under = ['systemd-socket-activate', '-l', `127.0.0.1:${port}`, '--fdname=smtp'];
     const starting = startServer([], SMTPD, {
       listen: ['-'],
@@ -347,7 +347,7 @@ describe('readiness', { concurrency: 2 }, () => {
   });
 });
 
-/** Listens on a datagram socket, which Node cannot. Settles with the first that comes. */
+/** Listens on a datagram socket, which Node cannot do. Settles with the first datagram. */
 async function listenForDatagrams(t: TestContext): Promise<{ path: string; datagrams: Promise<string> }> {
   const folder = mkdtempSync(join(tmpdir(), 'notify-'));
   const path = join(folder, 'socket');

@@ -22,7 +22,7 @@ function samples(snapshot: MetricsSnapshot, name: string): string[] {
   return lines.filter((line) => line.startsWith(`smtpd_starttls_${name}`)).map((line) => line.slice(15));
 }
 
-/** What comes out at the other end of a channel between processes. */
+/** What the other end of a channel between processes receives. */
 function sent(snapshot: MetricsSnapshot): unknown {
   return JSON.parse(JSON.stringify(snapshot));
 }
@@ -462,7 +462,7 @@ function ask(port: number, method: string, path: string): Promise<Answer> {
   });
 }
 
-/** Sends octets as they are and gives what comes until the server closes, in order or with a reset. */
+/** Sends octets unchanged and gives what arrives until the server closes, gracefully or with a reset. */
 function converse(port: number, text: string): Promise<string> {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1', () => socket.write(text));
@@ -475,7 +475,7 @@ function converse(port: number, text: string): Promise<string> {
   });
 }
 
-/** A server while something is done with it, and the warnings that it gave. */
+/** Runs a server during a callback, and gives the warnings that it reported. */
 async function withServer(
   collect: () => Promise<string>,
   act: (server: MetricsServer, warnings: readonly string[]) => Promise<void>,
@@ -510,7 +510,7 @@ async function enter(port: number): Promise<{ readonly client: Socket; readonly 
   }
 }
 
-/** Settles when a socket is closed, in order or not. */
+/** Settles when a socket is closed, with or without an error. */
 function closed(socket: Socket): Promise<unknown> {
   return new Promise((resolve) => socket.once('close', resolve));
 }
@@ -629,7 +629,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
           await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject));
         }
         assert.equal(await converse(port, 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'), '');
-        // The eight are served still, and make room.
+        // The first eight are still served.
         const [first] = sockets;
         const answered = new Promise((resolve) => first?.once('data', resolve));
         first?.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
@@ -668,7 +668,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
             const both = await enter(port);
             eight.push(both);
             both.client.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
-            // The answer has begun, and is not read any further.
+            // The response has started, and is read no further.
             await once(both.client, 'data');
             both.client.pause();
           }
@@ -685,7 +685,7 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
     const server = await serveMetrics('127.0.0.1', 0, good);
     const socket = connect(server.port, '127.0.0.1');
     await new Promise((resolve) => socket.once('connect', resolve));
-    // Accepted for certain: it was answered.
+    // It was certainly accepted, because it was answered.
     assert.equal((await ask(server.port, 'GET', '/metrics')).status, 200);
     const closed = new Promise((resolve) => socket.once('close', resolve));
     socket.resume();

@@ -19,9 +19,9 @@ const V1_TCP6 = Buffer.from('PROXY TCP6 2001:db8::1 2001:db8::25 4000 25\r\n');
 const V1_UNKNOWN = Buffer.from('PROXY UNKNOWN\r\n');
 const V2 = v2(0x21, 0x11, 'c0000201 c0000219 0fa0 0019');
 const V2_TCP6 = v2(0x21, 0x21, '20010db8000000000000000000000001 20010db8000000000000000000000025 0fa0 0019');
-/** With the name that the client asked for in TLS, and one of no meaning. */
+/** With the server name that the client requested in TLS, and a custom type (0xe0). */
 const V2_TLVS = v2(0x21, 0x11, 'c0000201 c0000219 0fa0 0019 02 0003 612e62 e0 0000');
-/** What health checks begin with. */
+/** The start of a health check. */
 const V2_LOCAL = v2(0x20, 0x00, '');
 const V2_UNSPEC = v2(0x21, 0x00, '');
 
@@ -67,7 +67,7 @@ async function read({ port }: { port: number }, client: SmtpClient, octets: numb
   });
 }
 
-/** The lines of the log that speak of refusals. */
+/** The log lines about refusals. */
 function refusals(server: RunningServer): string[] {
   return server
     .stderr()
@@ -144,7 +144,7 @@ describe('a PROXY header of a trusted proxy', { concurrency: 3, timeout: 60_000 
         const client = await connectTo(t, server);
         client.send(header);
         await read(server, client, header.length);
-        // Silent, and in haste.
+        // Sends nothing more, and resets at once.
         socketOf(client).resetAndDestroy();
       }
       server.signal('SIGTERM');
@@ -173,7 +173,7 @@ describe('a PROXY header of a trusted proxy', { concurrency: 3, timeout: 60_000 
   });
 
   for (const options of [['-k0'], ['-k1'], ['-k0', '--workers', '2']]) {
-    // All of it in one packet, and no more than the beginning.
+    // All of it in one packet, and only the first part.
     for (const octets of [1000, 3, 60]) {
       const how = `with ${options.join(' ')}, up to ${octets} octets of it`;
       it(`may be followed by a ClientHello in the same packet, ${how}`, async (t) => {
@@ -298,7 +298,7 @@ describe('clients behind a proxy', { concurrency: 3, timeout: 60_000 }, () => {
       }
       for (const ip of ['192.0.2.1', '::ffff:192.0.2.2', '2001:db8::2']) {
         const client = await connectTo(t, server);
-        // A client that talks early must get its answer, too, and no reset.
+        // A client that sends early must get its reply, too, not a reset.
         client.send(`${v1From(ip)}EHLO client\r\n`);
         assert.match(await client.reply(), /^421 4\.7\.0 /, ip);
         assert.equal(await client.rest(), '');
@@ -341,8 +341,8 @@ describe('clients behind a proxy', { concurrency: 3, timeout: 60_000 }, () => {
 });
 
 /**
- * A connection on which a header goes out with the first octets of what is written, in one packet; the rest
- * follows when that was read.
+ * A connection that sends a header and the first octets of what is written in one packet; the rest follows
+ * when that was read.
  */
 function behind(header: Uint8Array, octets: number, client: SmtpClient, server: RunningServer): Duplex {
   const socket = socketOf(client);

@@ -1,4 +1,4 @@
-/** Certificates that are renewed while the server is at work. */
+/** Certificates that are renewed while the server runs. */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -21,11 +21,11 @@ const NEW = 'CN=new.example.org';
 
 after(() => certificates.remove());
 
-/** A server, and the two files that it has its certificate from. */
+/** A server, and the two files with its certificate and key. */
 interface Scene {
   readonly server: RunningServer;
   readonly files: Pair;
-  /** Puts another pair into the files. */
+  /** Writes another pair to the files. */
   install(pair: Pair): void;
 }
 
@@ -60,7 +60,7 @@ async function subjectShown(t: TestContext, server: RunningServer): Promise<stri
   return subject;
 }
 
-/** Asks until a subject is shown, and then so often that each worker will have been asked. */
+/** Connects until a subject is shown, and then often enough to reach each worker. */
 async function assertShown(t: TestContext, server: RunningServer, subject: string): Promise<void> {
   for (const end = Date.now() + 30_000; Date.now() < end; ) {
     if ((await subjectShown(t, server)) === subject) break;
@@ -92,7 +92,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
       server.signal('SIGHUP');
       await server.says(/event=secrets text="loaded new keys and certificates"/);
       await assertShown(t, server, NEW);
-      // One that was in cleartext then is shown the new one.
+      // One that was still in cleartext is shown the new certificate.
       await silent.startTls();
       assert.equal(silent.tls().getPeerX509Certificate()?.subject, NEW);
       for (const client of [secure, silent]) {
@@ -129,7 +129,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
         assert.equal(await subjectShown(t, server), OLD);
         assert.equal(complaints(server).length, before + 1);
       }
-      // A worker that is started now must not fail for want of files.
+      // A worker that is started now must not fail for lack of files.
       rmSync(files.certFile);
       install(renewed);
       server.signal('SIGHUP');
@@ -190,7 +190,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
   });
 });
 
-/** The files are looked at every few seconds. */
+/** The files are checked every few seconds. */
 async function assertShownSoon(t: TestContext, server: RunningServer): Promise<void> {
   await server.says(/event=secrets text="loaded new keys and certificates"/);
   await assertShown(t, server, NEW);

@@ -1,4 +1,4 @@
-/** What signals do to the server and to the sessions under way. */
+/** What signals do to the server and its sessions. */
 
 import assert from 'node:assert/strict';
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -23,7 +23,7 @@ const SMTPD = ['sh', '-c', YES];
 const SHUTDOWN = '421 4.3.2 The mail server is being shut down, please try again later';
 const ENDED_WELL = { code: 0, signal: null };
 
-/** Starts a server that ends with the test. */
+/** Starts a server that is stopped when the test ends. */
 async function start(
   t: TestContext,
   options: readonly string[],
@@ -34,7 +34,7 @@ async function start(
   return server;
 }
 
-/** Connects, and closes with the test. */
+/** Connects; the connection is closed when the test ends. */
 async function connect(t: TestContext, port: number): Promise<SmtpClient> {
   const client = await connectSmtp(port);
   t.after(() => client.destroy());
@@ -92,7 +92,7 @@ for (const workers of ['1', '2']) {
         client.destroy();
       }
       assert.deepEqual(await server.ended, ENDED_WELL);
-      // Those with which this test has looked whether somebody listens.
+      // The connections with which this test has checked whether the server listens.
       const others = server.stderr().replaceAll(/.*event=refused .*why=stopping\n/g, '');
       assert.equal(others, '');
     });
@@ -236,7 +236,7 @@ for (const workers of ['1', '2']) {
         const server = await start(t, ['--workers', workers, ...options]);
         const client = await enter(t, server.port);
         await client.startTls();
-        // A client is done with the handshake before the server is.
+        // A client completes the handshake before the server does.
         assert.equal(await client.ask('NOOP'), '250 yes');
         server.signal('SIGUSR1');
         await server.says(/event=counters/);
@@ -261,7 +261,7 @@ for (const workers of ['1', '2']) {
   });
 }
 
-/** The processes of the server but the first; none when it is alone. Some may be smtpds. */
+/** The processes of the server except the first; none without workers. Some may be smtpds. */
 function workersOf(server: RunningServer): number[] {
   return childrenOf(server.pid).filter((pid) =>
     readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('smtpd-starttls-server'),

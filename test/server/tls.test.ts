@@ -61,7 +61,7 @@ async function connectTo(t: TestContext, { port }: { port: number }): Promise<Sm
   return client;
 }
 
-/** A session of which a command was answered in TLS. */
+/** A session in which a command was answered in TLS. */
 async function startTls(
   t: TestContext,
   server: RunningServer,
@@ -278,7 +278,7 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
   ): Promise<Buffer> {
     const client = await connectTo(t, server);
     await client.reply();
-    // In TLS 1.2 it comes in the handshake.
+    // In TLS 1.2 it arrives in the handshake.
     let settle: (session: Buffer) => void = () => {};
     const session = new Promise<Buffer>((resolve) => {
       settle = resolve;
@@ -306,7 +306,7 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
       it(`${maxVersion}, ${level}: a session is resumed by the same server, and by each of its workers`, async (t) => {
         const server = await listen(t, ['--workers', '2', '-v2', level]);
         const session = await ticketFrom(t, server, options);
-        // Which worker takes a connection is the system's choice.
+        // The kernel chooses the worker that accepts a connection.
         for (const workers = new Set<string>(); workers.size < 2; ) {
           assert.equal(await isResumed(t, server, session, options), true);
           for (const [, pid = ''] of server.stderr().matchAll(/event=tls id=(\d+)-.* resumed=yes/g))

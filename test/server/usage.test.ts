@@ -13,12 +13,12 @@ interface Outcome {
   readonly stderr: string;
 }
 
-/** Runs the server with all of its command line. */
+/** Runs the server with this command line. */
 async function run(words: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Outcome> {
   const child = spawn(ours('smtpd-starttls-server'), words, {
     env: serverEnvironment(environment),
     stdio: ['ignore', 'pipe', 'pipe'],
-    // A server that takes the command line would stay.
+    // A server that accepts the command line would keep running.
     timeout: 20_000,
   });
   let [stdout, stderr] = ['', ''];

@@ -25,7 +25,7 @@ done`;
 const SMTPD = ['sh', '-c', YES];
 const ENDED_WELL = { code: 0, signal: null };
 
-/** Starts a server that ends with the test. */
+/** Starts a server that is stopped when the test ends. */
 async function start(t: TestContext, ...options: string[]): Promise<RunningServer> {
   const server = await startServer(['--workers', '2', ...options], SMTPD);
   t.after(() => server.close());
@@ -47,12 +47,12 @@ async function enter(t: TestContext, port: number): Promise<Entry> {
   return { client, worker: Number(greeting.slice(4)) };
 }
 
-/** Connects until each of so many processes serves somebody. */
+/** Connects until each of so many processes serves a client. */
 async function enterAll(t: TestContext, port: number, workers: number): Promise<readonly Entry[]> {
   const guests: Entry[] = [];
   for (let tries = 0; new Set(guests.map((one) => one.worker)).size < workers; tries++) {
     assert.ok(tries < 500, `only ${new Set(guests.map((one) => one.worker)).size} of ${workers} serve`);
-    // Whoever is free takes it, and one alone may be fast enough for all that come one by one.
+    // Any idle worker accepts it, and one may be fast enough to accept all that arrive one by one.
     guests.push(...(await Promise.all([enter(t, port), enter(t, port), enter(t, port)])));
     while (guests.length > 30) guests.shift()?.client.destroy();
   }
@@ -64,7 +64,7 @@ function logs(server: RunningServer, pattern: RegExp): Promise<void> {
   return within(DEADLINE, () => `${pattern} in ${server.stderr()}`, server.says(pattern));
 }
 
-/** Settles when the server has ended. */
+/** Settles when the server has exited. */
 function ended(server: RunningServer): RunningServer['ended'] {
   return within(DEADLINE, 'end of the server', server.ended);
 }
@@ -167,7 +167,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     const server = await start(t);
     const { client, worker } = await enter(t, server.port);
     await client.startTls();
-    // A client is done with the handshake before the server is.
+    // A client completes the handshake before the server does.
     assert.equal(await client.ask('NOOP'), '250 yes');
     server.signal('SIGUSR1');
     await logs(server, /event=counters accepted=1 .* handshakes=1 /);
@@ -209,7 +209,7 @@ function descriptorLimitOf(pid: number): string {
   return /^Max open files\s+(\d+)/m.exec(limits)?.[1] ?? '';
 }
 
-/** Connects until it is greeted: a connection may be taken by a process that is about to end. */
+/** Connects until it is greeted: a connection may be accepted by a process that is about to exit. */
 async function enterPatiently(t: TestContext, port: number): Promise<Entry> {
   for (let tries = 0; tries < 100; tries++) {
     try {
@@ -239,7 +239,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
     const listener = createServer();
     await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
     t.after(() => listener.close());
-    // Its number is nowhere in the types of Node.
+    // The types of Node do not declare its descriptor.
     const handle: unknown = Reflect.get(listener, '_handle');
     assert.ok(
       typeof handle === 'object' && handle !== null && 'fd' in handle && typeof handle.fd === 'number',
@@ -286,7 +286,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
 /** As in lib/server/processes/worker-pool.ts. */
 const MOST_FAILED_STARTS = 5;
 
-/** A file that has workers end at once while it is there. */
+/** A file that makes workers exit at once while it exists. */
 interface Mark {
   readonly path: string;
   set(): void;
@@ -301,11 +301,11 @@ function makeMark(t: TestContext): Mark {
   return { path, set: () => writeFileSync(path, ''), remove: () => rmSync(path) };
 }
 
-/** Starts a server with one worker that ends at once, with status 3, while the mark is there. */
+/** Starts a server with one worker that exits at once, with status 3, while the mark exists. */
 async function startMortal(t: TestContext, { path }: Mark): Promise<RunningServer> {
   const [, program = ''] = fixture('mortal-worker');
   const environment = { NODE_OPTIONS: `--require=${program}`, MORTAL_MARK: path };
-  // Another user, if only by name: it takes a worker.
+  // Setting a user, even the same one, requires a worker.
   const server = await startServer(['-v2', '-u', String(process.getuid?.())], SMTPD, { environment });
   t.after(() => server.close());
   return server;
@@ -410,7 +410,7 @@ describe('a primary that is killed behind a proxy', () => {
     const server = await start(t, '--proxy-protocol', '127.0.0.0/8', '--grace', '5');
     const client = await connectSmtp(server.port);
     t.after(() => client.destroy());
-    // The answer about the connection has come before the question what was counted.
+    // The decision about the connection was sent before the request for metrics.
     await until('it is in', () => {
       server.signal('SIGUSR1');
       return / accepted=1 .* open=1 waiting=0 /.test(server.stderr());
@@ -467,7 +467,7 @@ function tryKill(pid: number): void {
   }
 }
 
-// One after the other: the last kills a worker of the one server that is there.
+// One at a time: the last kills a worker of the only server that is running.
 describe('workers that cannot start', { concurrency: 1 }, () => {
   it('are not started without a valid certificate', async (t) => {
     const maker = makeCertificates();

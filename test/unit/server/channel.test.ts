@@ -8,7 +8,7 @@ import { openChannelToPrimary, openChannelToWorker } from '../../../lib/server/p
 import { listenTcp } from '../../support/tcp.ts';
 import { DEADLINE, within } from '../../support/within.ts';
 
-/** Two sockets that are connected with each other, until the end of the test. */
+/** Two connected sockets, closed when the test ends. */
 async function connected(t: TestContext): Promise<[Socket, Socket]> {
   let accept: (socket: Socket) => void = () => {};
   const accepted = new Promise<Socket>((resolve) => {
@@ -44,7 +44,7 @@ describe('a channel', { concurrency: 2 }, () => {
       const bytes = Buffer.from(text);
       for (let at = 0; at < bytes.length; at += size) {
         writer.write(bytes.subarray(at, at + size));
-        // Until then it is read, a part at a time.
+        // Waits until the part is read, so that parts arrive one at a time.
         await setImmediate();
       }
       assert.deepEqual(await all, MESSAGES);

@@ -12,7 +12,7 @@ function written(level: number, act: (log: Log) => void): string[] {
   return lines;
 }
 
-/** How a value stands in a line. */
+/** A value as written in a line. */
 function asValue(value: string | number): string | undefined {
   return written(0, (log) => log.fatal('e', { value }))[0]?.replace('server: fatal: event=e value=', '');
 }

@@ -28,7 +28,7 @@ import {
 import { type CertificateMaker, makeCertificates, type Pair } from '../../support/certificate.ts';
 import { until } from '../../support/processes.ts';
 
-/** How often files are looked at here, in milliseconds. */
+/** How often files are checked in these tests, in milliseconds. */
 const INTERVAL = 20;
 
 let certificates: CertificateMaker;
@@ -41,7 +41,7 @@ before(() => {
 });
 after(() => certificates.remove());
 
-/** Secrets out of a folder of their own. */
+/** Secrets from a folder of their own. */
 interface Scene {
   readonly folder: string;
   readonly cert: string;
@@ -91,7 +91,7 @@ function assertShows(snapshot: SecretsSnapshot | undefined, pair: Pair): void {
   assert.equal(snapshot?.files.standard[0]?.key, readFileSync(pair.keyFile, 'latin1'));
 }
 
-/** The same pair in files of a size that does not depend on it. */
+/** The pair, padded to files of a fixed size. */
 function padded({ certFile, keyFile }: Pair): Pair {
   const folder = mkdtempSync(join(certificates.folder, 'padded-'));
   const [cert, key] = [join(folder, 'cert'), join(folder, 'key')];
@@ -245,8 +245,8 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
   it('waits until files are no longer being written before it reads them', async (t) => {
     const scene = openScene(t, { interval: 100 });
     copyFileSync(second.certFile, scene.cert);
-    // Somebody is at work for some looks. Of two timers that are late the one that was due first is called
-    // first, so no two looks see the same.
+    // The files keep changing for several checks. Of two timers that are late the one that was due first is called
+    // first, so no two checks see the same state.
     let time = 0;
     await new Promise<void>((resolve) => {
       const busy = setInterval(() => {
@@ -325,7 +325,7 @@ describe('a random ticket key', () => {
     t.mock.method(performance, 'now', () => time);
     const { secrets, changes, ...paths } = openScene(t);
     const old = secrets.current();
-    /** Has the files change, and be seen: they are looked at then, and so is the age of the key. */
+    /** Changes the files and waits for the check that notices it, which checks the age of the key, too. */
     const renew = async (pair: Pair): Promise<string | undefined> => {
       const before = changes.length;
       put(pair, paths);
@@ -346,14 +346,14 @@ describe('a random ticket key', () => {
     const next = await replaced();
     assertShows(next, second);
     assert.equal(Buffer.from(next?.ticketKey ?? '', 'base64').length, 48);
-    // Its hour begins when it is made.
+    // Its hour starts when it is created.
     assert.equal(await renew(first), next?.ticketKey);
     time += HOUR - 1;
     assert.equal(await renew(second), next?.ticketKey);
     time += 1;
     const last = await replaced();
     assert.equal(new Set([old, next, last].map((snapshot) => snapshot?.ticketKey)).size, 3);
-    // A new certificate does not bring an old key back.
+    // A new certificate does not restore an old key.
     assert.equal(await renew(first), last?.ticketKey);
   });
 });

@@ -1,4 +1,4 @@
-/** How the primary binds sockets for workers, with what this Node has for it. */
+/** How the primary binds sockets for workers, with each function that Node may have for it. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -9,7 +9,7 @@ import { Failure } from '../../../lib/program/failure.ts';
 import { bindSocket } from '../../../lib/server/listen/shared-sockets.ts';
 import { listenTcp } from '../../support/tcp.ts';
 
-/** Binds a socket that is closed at the end of the test. */
+/** Binds a socket; it is closed when the test ends. */
 function bind(t: TestContext, ip: string, port: number, node: object): ReturnType<typeof bindSocket> {
   const bound = bindSocket(ip, port, node);
   t.after(bound.close);
