@@ -57,7 +57,7 @@ export interface TlsServer {
   setTicketKeys(keys: Buffer): void;
 }
 
-/** Why there is no TLS. */
+/** The error of a failed handshake. */
 export class HandshakeFailure extends Error {
   /**
    * One of a small set of words, so that failures can be counted by it: `timeout`, `hung-up`, `no-certificate` (for

@@ -1,4 +1,4 @@
-/** The proxy for one connection under the super-servers of others. */
+/** The proxy for one connection under third-party super-servers. */
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -20,12 +20,12 @@ const KEYS = { CERTFILE: pair.certFile, KEYFILE: pair.keyFile };
 
 after(() => certificates.remove());
 
-/** The words of a command that delivers into `folder`. */
+/** A command that delivers to a Maildir in `folder`. */
 function proxyIn(folder: string): string[] {
   return [ours('smtpd-starttls-proxy'), '-v2', '--fresh', ours('smtpd-maildir'), join(folder, 'Maildir')];
 }
 
-/** Sends a mail by STARTTLS; it has to arrive with the address of the client in it. */
+/** Sends a message over STARTTLS and asserts that it arrives with the address of the client in it. */
 async function assertDelivers(port: number, folder: string): Promise<void> {
   const client = await connectSmtp(port);
   assert.match(await client.reply(), /^220 /);
@@ -55,7 +55,7 @@ function start(t: TestContext, [file = '', ...args]: readonly string[]): ChildPr
   return child;
 }
 
-/** Whether somebody listens. A connection to find out would be one more that is served. */
+/** Whether a socket listens. Connecting to find out would be one more connection to serve. */
 function isListening(port: number): boolean {
   const end = `:${port.toString(16).toUpperCase().padStart(4, '0')} `;
   const tables = ['/proc/net/tcp', '/proc/net/tcp6'].map((file) => readFileSync(file, 'latin1'));
@@ -82,7 +82,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     const port = await closedPort();
     const script = join(folder, 'smtpd');
     const log = join(folder, 'log');
-    // Of xinetd, stderr leads to the client.
+    // Under xinetd, stderr is connected to the client.
     const words = [process.execPath, ...proxyIn(folder)].map((word) => `'${word}'`).join(' ');
     writeFileSync(script, `#!/bin/sh\nexec 2>>${log}\nexec ${words}\n`, { mode: 0o755 });
     const configuration = join(folder, 'xinetd.conf');
@@ -119,7 +119,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     );
   });
 
-  it('runs under systemd, as systemd-socket-activate has it', {
+  it('runs under systemd, by systemd-socket-activate', {
     skip: missing('systemd-socket-activate'),
   }, async (t) => {
     const folder = makeFolder(t);

@@ -23,8 +23,8 @@ const certificates = makeCertificates();
 const pair = certificates.selfSigned('localhost');
 const folder = mkdtempSync(join(tmpdir(), 'starttls-proxy-'));
 const KEYS: NodeJS.ProcessEnv = { CERTFILE: pair.certFile, KEYFILE: pair.keyFile };
-const NOBODY = 65534;
-/** A shell as smtpd: it opens nothing for itself. */
+const NOBODY_UID = 65534;
+/** A shell as smtpd: it opens no descriptors of its own. */
 const PLAIN_SMTPD = ['sh', '-c', 'printf "220 sh\\r\\n"; while read line; do printf "250 ok\\r\\n"; done'];
 
 after(() => {
@@ -32,7 +32,7 @@ after(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** What the proxy is started with. */
+/** How to start the proxy. */
 interface Setting {
   readonly options?: readonly string[];
   /** Options of smtpd-script. */
@@ -62,7 +62,7 @@ async function environmentOf(client: SmtpClient): Promise<NodeJS.ProcessEnv> {
   return JSON.parse((await client.ask('XDO environment')).slice(4));
 }
 
-/** Whether all that the client has said was read. */
+/** Whether all bytes sent by the client were read. */
 function hasRead({ port }: { port: number }, client: SmtpClient): boolean {
   const socket = client.socket();
   return (
@@ -71,7 +71,7 @@ function hasRead({ port }: { port: number }, client: SmtpClient): boolean {
 }
 
 describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
-  it('does STARTTLS, and the same smtpd stands behind it', async (t) => {
+  it('does STARTTLS, and keeps the same smtpd', async (t) => {
     const chain = await listen(t, { smtpd: ['--on=QUIT:say 221 Bye; exit 7'] });
     const client = await connectTo(t, chain);
     assert.equal(await client.reply(), '220 smtpd-script ready');
@@ -89,7 +89,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(served.stderr(), '');
   });
 
-  it('tells smtpd what the server above it has told, and nothing of keys', async (t) => {
+  it('passes the variables of the server above to smtpd, except those for keys', async (t) => {
     const chain = await listen(t, {
       options: ['-v2'],
       environment: { TCPREMOTEHOST: 'client.example', TCPLOCALHOST: 'here.example', CAFILE: '/nowhere' },
@@ -105,7 +105,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     await (await chain.served(0)).says(/^smtpd-starttls-proxy: info: TLS with 127\.0\.0\.1: TLSv1\.3, /m);
   });
 
-  it('tells smtpd of the connection where nobody has, as under inetd', async (t) => {
+  it('sets the variables of UCSPI-TCP for smtpd when they are missing, as under inetd', async (t) => {
     const chain = await listen(t, { options: ['-l', 'here.example'], environment: NO_UCSPI_TCP });
     const client = await connectTo(t, chain);
     await client.reply();
@@ -120,7 +120,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     );
   });
 
-  it('asks the system where what it was told makes no sense', async (t) => {
+  it('asks the system when the variables are malformed', async (t) => {
     for (const environment of [
       { TCPREMOTEIP: 'client' },
       { TCPREMOTEPORT: 'smtp' },
@@ -129,17 +129,17 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
       const chain = await listen(t, { environment });
       const client = await connectTo(t, chain);
       await client.reply();
-      const told = await environmentOf(client);
+      const given = await environmentOf(client);
       const socket = client.socket();
       assert.ok('localPort' in socket);
       assert.deepEqual(
-        [told.TCPREMOTEIP, told.TCPREMOTEPORT, told.TCPLOCALPORT],
+        [given.TCPREMOTEIP, given.TCPREMOTEPORT, given.TCPLOCALPORT],
         ['127.0.0.1', String(socket.localPort), String(chain.port)],
       );
     }
   });
 
-  it('tells a fresh smtpd of TLS', async (t) => {
+  it('describes TLS in the environment of a fresh smtpd', async (t) => {
     const chain = await listen(t, { options: ['--fresh', '-k1'] });
     const client = await connectTo(t, chain);
     await client.reply();
@@ -150,7 +150,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(environment.TCPREMOTEIP, '127.0.0.1');
   });
 
-  it('gives TLS from the first byte on', async (t) => {
+  it('does implicit TLS', async (t) => {
     const chain = await listen(t, { options: ['--implicit-tls'], smtpd: ['--on=QUIT:exit 3'] });
     const client = await connectTo(t, chain);
     await client.shakeHands();
@@ -163,7 +163,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal((await (await chain.served(0)).ended).code, 3);
   });
 
-  it('ends with 111 when a client speaks cleartext where TLS begins', async (t) => {
+  it('exits with 111 when a client sends cleartext with implicit TLS', async (t) => {
     const chain = await listen(t, { options: ['--implicit-tls'] });
     const client = await connectTo(t, chain);
     client.say('EHLO client');
@@ -173,7 +173,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     assert.match(served.stderr(), /^smtpd-starttls-proxy: warning: [^\n]+\n$/);
   });
 
-  it('says 421 in TLS when smtpd cannot be started', async (t) => {
+  it('sends 421 in TLS when smtpd cannot be started', async (t) => {
     const chain = await listen(t, { options: ['--implicit-tls'], command: ['/nowhere/smtpd'] });
     const client = await connectTo(t, chain);
     await client.shakeHands();
@@ -185,7 +185,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(served.stderr(), 'smtpd-starttls-proxy: fatal: cannot run /nowhere/smtpd: ENOENT\n');
   });
 
-  it('ends when a client stops in the middle of the handshake', async (t) => {
+  it('ends when a client stalls in the middle of the handshake', async (t) => {
     for (const options of [
       ['-K', '200', '--implicit-tls'],
       ['-K', '200'],
@@ -204,7 +204,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     }
   });
 
-  it('passes SIGTERM on, and the client hears 421', async (t) => {
+  it('passes SIGTERM on, and the client receives 421', async (t) => {
     const chain = await listen(t, {});
     const client = await connectTo(t, chain);
     await client.reply();
@@ -217,7 +217,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal((await served.ended).code, 143);
   });
 
-  it('takes SIGTERM where nothing has begun: in the PROXY header, in the handshake', async (t) => {
+  it('ends on SIGTERM before the session: in the PROXY header, in the handshake', async (t) => {
     for (const [sent, ...options] of [
       ['PROXY ', '--proxy-protocol', '127.0.0.1'],
       ['\x16\x03\x01', '--implicit-tls'],
@@ -225,7 +225,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
       const chain = await listen(t, { options });
       const client = await connectTo(t, chain);
       const served = await chain.served(0);
-      // Before its handler is there SIGTERM ends it as it ends any program.
+      // Before its handler is installed, SIGTERM kills it like any program.
       client.send(sent);
       await until('it reads', () => hasRead(chain, client));
       served.kill('SIGTERM');
@@ -235,7 +235,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     }
   });
 
-  it('gives smtpd its three standard descriptors and no other', async (t) => {
+  it('gives smtpd the three standard descriptors and no others', async (t) => {
     const chain = await listen(t, { options: ['-f'], command: PLAIN_SMTPD });
     const client = await connectTo(t, chain);
     await client.reply();
@@ -248,7 +248,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
       const [smtpd = 0] = childrenOf(pid);
       const descriptors = readdirSync(`/proc/${smtpd}/fd`);
       const targets = descriptors.map((fd) => targetOf(smtpd, Number(fd)));
-      // The test itself may have been started with some that nobody closes.
+      // The test itself may have inherited descriptors that stay open.
       const own = readdirSync('/proc/self/fd').filter((fd) => Number(fd) > 2);
       assert.deepEqual(
         descriptors.filter((fd) => !own.includes(fd)),
@@ -258,7 +258,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     }
   });
 
-  it('resumes the sessions of another process that has the same keys, and of no other', async (t) => {
+  it('resumes the sessions of another process with the same keys, and of no other', async (t) => {
     const file = join(folder, 'ticket-keys');
     const other = join(folder, 'other-ticket-keys');
     writeFileSync(file, randomBytes(48));
@@ -283,18 +283,18 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(third.tls().isSessionReused(), false);
   });
 
-  it('becomes another user when the keys are read', {
+  it('changes the user after reading the keys', {
     skip: process.getuid?.() === 0 ? false : 'not root',
   }, async (t) => {
     const chain = await listen(t, {
-      options: ['-u', String(NOBODY), '-g', String(NOBODY)],
+      options: ['-u', String(NOBODY_UID), '-g', String(NOBODY_UID)],
       command: PLAIN_SMTPD,
     });
     const client = await connectTo(t, chain);
     await client.reply();
     const { pid } = await chain.served(0);
     const [smtpd = 0] = childrenOf(pid);
-    const ids = [NOBODY, NOBODY, NOBODY, NOBODY].join(' ');
+    const ids = [NOBODY_UID, NOBODY_UID, NOBODY_UID, NOBODY_UID].join(' ');
     for (const one of [pid, smtpd]) {
       assert.equal(statusOf(one, 'Uid'), ids);
       assert.equal(statusOf(one, 'Gid'), ids);
@@ -307,7 +307,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
 describe('smtpd-starttls-proxy --proxy-protocol', { concurrency: 3, timeout: 60_000 }, () => {
   const options = ['--proxy-protocol', '127.0.0.0/8'];
 
-  it('believes the header, even when all comes in one packet', async (t) => {
+  it('uses the addresses of the header, even when commands follow in the same packet', async (t) => {
     const chain = await listen(t, { options, environment: { TCPREMOTEHOST: 'proxy.example' } });
     const client = await connectTo(t, chain);
     client.send('PROXY TCP6 2001:db8::1 2001:db8::2 4000 25\r\nNOOP\r\n');
@@ -318,14 +318,14 @@ describe('smtpd-starttls-proxy --proxy-protocol', { concurrency: 3, timeout: 60_
     assert.equal(environment.TCPREMOTEPORT, '4000');
     assert.equal(environment.TCPLOCALIP, '2001:db8::2');
     assert.equal(environment.TCPLOCALPORT, '25');
-    // It is the name of another.
+    // It is the name of the proxy.
     assert.equal(environment.TCPREMOTEHOST, undefined);
     await client.startTls();
     assert.match(await client.ask('NOOP'), /^250 /);
   });
 
   for (const level of ['-k0', '-k1']) {
-    it(`does TLS with a ClientHello that comes right behind the header, with ${level}`, async (t) => {
+    it(`does TLS with a ClientHello in the same packet as the header, with ${level}`, async (t) => {
       const chain = await listen(t, {
         options: [...options, '--implicit-tls', level],
         environment: NO_UCSPI_TCP,
@@ -344,18 +344,22 @@ describe('smtpd-starttls-proxy --proxy-protocol', { concurrency: 3, timeout: 60_
         },
       });
       const tls = await startTls(wire, { servername: 'localhost' });
-      const heard = hear(tls);
+      const received = hear(tls);
       tls.write('XDO environment\r\nQUIT\r\n');
-      assert.match(await heard.all, /"TCPREMOTEIP":"192\.0\.2\.1"/);
+      assert.match(await received.all, /"TCPREMOTEIP":"192\.0\.2\.1"/);
     });
   }
 
   for (const [what, networks, sent] of [
     ['a connection from elsewhere', '192.0.2.0/24', 'PROXY TCP4 192.0.2.1 192.0.2.2 4000 25\r\n'],
-    ['a header that is none', '127.0.0.1', 'EHLO client\r\n'],
-    ['a header of another version', '127.0.0.1', Buffer.from('0d0a0d0a000d0a515549540a31110000', 'hex')],
+    ['a missing header', '127.0.0.1', 'EHLO client\r\n'],
+    [
+      'a header of an unsupported version',
+      '127.0.0.1',
+      Buffer.from('0d0a0d0a000d0a515549540a31110000', 'hex'),
+    ],
   ] as const) {
-    it(`closes ${what}, without a word to the client and with one line on stderr`, async (t) => {
+    it(`closes ${what}, with no reply to the client and one line on stderr`, async (t) => {
       const chain = await listen(t, { options: ['--proxy-protocol', networks] });
       const client = await connectTo(t, chain);
       client.send(sent);
@@ -377,7 +381,7 @@ describe('smtpd-starttls-proxy --proxy-protocol', { concurrency: 3, timeout: 60_
 });
 
 describe('smtpd-starttls-proxy --to', { concurrency: 3, timeout: 60_000 }, () => {
-  it('speaks with a server on the network, which is told of the client and of TLS', async (t) => {
+  it('connects to a server on the network, and sends it the client address and TLS session', async (t) => {
     const headers: string[] = [];
     const port = await listenTcp(t, (socket) => {
       socket.once('data', (header: Buffer) => {
@@ -406,7 +410,7 @@ describe('smtpd-starttls-proxy --to', { concurrency: 3, timeout: 60_000 }, () =>
     assert.equal((await (await chain.served(0)).ended).code, 0);
   });
 
-  it('says 421 when there is nobody, and ends with 111', async (t) => {
+  it('sends 421 when the server is unreachable, and exits with 111', async (t) => {
     const free = await closedPort();
     const chain = await listen(t, { options: ['--to', `127.0.0.1:${free}`], command: [] });
     const client = await connectTo(t, chain);
@@ -423,7 +427,7 @@ describe('smtpd-starttls-proxy --to', { concurrency: 3, timeout: 60_000 }, () =>
 
 describe('descriptors 0 and 1 of smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
   it('may be two pipes', async (t) => {
-    // Pipes that the shell makes: those of Node are sockets.
+    // Pipes made by the shell: those of Node are sockets.
     const command = commandOf({}).map((word) => `'${word}'`);
     const child = spawn('sh', ['-c', `cat | ${command.join(' ')} | cat`], {
       env: { ...process.env, ...KEYS },
@@ -436,7 +440,7 @@ describe('descriptors 0 and 1 of smtpd-starttls-proxy', { concurrency: 3, timeou
     assert.equal(watched.stderr(), '');
   });
 
-  it('may be two sockets of which nobody has an address', async (t) => {
+  it('may be two sockets without addresses', async (t) => {
     const [file = '', ...args] = commandOf({});
     const child = spawn(file, args, { env: { ...process.env, ...KEYS }, stdio: ['pipe', 'pipe', 'pipe'] });
     t.after(() => child.kill('SIGKILL'));
@@ -473,27 +477,27 @@ describe('descriptors 0 and 1 of smtpd-starttls-proxy', { concurrency: 3, timeou
     assert.match(stderr, /^smtpd-starttls-proxy: info: TLS with an unknown address: TLSv1\.3, /);
   });
 
-  /** Holds a session with STARTTLS, and gives the environment of smtpd. */
+  /** Runs a session with STARTTLS and returns the environment of smtpd. */
   async function converse(stream: Duplex): Promise<NodeJS.ProcessEnv> {
-    let heard = '';
+    let received = '';
     await new Promise<void>((resolve, reject) => {
-      stream.on('data', function look(bytes: Buffer) {
-        heard += bytes.toString('latin1');
+      stream.on('data', function onData(bytes: Buffer) {
+        received += bytes.toString('latin1');
         // The greeting, and the reply to STARTTLS.
-        if (!/\n220 [^\n]*\n/.test(heard)) return;
-        stream.off('data', look);
+        if (!/\n220 [^\n]*\n/.test(received)) return;
+        stream.off('data', onData);
         resolve();
       });
-      stream.once('end', () => reject(new Error(`the end came after ${heard}`)));
+      stream.once('end', () => reject(new Error(`the stream ended after ${received}`)));
       stream.write('STARTTLS\r\n');
     });
     const tls = await startTls(stream);
-    const hearing = hear(tls);
+    const session = hear(tls);
     tls.write('XDO environment\r\nQUIT\r\n');
-    const said = await hearing.all;
-    assert.match(said, /\r\n221 [^\n]*\r\n$/);
+    const replies = await session.all;
+    assert.match(replies, /\r\n221 [^\n]*\r\n$/);
     tls.end();
-    return JSON.parse(said.slice(4).replace(/\r\n.*/s, ''));
+    return JSON.parse(replies.slice(4).replace(/\r\n.*/s, ''));
   }
 });
 
@@ -511,7 +515,7 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
     assert.equal(status, 42);
   });
 
-  it('is 126 when smtpd cannot be run, 127 when there is none, and the client hears 421', async () => {
+  it('is 126 when smtpd cannot be executed, 127 when it does not exist, and the client receives 421', async () => {
     const file = join(folder, 'not-to-be-run');
     writeFileSync(file, '#!/bin/sh\n');
     chmodSync(file, 0o644);
@@ -527,7 +531,7 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
   });
 
   for (const [what, options, environment, expected] of [
-    ['no smtpd', [], KEYS, 100],
+    ['a missing smtpd command', [], KEYS, 100],
     ['an unknown option', ['--nonsense', 'true'], KEYS, 100],
     ['an option of the server', ['--workers', '2', 'true'], KEYS, 100],
     ['an smtpd and --to', ['--to', '127.0.0.1:25', 'true'], KEYS, 100],
@@ -554,11 +558,11 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
       { ...KEYS, KEYFILE: certificates.selfSigned('x').keyFile },
       100,
     ],
-    ['a certificate that is none', ['true'], { ...KEYS, CERTFILE: '/dev/null' }, 100],
-    ['a key that is not there', ['true'], { ...KEYS, KEYFILE: '/nowhere/key' }, 111],
+    ['an invalid certificate', ['true'], { ...KEYS, CERTFILE: '/dev/null' }, 100],
+    ['a missing key', ['true'], { ...KEYS, KEYFILE: '/nowhere/key' }, 111],
     ['no authorities for -y', ['-y', 'true'], { ...KEYS, CAFILE: undefined, CADIR: undefined }, 100],
-    ['ticket keys that are not there', ['--ticket-keys', '/nowhere/keys', 'true'], KEYS, 111],
-    ['ticket keys that are none', ['--ticket-keys', '/dev/null', 'true'], KEYS, 100],
+    ['missing ticket keys', ['--ticket-keys', '/nowhere/keys', 'true'], KEYS, 111],
+    ['invalid ticket keys', ['--ticket-keys', '/dev/null', 'true'], KEYS, 100],
   ] as const) {
     it(`is ${expected} for ${what}, with one line on stderr and 421 for the client`, async () => {
       const { status, stdout, stderr } = await run([program, ...options], { environment });
@@ -568,7 +572,7 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
     });
   }
 
-  it('is 111 without a word to a client that begins with TLS, when the key cannot be read', async () => {
+  it('is 111 when the key cannot be read, with no reply to the client if TLS is implicit', async () => {
     const { status, stdout, stderr } = await run([program, '--implicit-tls', 'true'], {
       environment: { ...KEYS, KEYFILE: '/nowhere/key' },
     });
@@ -577,7 +581,7 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
   });
 
   for (const sends of ['nothing', 'commands']) {
-    it(`is 111 when the key cannot be read, and the client sends ${sends} and stays`, async (t) => {
+    it(`is 111 when the key cannot be read, and the client sends ${sends} and stays connected`, async (t) => {
       const chain = await listen(t, { environment: { KEYFILE: '/nowhere/key' } });
       const client = await connectTo(t, chain);
       if (sends === 'commands') client.say('EHLO client.example', 'MAIL FROM:<a@b>');

@@ -1,4 +1,4 @@
-/** The shim in chains that are put together with the tools of s6 and execline. */
+/** The shim in chains made with the tools of s6 and execline. */
 
 import assert from 'node:assert/strict';
 import { copyFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
@@ -15,7 +15,7 @@ import {
 import { CLIENTS } from '../support/real-clients.ts';
 
 const [client] = CLIENTS.filter(({ name }) => name === 'curl');
-const NOBODY = 65534;
+const NOBODY_UID = 65534;
 
 describe('a chain', { concurrency: 2, timeout: 60_000 }, () => {
   const isRoot = process.getuid?.() === 0;
@@ -32,29 +32,29 @@ describe('a chain', { concurrency: 2, timeout: 60_000 }, () => {
     });
   });
 
-  it('may change the user below ucspi-tlsd, which alone can read the key', {
+  it('may change the user below ucspi-tlsd, so that only ucspi-tlsd can read the key', {
     skip: isRoot ? missing('tcpserver', 'mailfront', 'curl', 's6-applyuidgid') : 'not root',
   }, async (t) => {
     const server = await assertDelivers(t, (folder) => {
-      // The checkout may be where only its owner can look.
+      // The checkout may be accessible only to its owner.
       for (const name of ['package.json', 'bin/smtpd-starttls-proxy-io']) {
         copyFileSync(join(ROOT, 'dist', name), join(folder, basename(name)));
       }
       const shim = [join(folder, 'smtpd-starttls-proxy-io'), 'mailfront', 'smtp', 'queuedir', 'accept'];
-      const user = ['s6-applyuidgid', '-u', String(NOBODY), '-g', String(NOBODY), '-G', ''];
+      const user = ['s6-applyuidgid', '-u', String(NOBODY_UID), '-g', String(NOBODY_UID), '-G', ''];
       return [ours('ucspi-tlsd'), '-v2', ...user, ...shim];
     });
     assert.equal(statSync(server.pair.keyFile).mode & 0o77, 0);
     const [file = ''] = readdirSync(queueOf(server));
-    assert.equal(statSync(join(queueOf(server), file)).uid, NOBODY);
+    assert.equal(statSync(join(queueOf(server), file)).uid, NOBODY_UID);
   });
 
-  it('may have ucspi-tlsd itself become another user', {
+  it('may have ucspi-tlsd itself change the user', {
     skip: isRoot ? missing('tcpserver', 'mailfront', 'curl') : 'not root',
   }, async (t) => {
     const server = await assertDelivers(t, () => {
       const shim = [ours('smtpd-starttls-proxy-io'), 'mailfront', 'smtp', 'queuedir', 'accept'];
-      const user = ['env', `TLS_UID=${NOBODY}`, `TLS_GID=${NOBODY}`];
+      const user = ['env', `TLS_UID=${NOBODY_UID}`, `TLS_GID=${NOBODY_UID}`];
       return [...user, ours('ucspi-tlsd'), '-v2', ...shim];
     });
     const [file = ''] = readdirSync(queueOf(server));

@@ -1,4 +1,4 @@
-/** The shim under tcpserver and ucspi-tlsd with mailfront behind, and the mail clients of others before it. */
+/** The shim under tcpserver and ucspi-tlsd in front of mailfront, with third-party mail clients. */
 
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';

@@ -1,4 +1,4 @@
-/** exim behind our programs, by the recipe of their man pages: it knows the client, and is no open relay. */
+/** exim behind our programs, as configured in their man pages: it has the client address, and is not an open relay. */
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -20,7 +20,7 @@ const KEYS: NodeJS.ProcessEnv = { CERTFILE: pair.certFile, KEYFILE: pair.keyFile
 
 after(() => certificates.remove());
 
-/** How a front end is started before exim. Gives its port. */
+/** Starts a front end before exim and returns its port. */
 const FRONT_ENDS: Readonly<Record<string, (t: TestContext, smtpd: readonly string[]) => Promise<number>>> = {
   'smtpd-starttls-server': async (t, smtpd) => {
     const server = await startServer([], smtpd, { environment: KEYS });
@@ -32,7 +32,7 @@ const FRONT_ENDS: Readonly<Record<string, (t: TestContext, smtpd: readonly strin
     serveOne(t, [ours('ucspi-tlsd'), ours('smtpd-starttls-proxy-io'), ...smtpd]),
 };
 
-/** As inetd does it, which sets no variables. */
+/** As under inetd, which sets no variables. */
 async function serveOne(t: TestContext, command: readonly string[]): Promise<number> {
   const chain = await serve(command, { ...KEYS, ...NO_UCSPI_TCP });
   t.after(chain.close);
@@ -82,7 +82,7 @@ describe('the recipe for exim', () => {
     assert.equal(new Set(recipes).size, 1);
   });
 
-  it('fails where the address of the client is not known', async (t) => {
+  it('fails when the address of the client is unknown', async (t) => {
     const { status, stdout } = await run(eximIn(makeFolder(t)), { environment: NO_UCSPI_TCP });
     assert.notEqual(status, 0);
     assert.equal(stdout, '');

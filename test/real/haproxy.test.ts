@@ -25,7 +25,7 @@ interface Scene {
   readonly haproxy: Omit<Served, 'pid'>;
   readonly port: { readonly smtp: number; readonly submissions: number };
   readonly servers: readonly RunningServer[];
-  /** The mails that were delivered. */
+  /** The delivered messages. */
   mails(): string[];
 }
 
@@ -79,7 +79,7 @@ async function startHaproxy(t: TestContext, file: string, port: number): Promise
   return haproxy;
 }
 
-/** Each must stand in the text, lest the example be another than the one that is run. */
+/** Applies replacements to the example; each text must occur in it, so that the example itself is tested. */
 function replace(text: string, changes: readonly (readonly [string, string])[]): string {
   return changes.reduce((changed, [from, to]) => {
     assert.ok(changed.includes(from), from);
@@ -87,7 +87,7 @@ function replace(text: string, changes: readonly (readonly [string, string])[]):
   }, text);
 }
 
-/** Looks into the tables of the system: a connection would be one more that the servers tell of. */
+/** Reads the socket table of the system: the servers would report a connection. */
 function isListening(port: number): boolean {
   const address = `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')} 00000000:0000 0A`;
   return readFileSync('/proc/net/tcp', 'latin1').includes(address);
@@ -105,7 +105,7 @@ describe('behind HAProxy', { concurrency: 2, timeout: 60_000, skip }, () => {
     ['STARTTLS, by version 2', ['--tls'], 'smtp', 'ESMTPS'],
     ['TLS, by version 1', ['--tlsc'], 'submissions', 'ESMTPS'],
   ] as const) {
-    it(`a mail comes in ${how}, and the address of its client with it`, async (t) => {
+    it(`a message arrives in ${how}, with the address of its client`, async (t) => {
       const scene = await open(t);
       const { status, stdout, stderr } = await swaks(scene.port[port], ...options);
       assert.equal(status, 0, `${stdout}${stderr}${scene.haproxy.stderr()}`);
@@ -117,7 +117,7 @@ describe('behind HAProxy', { concurrency: 2, timeout: 60_000, skip }, () => {
     });
   }
 
-  it('connections that do not come through it are closed', async (t) => {
+  it('direct connections are closed', async (t) => {
     const { servers } = await open(t);
     const [server] = servers;
     const { status, stdout } = await swaks(server?.port ?? 0);
@@ -126,7 +126,7 @@ describe('behind HAProxy', { concurrency: 2, timeout: 60_000, skip }, () => {
     await server?.says(new RegExp(`warning: event=refused id=\\S+ remote=${CLIENT}:\\d+ why=untrusted\n`));
   });
 
-  it('a machine that goes is not missed, and the session that it had is resumed by the other', async (t) => {
+  it('the other machine takes over when one stops, and resumes its TLS session', async (t) => {
     const { port, servers, haproxy, mails } = await open(t);
     const first = await connectSmtp(port.smtp);
     await first.reply();
@@ -139,9 +139,9 @@ describe('behind HAProxy', { concurrency: 2, timeout: 60_000, skip }, () => {
     await first.rest();
     const [one, two] = servers;
     await until('it is in a log', () => /event=tls/.test(`${one?.stderr()}${two?.stderr()}`));
-    const had = /event=tls/.test(one?.stderr() ?? '') ? one : two;
-    had?.signal('SIGTERM');
-    assert.equal((await had?.ended)?.code, 0);
+    const serving = /event=tls/.test(one?.stderr() ?? '') ? one : two;
+    serving?.signal('SIGTERM');
+    assert.equal((await serving?.ended)?.code, 0);
     await haproxy.says(/Server smtp\/(?:one|two) is DOWN/);
     const second = await connectSmtp(port.smtp);
     t.after(second.destroy);
@@ -153,7 +153,7 @@ describe('behind HAProxy', { concurrency: 2, timeout: 60_000, skip }, () => {
     assert.equal(mails().length, 1);
   });
 
-  it('it understands what --send-proxy says, in cleartext and of TLS', async (t) => {
+  it('it parses the header of --send-proxy, for cleartext and TLS', async (t) => {
     const folder = makeFolder(t);
     const maildir = join(folder, 'Maildir');
     const smtpd = await startServer([], [ours('smtpd-maildir'), maildir]);

@@ -1,4 +1,4 @@
-/** What a scanner of weak TLS finds. */
+/** A scanner for weak TLS. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';

@@ -1,4 +1,4 @@
-/** The server between mail clients and smtpds of others. */
+/** The server between third-party mail clients and smtpds. */
 
 import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
@@ -32,7 +32,7 @@ after(() => certificates.remove());
 
 const isRoot = process.getuid?.() === 0;
 
-/** An smtpd, and where its mail is. */
+/** An smtpd, and the location of its mail. */
 interface Smtpd {
   readonly name: string;
   readonly skip: string | false;
@@ -89,7 +89,7 @@ async function listen(
   return { ...server, pair, folder };
 }
 
-/** What the log tells of the one session that there was. */
+/** The log lines of the only session. */
 async function assertSession(server: MailServer, verdict: string, handshakes: number): Promise<void> {
   await until('the session has ended', () => server.stderr().includes('event=end'));
   assert.match(server.stderr(), new RegExp(`event=end .*verdict=${verdict} status=0 `));
@@ -102,7 +102,7 @@ for (const smtpd of SMTPDS) {
       const skip = smtpd.skip || missing(...programs);
       for (const options of smtpd.name === 'mailfront' ? [[], ['--require-tls', '--fresh']] : [[]]) {
         const how = ['over TLS', ...options].join(' ');
-        it(`takes a message from ${name} ${how}`, { skip }, async (t) => {
+        it(`accepts a message from ${name} ${how}`, { skip }, async (t) => {
           const server = await listen(t, smtpd, options);
           const { status, stderr } = await secure(server);
           assert.equal(status, 0, `${stderr}${server.stderr()}`);
@@ -112,7 +112,7 @@ for (const smtpd of SMTPDS) {
       }
 
       if (plain === undefined) continue;
-      it(`takes a message from ${name} in cleartext`, { skip }, async (t) => {
+      it(`accepts a message from ${name} in cleartext`, { skip }, async (t) => {
         const server = await listen(t, smtpd, []);
         const { status, stderr } = await plain(server);
         assert.equal(status, 0, `${stderr}${server.stderr()}`);
@@ -134,7 +134,7 @@ with smtplib.SMTP_SSL('127.0.0.1', int(port), context=context) as client:
     client.sendmail(sender, [recipient], sys.stdin.read())
 `;
 
-/** Clients that begin with TLS. */
+/** Clients with implicit TLS. */
 const IMPLICIT: readonly { name: string; program: string; send(server: MailServer): Promise<Outcome> }[] = [
   {
     name: 'swaks',
@@ -177,9 +177,9 @@ const IMPLICIT: readonly { name: string; program: string; send(server: MailServe
   },
 ];
 
-describe('the server with TLS from the first byte on', { concurrency: 2, timeout: 60_000 }, () => {
+describe('the server with implicit TLS', { concurrency: 2, timeout: 60_000 }, () => {
   for (const { name, program, send } of IMPLICIT) {
-    it(`takes a message from ${name}`, { skip: missing('mailfront', program) }, async (t) => {
+    it(`accepts a message from ${name}`, { skip: missing('mailfront', program) }, async (t) => {
       const [mailfront] = SMTPDS;
       assert.ok(mailfront !== undefined);
       const server = await listen(t, mailfront, ['--implicit-tls']);
@@ -190,7 +190,7 @@ describe('the server with TLS from the first byte on', { concurrency: 2, timeout
     });
   }
 
-  it('takes none from a client that begins in cleartext', {
+  it('accepts none from a client that starts in cleartext', {
     skip: missing('mailfront', 'curl'),
   }, async (t) => {
     const [mailfront] = SMTPDS;

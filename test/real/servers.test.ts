@@ -1,4 +1,4 @@
-/** Smtpds of others behind the shim, and a UCSPI-TLS client of others under ucspi-tlsd. */
+/** Third-party smtpds behind the shim, and a third-party UCSPI-TLS client under ucspi-tlsd. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -13,7 +13,7 @@ describe("mailfront's own STARTTLS under ucspi-tlsd", { concurrency: 2, timeout:
   const mailfront = ['env', 'UCSPITLS=1', 'mailfront', 'smtp', 'queuedir', 'starttls-ucspi', 'accept'];
   for (const { name, programs, secure, plain } of CLIENTS) {
     const skip = missing('tcpserver', 'mailfront', ...programs);
-    it(`takes a message from ${name} over TLS`, { skip }, async (t) => {
+    it(`accepts a message from ${name} over TLS`, { skip }, async (t) => {
       const server = await startMailServer(t, () => [ours('ucspi-tlsd'), '-v2', ...mailfront]);
       const { status, stderr } = await secure(server);
       assert.equal(status, 0, `${stderr}${server.stderr()}`);
@@ -22,7 +22,7 @@ describe("mailfront's own STARTTLS under ucspi-tlsd", { concurrency: 2, timeout:
     });
 
     if (plain === undefined) continue;
-    it(`takes a message from ${name} in cleartext`, { skip }, async (t) => {
+    it(`accepts a message from ${name} in cleartext`, { skip }, async (t) => {
       const server = await startMailServer(t, () => [ours('ucspi-tlsd'), '-v2', ...mailfront]);
       const { status, stderr } = await plain(server);
       assert.equal(status, 0, `${stderr}${server.stderr()}`);
@@ -39,7 +39,7 @@ describe('exim4 -bs behind the shim', {
 }, () => {
   for (const { name, programs, secure, plain } of CLIENTS) {
     const skip = missing('tcpserver', 'exim4', ...programs);
-    it(`takes a message from ${name} over TLS`, { skip }, async (t) => {
+    it(`accepts a message from ${name} over TLS`, { skip }, async (t) => {
       const server = await startMailServer(t, exim);
       const { status, stderr } = await secure(server);
       assert.equal(status, 0, `${stderr}${server.stderr()}`);
@@ -48,7 +48,7 @@ describe('exim4 -bs behind the shim', {
     });
 
     if (plain === undefined) continue;
-    it(`takes a message from ${name} in cleartext`, { skip }, async (t) => {
+    it(`accepts a message from ${name} in cleartext`, { skip }, async (t) => {
       const server = await startMailServer(t, exim);
       const { status, stderr } = await plain(server);
       assert.equal(status, 0, `${stderr}${server.stderr()}`);

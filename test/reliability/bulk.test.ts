@@ -16,7 +16,7 @@ for (const [server, tls] of [
   describe(`50 MB each way at once, in ${tls ? 'TLS' : 'cleartext'} under ${server}`, () => {
     for (const slow of ['nobody', 'client', 'smtpd'] as const) {
       if (server === 'a server with one descriptor' && slow !== 'nobody') continue;
-      it(`arrive as they were sent, where ${slow} reads slowly`, async (t) => {
+      it(`arrive as they were sent, where ${slow === 'nobody' ? 'neither side' : slow} reads slowly`, async (t) => {
         const run = await runShim(t, { server });
         await run.client.reply();
         if (tls) await run.client.startTls();

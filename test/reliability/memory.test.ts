@@ -1,4 +1,4 @@
-/** Whoever does not read, or does not stop writing, must not make us keep what he writes. */
+/** Memory is bounded when a peer does not read, or sends without end. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -7,11 +7,11 @@ import { unreadOctets } from '../support/kernel.ts';
 import { runShim, type ShimRun } from '../support/shim.ts';
 import { assertModest, MARGIN_AT_REST, MARGIN_IN_MOTION, standstill } from './memory.ts';
 
-/** More than all the buffers of the kernel between the two ends. */
+/** More octets than all kernel buffers between the two ends hold. */
 const MUCH = 30_000_000;
 
-/** What the client has written and the kernel has not taken. */
-function held({ client }: ShimRun): number {
+/** How many octets the client has written that the kernel has not accepted. */
+function pendingOctets({ client }: ShimRun): number {
   return client.socket().writableLength;
 }
 
@@ -23,7 +23,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
     run.client.send('HELP\r\n'.repeat(MUCH / 6));
     const shim = await run.shim();
     await standstill(shim, () => unreadOctets(run.port, run.clientPort));
-    assert.ok(held(run) > 0, 'it has taken everything');
+    assert.ok(pendingOctets(run) > 0, 'everything was read');
     await assertModest(t, shim, MARGIN_AT_REST);
   });
 
@@ -60,7 +60,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
     run.client.send(Buffer.alloc(MUCH, 'x'));
     const shim = await run.shim();
     await standstill(shim, () => unreadOctets(run.port, run.clientPort));
-    assert.ok(held(run) > 0, 'it has taken everything');
+    assert.ok(pendingOctets(run) > 0, 'everything was read');
     await assertModest(t, shim, MARGIN_AT_REST);
   });
 
@@ -72,11 +72,11 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
     run.client.send('NOOP\r\n'.repeat(MUCH / 6));
     const shim = await run.shim();
     await standstill(shim, () => unreadOctets(run.port, run.clientPort));
-    assert.ok(held(run) > 0, 'it has taken everything');
+    assert.ok(pendingOctets(run) > 0, 'everything was read');
     await assertModest(t, shim, MARGIN_AT_REST);
   });
 
-  it('when a line has 100 MB: it is dropped, there is one 500, and the session goes on', async (t) => {
+  it('when a line has 100 MB: it is dropped, with one 500, and the session continues', async (t) => {
     const run = await runShim(t);
     await run.client.reply();
     const piece = Buffer.alloc(1_000_000, 'A');
@@ -102,7 +102,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
     await assertModest(t, await run.shim(), MARGIN_IN_MOTION);
   });
 
-  it('when a line of smtpd never ends: there is a 421, and nothing of it is kept', async (t) => {
+  it('when a line of smtpd never ends: the client receives 421, and the line is not kept', async (t) => {
     const run = await runShim(t, {
       options: ['-t', '3'],
       smtpd: ['--start=flood-line 100000000; await-end; exit 0'],

@@ -1,6 +1,6 @@
 /**
- * Many sessions at once and one after the other, clients that go at any time or are no good; and that nothing
- * is left of them. endurance.ts does the same with numbers that take longer.
+ * Many sessions, concurrent and sequential, clients that disconnect at any time, and bad clients: nothing of them is
+ * left. endurance.ts does the same with larger numbers.
  */
 
 import assert from 'node:assert/strict';
@@ -38,8 +38,8 @@ async function deliver(port: number): Promise<string> {
   return reply;
 }
 
-/** Looks at a server whose clients have gone, when it has closed their connections. */
-async function lookAtRest(server: RunningServer): Promise<Vitals> {
+/** Measures a server whose clients have disconnected, once it has closed their connections. */
+async function measureIdle(server: RunningServer): Promise<Vitals> {
   await until('all smtpds have ended', () => smtpdsOf(server.pid).length === 0, 20_000);
   let last = await probe.look(server);
   for (;;) {
@@ -50,14 +50,14 @@ async function lookAtRest(server: RunningServer): Promise<Vitals> {
   }
 }
 
-/** How much the heap may grow by code that is loaded and compiled, in KiB. */
+/** How much the heap may grow from loading and compiling code, in KiB. */
 const HEAP_MARGIN = 1536;
 
-/** Waits until nothing is left of all sessions, and asserts that the heap is as it was. */
+/** Waits until nothing is left of the sessions, and asserts that the heap has not grown. */
 async function assertAsBefore(t: TestContext, server: RunningServer, before: Vitals): Promise<void> {
   await until('all smtpds have ended', () => smtpdsOf(server.pid).length === 0, 20_000);
   let now = await probe.look(server);
-  // The system tells of an end a moment later than it comes.
+  // The system reports an end with a short delay.
   for (
     const end = Date.now() + 20_000;
     !isSame(now, before) && Date.now() < end;
@@ -81,12 +81,12 @@ function isSame(now: Vitals, before: Vitals): boolean {
   return now.descriptors === before.descriptors && one === other;
 }
 
-describe('sessions in a crowd', () => {
+describe('many sessions', () => {
   for (const workers of ['1', '2']) {
-    it(`100 at once and 300 one after the other, with ${workers} process(es), leave nothing behind`, async (t) => {
+    it(`100 concurrent and 300 sequential ones with ${workers} process(es) leave nothing behind`, async (t) => {
       const server = await start(t, '--workers', workers);
       await inTurns(100, 4, () => deliver(server.port));
-      const before = await lookAtRest(server);
+      const before = await measureIdle(server);
       const sessions = await inTurns(100, 8, () => openInTls(server.port));
       const answers = await Promise.all(sessions.map((session) => session.ask('NOOP')));
       assert.ok(answers.every((answer) => answer.startsWith('250')));
@@ -100,11 +100,11 @@ describe('sessions in a crowd', () => {
   }
 
   for (const options of [[], ['--fresh'], ['--workers', '2']]) {
-    it(`clients that go at any time leave nothing behind ${options.join(' ')}`, async (t) => {
+    it(`of clients that disconnect at any time leave nothing behind ${options.join(' ')}`, async (t) => {
       const server = await start(t, '-q', '-t', '1', '-T', '1', '-K', '1000', ...options);
       const all = Object.values(PHASES).flatMap((steps) => WAYS.map((way) => ({ steps, way })));
       await inTurns(20, 4, () => deliver(server.port));
-      const before = await lookAtRest(server);
+      const before = await measureIdle(server);
       await inTurns(3 * all.length, all.length, async (turn) => {
         const { steps, way } = all[turn % all.length] ?? { steps: [], way: 'closes' };
         await comeAndGo(server.port, steps, way);
@@ -116,10 +116,10 @@ describe('sessions in a crowd', () => {
 });
 
 describe('bad clients', () => {
-  it('100 of each kind do not keep 50 honest ones from delivering', async (t) => {
+  it('100 of each kind do not prevent 50 good ones from delivering', async (t) => {
     const server = await start(t, '-q', '-c', '350');
     await deliver(server.port);
-    const before = await lookAtRest(server);
+    const before = await measureIdle(server);
     const siege = await openSiege(
       server.port,
       ['one octet a second', 'says nothing', 'stops in the handshake'],
@@ -133,15 +133,15 @@ describe('bad clients', () => {
     await assertAsBefore(t, server, before);
   });
 
-  it('that fill all places have honest ones wait; they deliver when there is room', async (t) => {
+  it('that occupy all slots make good ones wait, which deliver when slots are free', async (t) => {
     const server = await start(t, '-v3', '-c', '20');
     const siege = await openSiege(server.port, ['says nothing', 'stops in the handshake'], 10);
     t.after(() => siege.end());
-    const honest = inTurns(10, 10, () => deliver(server.port));
+    const good = inTurns(10, 10, () => deliver(server.port));
     const accepted = (): number => server.stderr().match(/event=accepted/g)?.length ?? 0;
     await until('all were accepted', () => accepted() === 30);
     assert.equal(smtpdsOf(server.pid).length, 20);
     siege.end();
-    assert.ok((await honest).every((reply) => reply.startsWith('250')));
+    assert.ok((await good).every((reply) => reply.startsWith('250')));
   });
 });

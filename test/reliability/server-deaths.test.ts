@@ -1,4 +1,4 @@
-/** An smtpd that dies, is silent, or cannot be started: its client hears so, and the server serves the next. */
+/** An smtpd that is killed, sends nothing, or cannot be started: its client gets 421, and the server continues. */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -24,7 +24,7 @@ async function start(
   return server;
 }
 
-/** Connects a client that goes with the test. */
+/** Connects a client that disconnects with the test. */
 async function connect(t: TestContext, server: RunningServer): Promise<SmtpClient> {
   const client = await connectSmtp(server.port);
   t.after(() => client.destroy());
@@ -32,8 +32,8 @@ async function connect(t: TestContext, server: RunningServer): Promise<SmtpClien
 }
 
 /**
- * Asserts that the server serves a client from the greeting to the end, and no smtpd is left but those of
- * clients that are still there.
+ * Asserts that the server serves a client from the greeting to the end, and that only the smtpds of connected
+ * clients are left.
  */
 async function assertServes(t: TestContext, server: RunningServer, others = 0): Promise<void> {
   const client = await connect(t, server);
@@ -53,7 +53,7 @@ function makeFolder(t: TestContext): string {
   return folder;
 }
 
-/** An smtpd-script that has these options when it is started for the first time, and none after that. */
+/** An smtpd-script that has these options when it is first started, and none after that. */
 function badOnce(t: TestContext, ...options: readonly string[]): string[] {
   const choice = 'mark=$1; shift; mkdir "$mark" 2>/dev/null && exec "$@"; exec "$1" "$2"';
   return ['sh', '-c', choice, 'sh', join(makeFolder(t), 'mark'), ...fixture('smtpd-script', ...options)];
@@ -63,12 +63,12 @@ function descriptorsOf(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).length;
 }
 
-/** The lowest number that no descriptor has. */
-function firstHole(pid: number): number {
+/** The lowest unused descriptor number. */
+function lowestUnused(pid: number): number {
   const taken = new Set(readdirSync(`/proc/${pid}/fd`).map(Number));
-  let hole = 0;
-  while (taken.has(hole)) hole += 1;
-  return hole;
+  let number = 0;
+  while (taken.has(number)) number += 1;
+  return number;
 }
 
 /** Sets how many descriptors a process may have from now on. */
@@ -76,7 +76,7 @@ function limitDescriptors(pid: number, count: number): void {
   execFileSync('prlimit', ['--pid', String(pid), `--nofile=${count}:`]);
 }
 
-/** The one smtpd that a server has. */
+/** The only smtpd of a server. */
 async function smtpdOf(server: RunningServer): Promise<number> {
   let pids: number[] = [];
   await until('there is one smtpd', () => {
@@ -87,43 +87,43 @@ async function smtpdOf(server: RunningServer): Promise<number> {
 }
 
 describe('an smtpd that is killed', { concurrency: 2 }, () => {
-  for (const [where, bad, heard] of [
+  for (const [where, bad, expected] of [
     ['before its greeting', 'die SIGKILL', /^421 4\.3\.0 .*\r\n$/],
     ['in a line of its greeting', 'write 220-half; die SIGKILL', /^(?:220-half\r\n)?421 4\.3\.0 .*\r\n$/],
     ['between two lines of its greeting', 'say 220-one; die SIGKILL', /^220-one\r\n421 4\.3\.0 .*\r\n$/],
   ] as const) {
-    it(`${where}: the client hears 421`, async (t) => {
+    it(`${where}: the client receives 421`, async (t) => {
       const server = await start(t, badOnce(t, `--start=${bad}`));
       const client = await connect(t, server);
-      assert.match(await client.rest(), heard);
+      assert.match(await client.rest(), expected);
       await server.says(/killed by SIGKILL/);
       await assertServes(t, server);
     });
   }
 
-  for (const [where, bad, heard] of [
+  for (const [where, bad, expected] of [
     ['in a line of', 'write 250-half; die SIGKILL', /^(?:250-half\r\n)?421 4\.3\.0 .*\r\n$/],
     ['between two lines of', 'say 250-one; die SIGKILL', /^250-one\r\n421 4\.3\.0 .*\r\n$/],
-    ['in front of', 'die SIGKILL', /^421 4\.3\.0 .*\r\n$/],
+    ['before', 'die SIGKILL', /^421 4\.3\.0 .*\r\n$/],
   ] as const) {
-    it(`${where} its reply to EHLO: the client hears 421`, async (t) => {
+    it(`${where} its reply to EHLO: the client receives 421`, async (t) => {
       const server = await start(t, badOnce(t, `--on=EHLO:${bad}`));
       const client = await connect(t, server);
       await client.reply();
       client.say('EHLO client.example');
-      assert.match(await client.rest(), heard);
+      assert.match(await client.rest(), expected);
       await server.says(/killed by SIGKILL/);
       await assertServes(t, server);
     });
   }
 
-  it('while TLS is started: the client hears 421 in TLS', async (t) => {
+  it('while TLS is started: the client receives 421 in TLS', async (t) => {
     const server = await start(t, fixture('smtpd-script'));
     const client = await connect(t, server);
     await client.reply();
     assert.match(await client.ask('STARTTLS'), /^220 /);
     process.kill(await smtpdOf(server), 'SIGKILL');
-    await until('it is buried', () => smtpdsOf(server.pid).length === 0);
+    await until('it is reaped', () => smtpdsOf(server.pid).length === 0);
     await client.shakeHands();
     assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\r\n$/);
     await server.says(/killed by SIGKILL/);
@@ -131,7 +131,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
   });
 
   for (const tls of [false, true]) {
-    it(`in a message, ${tls ? 'in TLS' : 'in cleartext'}: the client hears 421, and no 250`, async (t) => {
+    it(`in a message, ${tls ? 'in TLS' : 'in cleartext'}: the client receives 421, and not 250`, async (t) => {
       const server = await start(t, fixture('smtpd-script'));
       const client = await connect(t, server);
       await client.reply();
@@ -147,7 +147,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
     });
   }
 
-  it('in the midst of a line in TLS: the connection is closed, and nothing stands in that line', async (t) => {
+  it('in the middle of a line in TLS: the connection is closed, and nothing is added to that line', async (t) => {
     const server = await start(t, fixture('smtpd-script', '--on=HELP:write 214 half a li; die SIGKILL'));
     const client = await connect(t, server);
     await client.reply();
@@ -159,28 +159,28 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
 });
 
 describe('an smtpd that never answers', { concurrency: 4 }, () => {
-  for (const [what, options, say] of [
+  for (const [what, options, command] of [
     ['does not greet', ['--start=await-nothing'], ''],
     ['does not answer EHLO', ['--on=EHLO:await-nothing'], 'EHLO client.example\r\n'],
     ['does not answer the RSET of STARTTLS', ['--on=RSET:await-nothing'], 'STARTTLS\r\n'],
     ['breaks off in a line', ['--on=EHLO:write 250-half a li; await-nothing'], 'EHLO client.example\r\n'],
   ] as const) {
-    it(`${what}: the client hears 421, and smtpd is ended`, async (t) => {
+    it(`${what}: the client receives 421, and smtpd is terminated`, async (t) => {
       const server = await start(t, badOnce(t, ...options), ['-t', '1']);
       const client = await connect(t, server);
-      if (say !== '') await client.reply();
-      client.send(say);
+      if (command !== '') await client.reply();
+      client.send(command);
       assert.match(await client.rest(), /^421 4\.4\.2 .*\r\n$/);
       client.end();
-      // It does not mind the end of its input: it takes five seconds and a SIGTERM.
+      // The smtpd ignores the end of its input: it ends on SIGTERM, after five seconds.
       await assertServes(t, server);
     });
   }
 });
 
 describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
-  it('because it is not there, and then is: the client hears 421, the next is served', async (t) => {
-    // The server does not start without one.
+  it('because it is missing at first: the client receives 421, a later one is served', async (t) => {
+    // The server refuses to start without it.
     const { path: file, remove } = passingSmtpd(t);
     const server = await start(t, [file]);
     remove();
@@ -198,10 +198,10 @@ describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
     await assertServes(t, server);
   });
 
-  it('for want of processes (EAGAIN): the client hears 421, and others go on', {
+  it('at the process limit (EAGAIN): the client receives 421, and other sessions continue', {
     skip: process.getuid?.() === 0 ? missing('prlimit') : 'not root',
   }, async (t) => {
-    // The limit counts the threads of a user, whoever started them: one that nobody else is.
+    // The limit counts all threads of a user: use a user without other processes.
     const user = 61_000 + (process.pid % 1000);
     const script = 'printf "220 sh\\r\\n"; while read -r line; do printf "250 ok\\r\\n"; done';
     const server = await start(t, ['sh', '-c', script], ['-u', String(user), '-g', String(user)], {
@@ -227,13 +227,13 @@ describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
     assert.match(await next.reply(), /^220 /);
   });
 
-  it('for want of descriptors (EMFILE): the client hears 421, and others go on', {
+  it('at the descriptor limit (EMFILE): the client receives 421, and other sessions continue', {
     skip: missing('prlimit'),
   }, async (t) => {
     const server = await start(t, fixture('smtpd-script'));
     const early = await connect(t, server);
     await early.reply();
-    // Behind the back of the server: it has looked at the limit when it started.
+    // Lowered while the server runs: it checked the limit when it started.
     const used = descriptorsOf(server.pid);
     limitDescriptors(server.pid, used + 2);
     const client = await connect(t, server);
@@ -247,14 +247,14 @@ describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
     await assertServes(t, server, 1);
   });
 
-  it('because its connection cannot be accepted (EMFILE): it is closed, others go on', {
+  it('because its connection cannot be accepted (EMFILE): it is closed, other sessions continue', {
     skip: missing('prlimit'),
   }, async (t) => {
     const server = await start(t, fixture('smtpd-script'));
     const early = await connect(t, server);
     await early.reply();
-    // The limit is on the number of a descriptor: there must be no hole below it.
-    limitDescriptors(server.pid, firstHole(server.pid));
+    // The limit applies to descriptor numbers: every number below it must be in use.
+    limitDescriptors(server.pid, lowestUnused(server.pid));
     const client = await connect(t, server);
     assert.equal(await client.rest().catch(() => ''), '');
     await early.startTls();

@@ -1,4 +1,4 @@
-/** Handshakes that begin with anything: no client brings the server down, or has it keep something. */
+/** Damaged ClientHellos: they neither crash the server nor leave anything behind. */
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -24,10 +24,10 @@ const { certFile, keyFile } = certificate();
 const byName = { environment: { [`CERTFILE:${NAME}`]: certFile, [`KEYFILE:${NAME}`]: keyFile } };
 const proxied = 'PROXY TCP4 192.0.2.7 192.0.2.8 4711 25\r\n';
 
-describe('the server stands beginnings of handshakes that are damaged', { concurrency: 2 }, () => {
+describe('the server survives damaged ClientHellos', { concurrency: 2 }, () => {
   for (const [how, options, before, setup] of [
     ['in a session', [], 'STARTTLS\r\n', {}],
-    ['from the first byte on', ['--implicit-tls'], '', {}],
+    ['with implicit TLS', ['--implicit-tls'], '', {}],
     ['with certificates by name', ['--implicit-tls', '-k', '2', '--alpn', 'smtp'], '', byName],
     ['behind a proxy', ['--implicit-tls', '-k', '1', '--proxy-protocol', '127.0.0.1'], proxied, byName],
   ] as const) {

@@ -1,4 +1,4 @@
-/** A server is told to end, gets new certificates, or loses a worker, while mail flows. */
+/** A server shuts down, reloads certificates, or loses a worker, while mail flows. */
 
 import assert from 'node:assert/strict';
 import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
@@ -20,32 +20,32 @@ function makeFolder(t: TestContext): string {
   return folder;
 }
 
-/** Asserts that what was answered with 250 is there once, and nothing is there twice. */
+/** Asserts that every message with reply 250 was delivered once, and none twice. */
 function assertDelivered(sent: readonly Sent[], maildir: string): void {
   const found = readMaildir(maildir);
   for (const { id, reply } of sent) {
     const times = found.get(id) ?? 0;
     if (reply?.startsWith('250')) assert.equal(times, 1, `${id}, answered ${reply}`);
-    else assert.ok(times <= 1, `${id} is there ${times} times`);
+    else assert.ok(times <= 1, `${id} was delivered ${times} times`);
   }
   assert.ok(
     [...found.keys()].every((id) => sent.some((one) => one.id === id)),
-    'there is mail that nobody has sent',
+    'a message was delivered that was not sent',
   );
 }
 
-/** Whether a process that has lost its parent is gone, or a zombie that is for others to bury. */
+/** Whether a process without its parent has ended, or is a zombie that init has yet to reap. */
 function isOver(pid: number): boolean {
   try {
     return isGone(pid) || statusOf(pid, 'State').startsWith('Z');
   } catch {
-    // Gone between the two looks.
+    // It ended between the two checks.
     return true;
   }
 }
 
-/** What a client hears that is not served any longer: 421, or nothing any more. */
-const FAREWELL =
+/** How a session ends for a client that is no longer served: 421, or a closed connection. */
+const CLOSING_REPLY =
   /^(?:Error: expected.*|Error: )?"?421 |ECONNREFUSED|ECONNRESET|EPIPE|the connection has ended/;
 
 describe('SIGTERM while mail flows', { concurrency: 3 }, () => {
@@ -55,7 +55,7 @@ describe('SIGTERM while mail flows', { concurrency: 3 }, () => {
       const options = ['-q', '--grace', '1', '--workers', workers];
       const server = await startServer(options, [ours('smtpd-maildir'), maildir]);
       t.after(() => server.close());
-      // Sessions that would go on for ever: they are cut off in a message, or between two.
+      // Endless sessions: they are aborted in a message, or between two.
       const flow = startMailFlow(server.port, 6, Number.POSITIVE_INFINITY);
       await flow.more(20);
       server.signal('SIGTERM');
@@ -63,7 +63,7 @@ describe('SIGTERM while mail flows', { concurrency: 3 }, () => {
       assert.deepEqual(await server.ended, { code: 0, signal: null });
       assertDelivered(sent, maildir);
       assert.equal(lastWords.length, 6);
-      for (const words of lastWords) assert.match(words, FAREWELL);
+      for (const words of lastWords) assert.match(words, CLOSING_REPLY);
       assert.ok(
         lastWords.some((words) => words.includes('421')),
         lastWords.join('\n'),
@@ -72,7 +72,7 @@ describe('SIGTERM while mail flows', { concurrency: 3 }, () => {
     });
   }
 
-  it('lets sessions end that end in time, and takes no others', async (t) => {
+  it('lets sessions end within the grace time, and accepts no others', async (t) => {
     const maildir = join(makeFolder(t), 'Maildir');
     const server = await startServer(['-q', '--grace', '60'], [ours('smtpd-maildir'), maildir]);
     t.after(() => server.close());
@@ -86,14 +86,14 @@ describe('SIGTERM while mail flows', { concurrency: 3 }, () => {
       sent.filter(({ reply }) => !reply?.startsWith('250')),
       [],
     );
-    for (const words of lastWords) assert.match(words, FAREWELL);
+    for (const words of lastWords) assert.match(words, CLOSING_REPLY);
   });
 });
 
 describe('a certificate that is renewed while sessions come and go', { concurrency: 2 }, () => {
   for (const workers of ['1', '2'])
-    for (const way of ['SIGHUP', 'the file alone'] as const) {
-      it(`by ${way}, with ${workers} process(es): none is lost, and the new one is shown`, async (t) => {
+    for (const way of ['SIGHUP', 'a change of the file'] as const) {
+      it(`by ${way}, with ${workers} process(es): no session is lost, and the new one is sent`, async (t) => {
         const folder = makeFolder(t);
         const maker = makeCertificates();
         t.after(() => maker.remove());
@@ -108,10 +108,10 @@ describe('a certificate that is renewed while sessions come and go', { concurren
         install(maker.selfSigned('new.example'), environment);
         if (way === 'SIGHUP') server.signal('SIGHUP');
         const names: string[] = [];
-        // The file is looked at every five seconds, and must have rested once.
+        // The file is checked every five seconds, and must be unchanged between two checks.
         const end = Date.now() + 60_000;
         while (names.at(-1) !== 'new.example') {
-          assert.ok(Date.now() < end, 'the new certificate is never shown');
+          assert.ok(Date.now() < end, 'the new certificate is never sent');
           names.push(...(await Promise.all([0, 1, 2].map(() => nameSeen(server.port)))));
           if (way !== 'SIGHUP') await new Promise((resolve) => setTimeout(resolve, 50));
         }
@@ -121,7 +121,7 @@ describe('a certificate that is renewed while sessions come and go', { concurren
       });
     }
 
-  /** One session; whoever is not served to the end throws. */
+  /** Runs one session and returns the certificate name. @throws Error when the session is not completed. */
   async function nameSeen(port: number): Promise<string> {
     const client = await openInTls(port);
     const name = String(client.tls().getPeerCertificate().subject.CN);
@@ -129,7 +129,7 @@ describe('a certificate that is renewed while sessions come and go', { concurren
     return name;
   }
 
-  /** One after the other, each by renaming, as certbot and others do. */
+  /** Replaces the files one after the other, each by renaming, as certbot and others do. */
   function install(pair: Pair, { CERTFILE, KEYFILE }: { CERTFILE: string; KEYFILE: string }): void {
     for (const [from, to] of [
       [pair.certFile, CERTFILE],
@@ -142,7 +142,7 @@ describe('a certificate that is renewed while sessions come and go', { concurren
 });
 
 describe('a worker that is killed while mail flows', () => {
-  it('takes its own sessions with it and no others; another one comes in its place', async (t) => {
+  it('loses only its own sessions, and is replaced', async (t) => {
     const maildir = join(makeFolder(t), 'Maildir');
     const server = await startServer(['--workers', '2'], [ours('smtpd-maildir'), maildir]);
     t.after(() => server.close());
@@ -150,7 +150,7 @@ describe('a worker that is killed while mail flows', () => {
     t.after(() => {
       for (const client of quiet) client.destroy();
     });
-    // The one that has more of them.
+    // The worker with more sessions.
     const counted = serversOf(server.pid)
       .slice(1)
       .map((pid) => ({ pid, sessions: smtpdsOf(pid).length }))
@@ -161,14 +161,14 @@ describe('a worker that is killed while mail flows', () => {
     const orphans = smtpdsOf(victim.pid);
     process.kill(victim.pid, 'SIGKILL');
     await server.says(/worker-ended/);
-    await until('another worker has come', () => serversOf(server.pid).length === 3);
+    await until('another worker has started', () => serversOf(server.pid).length === 3);
     assert.ok(serversOf(server.pid).includes(survivor.pid));
     await until('its smtpds have ended', () => orphans.every(isOver));
     flow.stop();
     assertDelivered((await flow.ended).sent, maildir);
     const answers = await Promise.all(quiet.map((client) => client.ask('NOOP').catch(() => 'lost')));
     assert.equal(answers.filter((answer) => answer === 'lost').length, victim.sessions);
-    // Whoever comes now is served, whichever worker takes the connection.
+    // New sessions are served by either worker.
     const after = startMailFlow(server.port, 6, 3);
     await after.more(10);
     after.stop();
@@ -177,7 +177,7 @@ describe('a worker that is killed while mail flows', () => {
 });
 
 describe('the primary of two workers that is killed while mail flows', () => {
-  it('leaves workers behind that end in good order: nothing accepted is lost or doubled', async (t) => {
+  it('leaves workers that shut down gracefully: nothing accepted is lost or doubled', async (t) => {
     const maildir = join(makeFolder(t), 'Maildir');
     const server = await startServer(['--workers', '2', '--grace', '1'], [ours('smtpd-maildir'), maildir]);
     t.after(() => server.close());
@@ -188,7 +188,7 @@ describe('the primary of two workers that is killed while mail flows', () => {
     const { sent, lastWords } = await flow.ended;
     await until('the workers have ended', () => workers.every(isOver), 20_000);
     assertDelivered(sent, maildir);
-    for (const words of lastWords) assert.match(words, FAREWELL);
+    for (const words of lastWords) assert.match(words, CLOSING_REPLY);
     await server.says(/primary-gone/);
   });
 });

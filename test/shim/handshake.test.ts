@@ -83,7 +83,7 @@ describe('the answer of the TLS server', { concurrency: 4 }, () => {
     ['half-answers', 'the TLS server did not answer in time'],
     ['closes-in-answer', 'the TLS server reports a failed handshake'],
     ['garbage', 'the TLS server reports a failed handshake'],
-    ['too-much', 'the answer of the TLS server is too long'],
+    ['too-much', 'the answer from the TLS server is too long'],
   ] as const) {
     it(`ends the session when it is invalid: ${server}`, async (t) => {
       const { client, ...run } = await runShim(t, { server, options: ['-t', SECONDS] });

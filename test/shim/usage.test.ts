@@ -99,7 +99,7 @@ describe('the environment', { concurrency: 4 }, () => {
       assert.equal(outcome.status, 100, `descriptor ${fd}: ${outcome.stderr}`);
       assert.match(
         outcome.stderr,
-        /SSLREADFD names descriptor \d+, which is (not open|no socket or pipe)\n$/,
+        /SSLREADFD names descriptor \d+, which is (not open|not a socket or pipe)\n$/,
       );
     }
   });

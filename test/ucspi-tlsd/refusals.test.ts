@@ -67,19 +67,19 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       message: 'unable to set up TLS: KEYFILE is not set',
     },
     {
-      what: 'with a key file that is not there',
+      what: 'with a missing key file',
       variables: () => ({ ...environment, KEYFILE: '/nonexistent/key' }),
       status: 111,
       message: 'unable to read {KEYFILE}: ENOENT',
     },
     {
-      what: 'with a certificate file that is not there',
+      what: 'with a missing certificate file',
       variables: () => ({ ...environment, CERTFILE: '/nonexistent/certificate' }),
       status: 111,
       message: 'unable to read {CERTFILE}: ENOENT',
     },
     {
-      what: 'with a folder for a certificate',
+      what: 'with a folder as a certificate',
       variables: () => ({ ...environment, CERTFILE: '/' }),
       message: 'unable to read {CERTFILE}: not a regular file',
     },
@@ -99,7 +99,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       message: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
     },
     {
-      what: 'with a certificate that is cut off',
+      what: 'with a truncated certificate',
       variables: () => ({
         ...environment,
         CERTFILE: file('cut', readFileSync(pair.certFile).subarray(0, 300)),
@@ -107,7 +107,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       message: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
     },
     {
-      what: 'with a certificate for a key',
+      what: 'with a certificate as a key',
       variables: () => ({ ...environment, KEYFILE: pair.certFile }),
       message: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
     },
@@ -127,12 +127,12 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       message: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
     },
     {
-      what: "with a key that is another certificate's",
+      what: 'with the key of another certificate',
       variables: () => ({ ...environment, KEYFILE: certificates.selfSigned('other').keyFile }),
       message: 'unable to set up TLS: {KEYFILE} is not the key of {CERTFILE}',
     },
     {
-      what: 'with a key that is too small to be safe',
+      what: 'with a key that is too small',
       variables: () => {
         const { certFile, keyFile } = certificates.selfSigned('small', ['rsa:512']);
         return { CERTFILE: certFile, KEYFILE: keyFile };
@@ -140,13 +140,13 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       message: 'unable to set up TLS: {CERTFILE} cannot be used: ERR_SSL_EE_KEY_TOO_SMALL',
     },
     {
-      what: 'with a certificate by name that is missing',
+      what: 'with a missing certificate by name',
       options: ['-k1'],
       variables: () => ({ ...environment, 'KEYFILE:a.example': pair.keyFile }),
       message: 'unable to set up TLS: CERTFILE:a.example is not set',
     },
     {
-      what: "with a key by name that is another certificate's",
+      what: 'with the key of another certificate by name',
       options: ['-k1'],
       variables: () => ({
         ...environment,
@@ -170,7 +170,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       },
     ]),
     {
-      what: 'with a CAFILE that is not there',
+      what: 'with a missing CAFILE',
       options: ['-y'],
       variables: () => ({ ...environment, CAFILE: '/nonexistent/ca' }),
       status: 111,
@@ -183,7 +183,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       message: 'unable to set up TLS: {CAFILE} contains no readable certificate: *',
     },
     {
-      what: 'with a CADIR that is not there',
+      what: 'with a missing CADIR',
       options: ['-y'],
       variables: () => ({ ...environment, CADIR: '/nonexistent' }),
       status: 111,
@@ -200,7 +200,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       message: 'usage error: TLS_GID is not a number: -1',
     },
     {
-      what: 'with an option that it does not know',
+      what: 'with an unknown option',
       options: ['-q'],
       variables: () => environment,
       message: 'usage error: *-q*',
@@ -212,7 +212,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       message: 'usage error: -k takes a whole number from 0 to 2, not one',
     },
     {
-      what: 'with a handshake timeout below nothing',
+      what: 'with a negative handshake timeout',
       options: ['-K', '-5'],
       variables: () => environment,
       message: 'usage error: *-K*',

@@ -25,9 +25,9 @@ describe('readTicketKeys', () => {
     ['48 octets', keys],
     ['base64', text],
     ['base64 with a newline', `${text}\n`],
-    ['base64 with the newline of others', `${text}\r\n`],
+    ['base64 with CRLF', `${text}\r\n`],
     ['the first of several lines', `${text}\n${other}\n${other}\n`],
-    ['the first of lines with empty ones between', `\n${text}\n\n${other}`],
+    ['the first line among empty ones', `\n${text}\n\n${other}`],
   ] as const) {
     it(`reads ${what}`, () => {
       writeFileSync(path, content);
@@ -49,7 +49,7 @@ describe('readTicketKeys', () => {
       /is neither 48 octets nor lines of base64 of 64 characters \(see line 1\)$/,
     ],
     ['base64 of 47 octets', keys.subarray(1).toString('base64'), /\(see line 1\)$/],
-    ['a second line that is cut off', `${text}\n${other.slice(1)}\n`, /\(see line 2\)$/],
+    ['a truncated second line', `${text}\n${other.slice(1)}\n`, /\(see line 2\)$/],
     ['base64 of 96 octets in one line', `${text}${other}\n`, /\(see line 1\)$/],
   ] as const) {
     it(`refuses ${what}`, () => {
