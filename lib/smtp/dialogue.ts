@@ -2,8 +2,8 @@
  * The dialogue: the SMTP commands and replies that pass in cleartext between a client and an smtpd without
  * TLS, until the session is known to continue in TLS, to continue in cleartext, or to close.
  *
- * RULES. Everything that decides what either side receives is in this file. It does no I/O and has no timers:
- * bytes go in, steps come out, and the driver (converse.ts) carries the steps out in order.
+ * RULES. Everything that decides what either side receives is in this file and in ehlo-reply.ts. Neither does any
+ * I/O or has timers: bytes go in, steps come out, and the driver (converse.ts) carries the steps out in order.
  *
  * THEORY OF OPERATION
  *
@@ -33,12 +33,13 @@
  * would reset the count.
  *
  * smtpd's replies are forwarded line by line as they arrive and are never collected, so a reply may have any
- * length. Only replies to EHLO are modified, also line by line (`forwardHelloLine`).
+ * length. Only replies to EHLO are modified, also line by line (ehlo-reply.ts).
  */
 
 import { type Command, type CommandKind, chunkSize, parseCommand } from './command.ts';
+import { createEhloReplyRewriter } from './ehlo-reply.ts';
 import { createLineReader, type Line } from './line.ts';
-import { extensionKeyword, formatReplyLine, parseReplyLine, REPLIES, type ReplyLine } from './reply.ts';
+import { formatReplyLine, parseReplyLine, REPLIES, type ReplyLine } from './reply.ts';
 
 /** How the dialogue ended. */
 export type Verdict =
@@ -111,6 +112,12 @@ export function createDialogue(options: DialogueOptions): Dialogue {
   const client = createLineReader();
   const smtpd = createLineReader();
   const steps: Step[] = [];
+  const rewriteEhloReply = createEhloReplyRewriter({
+    authAllowed,
+    starttlsOffered: () => {
+      steps.push({ type: 'notice', text: 'smtpd offers STARTTLS itself; replacing its offer' });
+    },
+  });
   let awaited: Awaited | undefined = 'greeting';
   /** The code of a multiline reply whose last line has not arrived yet. */
   let partialCode: number | undefined;
@@ -121,7 +128,6 @@ export function createDialogue(options: DialogueOptions): Dialogue {
   let clientHasEnded = false;
   let smtpdInputEnded = false;
   let smtpdHasEnded = false;
-  let tlsOfferReported = false;
   /** The number of commands refused so far. */
   let refused = 0;
 
@@ -210,8 +216,8 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     const first = partialCode === undefined;
     partialCode = reply.last ? undefined : reply.code;
     if (awaited === 'reset') return handleResetReply(reply);
-    if (awaited === 'hello' && reply.code === 250) forwardHelloLine(reply, first);
-    else steps.push({ type: 'to-client', bytes: formatReplyLine(reply) });
+    const lines = awaited === 'hello' && reply.code === 250 ? rewriteEhloReply(reply, first) : [reply];
+    for (const each of lines) steps.push({ type: 'to-client', bytes: formatReplyLine(each) });
     if (!reply.last) return;
     const isAnswer = awaited === 'hello' || awaited === 'reply';
     awaited = undefined;
@@ -225,32 +231,6 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     if (reply.code >= 300) return refuse(REPLIES.tlsUnavailable);
     steps.push({ type: 'to-client', bytes: REPLIES.readyForTls });
     decide('tls');
-  }
-
-  /**
-   * Forwards a line of a 250 reply to EHLO. STARTTLS appears in the reply once, as the last line, and AUTH only
-   * where it may be used. The first line names the host and is not an extension, whatever its text.
-   */
-  function forwardHelloLine(line: ReplyLine, first: boolean): void {
-    if (first || isOffered(extensionKeyword(line))) {
-      steps.push({ type: 'to-client', bytes: formatReplyLine({ ...line, last: false }) });
-    }
-    if (line.last) {
-      steps.push({
-        type: 'to-client',
-        bytes: formatReplyLine({ code: line.code, last: true, text: 'STARTTLS' }),
-      });
-    }
-  }
-
-  function isOffered(keyword: string): boolean {
-    if (keyword === 'AUTH') return authAllowed;
-    if (keyword !== 'STARTTLS') return true;
-    if (!tlsOfferReported) {
-      tlsOfferReported = true;
-      steps.push({ type: 'notice', text: 'smtpd offers STARTTLS itself; replacing its offer' });
-    }
-    return false;
   }
 
   // ---- ends ----------------------------------------------------------------------------------------
