@@ -2,18 +2,18 @@
  * The dialogue: the SMTP commands and replies that pass in cleartext between a client and an smtpd without
  * TLS, until the session is known to continue in TLS, to continue in cleartext, or to close.
  *
- * RULES. Everything that decides what either side receives is in this file and in ehlo-reply.ts. Neither does any
- * I/O or has timers: bytes go in, steps come out, and the driver (converse.ts) carries the steps out in order.
+ * RULES. Everything that decides what either side receives is in this file and in ehlo-reply.ts. They do no I/O
+ * and have no timers: bytes go in, steps come out, and the driver (converse.ts) carries the steps out in order.
  *
  * THEORY OF OPERATION
  *
  * The dialogue stands between two parties. The client sees an SMTP server that offers STARTTLS. smtpd sees a
  * client that never pipelines.
  *
- * Lock-step. While a reply is outstanding (the greeting, the reply to a command, or an unsolicited multiline
- * reply that smtpd has begun), the dialogue processes no further command, and the driver does not read the
- * client. This one rule gives the order of replies (RFC 2920 section 3.2), the bound on memory (one read of
- * input, one line of output), and the safety of STARTTLS.
+ * Lock-step. In smtpd's turn (it awaits the greeting, the reply to a command, or the rest of an unsolicited
+ * multiline reply), the dialogue processes no further command, and the driver does not read the client. This one
+ * rule gives the order of replies (RFC 2920 section 3.2), the bound on memory (one read of input, one line of
+ * output), and the safety of STARTTLS.
  *
  * STARTTLS is safe because nothing is read after it. When its line is processed, any bytes after it in the
  * same read were sent before the client had the reply: they are an injected command (CVE-2011-0411), or the
@@ -34,6 +34,73 @@
  *
  * smtpd's replies are forwarded line by line as they arrive and are never collected, so a reply may have any
  * length. Only replies to EHLO are modified, also line by line (ehlo-reply.ts).
+ *
+ * THE TABLES
+ *
+ * The turn is the client's (no reply is outstanding), smtpd's (a reply is outstanding; which one is given after
+ * the colon) or none (the verdict is given). The first turn is smtpd's: greeting.
+ *
+ * What a command does in the client's turn. In the other turns it waits. Where no other turn is given, the turn
+ * stays with the client, and the command counts as refused. An indented row is a case of the row above it.
+ *
+ *   command            what is sent                          turn afterwards
+ *   -----------------  ------------------------------------  -----------------------------
+ *   EHLO, LHLO         forwarded                             smtpd's: hello
+ *   HELO               (not consumed)                        none: verdict `plaintext`
+ *     requireTls       forwarded                             smtpd's: command
+ *   STARTTLS           RSET to smtpd                         smtpd's: reset
+ *     with a parameter 501 5.5.4
+ *     more input       503 5.5.1, the input is discarded
+ *   MAIL               (not consumed)                        none: verdict `plaintext`
+ *     requireTls       530 5.7.0
+ *   AUTH               538 5.7.11
+ *     plaintextAuth    (not consumed)                        none: verdict `plaintext`
+ *   RCPT, DATA         503 5.5.1
+ *   BDAT               503 5.5.1, its chunk is discarded
+ *   an HTTP method     421 4.7.0, notice                     none: verdict `close`
+ *   an empty line      500 5.5.2
+ *   an invalid line    500 5.5.2 (too long, bare CR, NUL)
+ *   any other          forwarded                             smtpd's: command
+ *   the last refused   its reply, notice, 421 4.7.0          none: verdict `close`
+ *
+ * The last refused command is the one that reaches `errorLimit`. `plaintextAuth` has no effect with `requireTls`.
+ *
+ * What a line of a reply does. A line that is not the last leaves the turn with smtpd.
+ *
+ *   turn               each line                             the last line, then the turn
+ *   -----------------  ------------------------------------  -----------------------------
+ *   smtpd's: greeting  forwarded                             client's
+ *   smtpd's: hello     forwarded; rewritten if 250           4xx and 5xx count as refused; client's
+ *   smtpd's: command   forwarded                             4xx and 5xx count as refused; client's
+ *   smtpd's: reset     not forwarded
+ *     2xx                                                    220 2.0.0; none: verdict `tls`
+ *     any other code                                         454 4.7.0, counts as refused; client's
+ *   client's           forwarded; smtpd's: unsolicited       client's
+ *   smtpd's: unsolicited
+ *                      forwarded                             client's
+ *   an invalid line    notice, 421 4.3.0; none: verdict `close`
+ *
+ * A line is invalid if it is not a reply line, or has another code than the line before it in the same reply.
+ *
+ * What the other events do. With the turn none they do nothing.
+ *
+ *   event              smtpd's turn                          client's turn
+ *   -----------------  ------------------------------------  -----------------------------
+ *   smtpd ends         notice, 421 4.3.0, verdict `close`    the same
+ *     client ended     the same                              verdict `close`
+ *     reason sent      the same                              verdict `close`
+ *     shutting down    421 4.3.2, verdict `close`            the same, or as in the two rows above
+ *   client ends        waits for the client's turn           smtpd's input is closed
+ *   timeout or abort   421 4.4.2, verdict `close`            the same
+ *     shutting down    421 4.3.2, verdict `close`            the same
+ *     after 221        421 4.4.2, verdict `close`            verdict `close`
+ *   shutdown           nothing; see "shutting down"          nothing
+ *
+ * The reason is sent if the last reply forwarded from smtpd was 221 or 421, or was 4xx or 5xx and no command of the
+ * client is waiting.
+ *
+ * Pending input is processed in this order: smtpd's lines, smtpd's end, the client's lines, the client's end. A
+ * timeout or an abort takes effect at once, before the input.
  */
 
 import { type Command, type CommandKind, chunkSize, parseCommand } from './command.ts';
@@ -95,8 +162,24 @@ export interface Dialogue {
   rest(): { readonly client: Buffer; readonly smtpd: Buffer };
 }
 
-/** The reply awaited from smtpd. `reset` is the reply to our own RSET, which the client does not see. */
-type Awaited = 'greeting' | 'hello' | 'reply' | 'reset';
+/**
+ * The reply awaited from smtpd. `hello` is the reply to EHLO, `command` to another command of the client, and
+ * `reset` to our own RSET, which the client does not see. `unsolicited` is a multiline reply that smtpd has begun
+ * in the client's turn.
+ */
+type Awaited = 'greeting' | 'hello' | 'command' | 'reset' | 'unsolicited';
+
+/** Whose turn it is: who has to send before the dialogue can go on. */
+type Turn =
+  | { readonly of: 'client' }
+  /** `code` is that of a multiline reply whose last line has not arrived; undefined if none of it has. */
+  | { readonly of: 'smtpd'; readonly awaited: Awaited; readonly code: number | undefined }
+  /** The verdict is given. */
+  | { readonly of: 'none' };
+
+const CLIENTS_TURN: Turn = { of: 'client' };
+/** smtpd's turn at the first line of a reply that nothing asked for. */
+const UNSOLICITED = { of: 'smtpd', awaited: 'unsolicited', code: undefined } as const satisfies Turn;
 
 const RSET = Buffer.from('RSET\r\n');
 const CRLF = Buffer.from('\r\n');
@@ -118,24 +201,21 @@ export function createDialogue(options: DialogueOptions): Dialogue {
       steps.push({ type: 'notice', text: 'smtpd offers STARTTLS itself; replacing its offer' });
     },
   });
-  let awaited: Awaited | undefined = 'greeting';
-  /** The code of a multiline reply whose last line has not arrived yet. */
-  let partialCode: number | undefined;
-  /** The code of smtpd's last complete reply. */
+  let turn: Turn = { of: 'smtpd', awaited: 'greeting', code: undefined };
+  /** The code of the last complete reply of smtpd that was forwarded. */
   let lastCode = 0;
-  let verdict: Verdict | undefined;
-  let shuttingDown = false;
-  let clientHasEnded = false;
-  let smtpdInputEnded = false;
-  let smtpdHasEnded = false;
   /** The number of commands refused so far. */
   let refused = 0;
+  /** `forwarded`: smtpd's input has been closed too. */
+  let clientInput: 'open' | 'ended' | 'forwarded' = 'open';
+  let smtpdHasEnded = false;
+  let shuttingDown = false;
 
   // ---- commands ------------------------------------------------------------------------------------
 
   const commands: Readonly<Record<CommandKind, (command: Command, line: Line) => void>> = {
     hello: (_, line) => forward('hello', line),
-    helo: (_, line) => (options.requireTls ? forward('reply', line) : startRelay()),
+    helo: (_, line) => (options.requireTls ? forward('command', line) : startRelay()),
     starttls: ({ argument }) => {
       if (argument !== '') answer(REPLIES.noParameter);
       else if (client.hasMore()) {
@@ -159,7 +239,7 @@ export function createDialogue(options: DialogueOptions): Dialogue {
       close(REPLIES.notHttp);
     },
     empty: () => answer(REPLIES.noCommand),
-    other: (_, line) => forward('reply', line),
+    other: (_, line) => forward('command', line),
   };
 
   function handleCommand(line: Line): void {
@@ -188,14 +268,14 @@ export function createDialogue(options: DialogueOptions): Dialogue {
   }
 
   /** Forwards the current command to smtpd. */
-  function forward(reply: Awaited, line: Line): void {
+  function forward(awaited: Awaited, line: Line): void {
     const bytes = Buffer.concat([line.text, CRLF]);
     client.drop();
-    toSmtpd(bytes, reply);
+    toSmtpd(bytes, awaited);
   }
 
-  function toSmtpd(bytes: Buffer, reply: Awaited): void {
-    awaited = reply;
+  function toSmtpd(bytes: Buffer, awaited: Awaited): void {
+    turn = { of: 'smtpd', awaited, code: undefined };
     steps.push({ type: 'to-smtpd', bytes });
   }
 
@@ -206,29 +286,51 @@ export function createDialogue(options: DialogueOptions): Dialogue {
 
   // ---- replies -------------------------------------------------------------------------------------
 
+  /** What each line of the awaited reply does, and then the last one, which has passed the turn to the client. */
+  const replies: Readonly<
+    Record<Awaited, { line: (line: ReplyLine, first: boolean) => void; end: (code: number) => void }>
+  > = {
+    greeting: { line: toClient, end: noteCode },
+    hello: {
+      line: (line, first) => {
+        if (line.code === 250) for (const each of rewriteEhloReply(line, first)) toClient(each);
+        else toClient(line);
+      },
+      end: endCommand,
+    },
+    command: { line: toClient, end: endCommand },
+    reset: { line: () => {}, end: answerStarttls },
+    unsolicited: { line: toClient, end: noteCode },
+  };
+
   function handleReplyLine(line: Line): void {
     smtpd.drop();
+    const { awaited, code } = turn.of === 'smtpd' ? turn : UNSOLICITED;
     const reply = line.fault === undefined ? parseReplyLine(line.text) : undefined;
-    if (reply === undefined || (partialCode !== undefined && partialCode !== reply.code)) {
+    if (reply === undefined || (code !== undefined && code !== reply.code)) {
       steps.push({ type: 'notice', text: 'smtpd sent an invalid SMTP reply, closing' });
       return close(REPLIES.smtpdFailed);
     }
-    const first = partialCode === undefined;
-    partialCode = reply.last ? undefined : reply.code;
-    if (awaited === 'reset') return handleResetReply(reply);
-    const lines = awaited === 'hello' && reply.code === 250 ? rewriteEhloReply(reply, first) : [reply];
-    for (const each of lines) steps.push({ type: 'to-client', bytes: formatReplyLine(each) });
-    if (!reply.last) return;
-    const isAnswer = awaited === 'hello' || awaited === 'reply';
-    awaited = undefined;
-    lastCode = reply.code;
-    if (isAnswer && reply.code >= 400) countRefusal();
+    turn = reply.last ? CLIENTS_TURN : { of: 'smtpd', awaited, code: reply.code };
+    replies[awaited].line(reply, code === undefined);
+    if (reply.last) replies[awaited].end(reply.code);
   }
 
-  function handleResetReply(reply: ReplyLine): void {
-    if (!reply.last) return;
-    awaited = undefined;
-    if (reply.code >= 300) return refuse(REPLIES.tlsUnavailable);
+  function toClient(line: ReplyLine): void {
+    steps.push({ type: 'to-client', bytes: formatReplyLine(line) });
+  }
+
+  function noteCode(code: number): void {
+    lastCode = code;
+  }
+
+  function endCommand(code: number): void {
+    noteCode(code);
+    if (code >= 400) countRefusal();
+  }
+
+  function answerStarttls(code: number): void {
+    if (code >= 300) return refuse(REPLIES.tlsUnavailable);
     steps.push({ type: 'to-client', bytes: REPLIES.readyForTls });
     decide('tls');
   }
@@ -237,14 +339,24 @@ export function createDialogue(options: DialogueOptions): Dialogue {
 
   /** smtpd will send no more. A client that expects a reply gets a 421. */
   function handleSmtpdEnd(): void {
-    // A server that closes the connection after a refusal has given the reason, with 421 or another code.
-    const reasonSent =
-      lastCode === 221 || lastCode === 421 || (lastCode >= 400 && client.peek() === undefined);
-    if (clientMaySend() && (clientHasEnded || reasonSent)) return decide('close');
+    if (turn.of === 'client' && (clientInput !== 'open' || reasonSent())) return decide('close');
     if (shuttingDown) return close(REPLIES.shuttingDown);
-    const text = awaited === 'greeting' ? 'smtpd exited before its greeting' : 'smtpd exited mid-dialogue';
+    const beforeGreeting = turn.of === 'smtpd' && turn.awaited === 'greeting';
+    const text = beforeGreeting ? 'smtpd exited before its greeting' : 'smtpd exited mid-dialogue';
     steps.push({ type: 'notice', text, about: 'smtpd-end' });
     close(REPLIES.smtpdFailed);
+  }
+
+  /** A server that closes the connection after a refusal has given the reason, with 421 or another code. */
+  function reasonSent(): boolean {
+    return lastCode === 221 || lastCode === 421 || (lastCode >= 400 && client.peek() === undefined);
+  }
+
+  /** The timeout or an abort. After 221 smtpd should have closed the connection; no further reply is due. */
+  function handleTimeout(): void {
+    if (turn.of === 'none') return;
+    if (turn.of === 'client' && lastCode === 221) decide('close');
+    else close(shuttingDown ? REPLIES.shuttingDown : REPLIES.tooSlow);
   }
 
   function close(reply: Buffer): void {
@@ -252,61 +364,45 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     decide('close');
   }
 
-  function decide(decision: Verdict): void {
-    verdict = decision;
-    steps.push({ type: 'verdict', verdict: decision });
+  function decide(verdict: Verdict): void {
+    turn = { of: 'none' };
+    steps.push({ type: 'verdict', verdict });
   }
 
   // ---- the machine ---------------------------------------------------------------------------------
 
-  /** No reply is outstanding: the client may send a command. */
-  function clientMaySend(): boolean {
-    return verdict === undefined && awaited === undefined && partialCode === undefined;
-  }
-
   /** Consumes one line or one end of input; returns false when there is nothing to consume. */
   function advance(): boolean {
-    if (verdict !== undefined) return false;
+    if (turn.of === 'none') return false;
     const reply = smtpd.peek();
-    if (reply !== undefined) {
-      handleReplyLine(reply);
-      return true;
-    }
-    if (smtpdHasEnded) {
-      handleSmtpdEnd();
-      return true;
-    }
-    if (!clientMaySend()) return false;
-    const line = client.peek();
-    if (line !== undefined) {
-      handleCommand(line);
-      return true;
-    }
-    if (clientHasEnded && !smtpdInputEnded) {
-      smtpdInputEnded = true;
+    if (reply !== undefined) handleReplyLine(reply);
+    else if (smtpdHasEnded) handleSmtpdEnd();
+    else return turn.of === 'client' && advanceClient();
+    return true;
+  }
+
+  function advanceClient(): boolean {
+    const command = client.peek();
+    if (command !== undefined) handleCommand(command);
+    else if (clientInput === 'ended') {
+      clientInput = 'forwarded';
       steps.push({ type: 'end-smtpd' });
-      return true;
-    }
-    return false;
+    } else return false;
+    return true;
   }
 
   return {
     fromClient: (bytes) => client.push(bytes),
     fromSmtpd: (bytes) => smtpd.push(bytes),
     clientEnded: () => {
-      clientHasEnded = true;
+      if (clientInput === 'open') clientInput = 'ended';
     },
     smtpdEnded: () => {
       smtpdHasEnded = true;
       // A last line without a line ending is delivered too.
       if (smtpd.rest().length > 0 && smtpd.peek() === undefined) smtpd.push(LF);
     },
-    timedOut: () => {
-      if (verdict !== undefined) return;
-      // After 221 smtpd should have closed the connection; no further reply is due.
-      if (clientMaySend() && lastCode === 221) decide('close');
-      else close(shuttingDown ? REPLIES.shuttingDown : REPLIES.tooSlow);
-    },
+    timedOut: handleTimeout,
     terminated: () => {
       shuttingDown = true;
     },
@@ -314,7 +410,7 @@ export function createDialogue(options: DialogueOptions): Dialogue {
       while (steps.length === 0 && advance());
       return steps.shift();
     },
-    wantsClient: () => clientMaySend() && !clientHasEnded,
+    wantsClient: () => turn.of === 'client' && clientInput === 'open',
     rest: () => ({ client: client.rest(), smtpd: smtpd.rest() }),
   };
 }
