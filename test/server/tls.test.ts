@@ -367,7 +367,7 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
         writeFileSync(file, 'no keys');
         server.signal('SIGHUP');
         await server.says(
-          /: warning: event=secrets text="[^\n]*ticket keys[^\n]*; keeping the previous keys and certificates"\n/,
+          /: warning: event=secrets text="[^\n]*ticket key file[^\n]*; keeping the previous keys and certificates"\n/,
         );
         const next = await ticketFrom(t, server, options);
         assert.equal(await isResumed(t, server, next, options), true);
