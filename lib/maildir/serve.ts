@@ -6,7 +6,7 @@ import { passSignals } from '../program/signals.ts';
 import type { Sink } from '../stream/byte-stream.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { hangUp } from '../stream/relay.ts';
-import { after } from '../stream/time.ts';
+import { within } from '../stream/time.ts';
 import { createReceiver } from './protocol/receiver.ts';
 import { formatTrace, sanitize } from './protocol/trace.ts';
 import type { Envelope } from './protocol/transaction.ts';
@@ -92,7 +92,5 @@ function startTracedDelivery(
 
 /** Writes out what is pending and half-closes. */
 async function flush(sink: Sink): Promise<void> {
-  const timeout = after(FLUSH_TIMEOUT);
-  await Promise.race([new Promise<void>((resolve) => sink.end(resolve)), timeout.passed]);
-  timeout.cancel();
+  await within(FLUSH_TIMEOUT, new Promise<void>((resolve) => sink.end(resolve)));
 }

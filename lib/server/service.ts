@@ -5,7 +5,7 @@ import { errorCode } from '../program/failure.ts';
 import type { SessionTerms } from '../session/options.ts';
 import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
 import type { SmtpdSettings } from '../smtpd/options.ts';
-import { after } from '../stream/time.ts';
+import { within } from '../stream/time.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
 import type { SmtpTlsSettings, TlsSettings } from '../tls/options.ts';
 import { type Connection, type ConnectionContext, serveConnection } from './connection/connection.ts';
@@ -104,9 +104,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
     for (const listener of listeners) listener.close();
     for (const connection of connections) connection.drain();
     const allEnded = Promise.all([...connections].map((connection) => connection.ended));
-    const timer = after(options.grace);
-    await Promise.race([allEnded, timer.passed]);
-    timer.cancel();
+    await within(options.grace, allEnded);
     stopConnections();
     await allEnded;
   }

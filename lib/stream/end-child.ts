@@ -1,6 +1,6 @@
 import { IGNORE } from './byte-stream.ts';
 import type { Child, ChildEnd } from './child.ts';
-import { after } from './time.ts';
+import { within } from './time.ts';
 
 /** How long the system may take to report a program's exit once its output has ended, in milliseconds. */
 const EXIT_DELAY = 500;
@@ -19,11 +19,8 @@ export const ORPHAN_IDLE_TIMEOUT = 2000;
  *
  * @returns how it ended; undefined if it still runs.
  */
-export async function endAfterOutput(child: Child): Promise<ChildEnd | undefined> {
-  const limit = after(EXIT_DELAY);
-  const end = await Promise.race([child.ended, limit.passed]);
-  limit.cancel();
-  return end;
+export function endAfterOutput(child: Child): Promise<ChildEnd | undefined> {
+  return within(EXIT_DELAY, child.ended);
 }
 
 /**
@@ -35,9 +32,7 @@ export async function endChild(child: Child): Promise<ChildEnd> {
   child.source.listen(IGNORE);
   child.source.read();
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    const limit = after(GRACE);
-    const end = await Promise.race([child.ended, limit.passed]);
-    limit.cancel();
+    const end = await within(GRACE, child.ended);
     if (end !== undefined) return end;
     child.kill(signal);
   }

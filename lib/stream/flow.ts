@@ -1,6 +1,6 @@
 import { deferred } from '../program/deferred.ts';
 import { IGNORE, type Sink, type Source } from './byte-stream.ts';
-import { after } from './time.ts';
+import { within } from './time.ts';
 
 /** How one direction of a relay ended: its source ended, or its sink failed. */
 export type FlowEnd = 'source-ended' | 'sink-failed';
@@ -86,12 +86,10 @@ export function flow(source: Source, sink: Sink, { first, passed, stalled: notif
  * Closing a socket with unread bytes resets the connection, and the peer may lose the last bytes sent to it.
  */
 export async function drain(source: Source, milliseconds: number): Promise<void> {
-  const limit = after(milliseconds);
   const ended = new Promise<void>((resolve) => {
     source.listen({ bytes() {}, ended: () => resolve() });
     source.read();
   });
-  await Promise.race([ended, limit.passed]);
-  limit.cancel();
+  await within(milliseconds, ended);
   source.close();
 }

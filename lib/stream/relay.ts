@@ -3,7 +3,7 @@ import type { ByteStream } from './byte-stream.ts';
 import type { Child, ChildEnd } from './child.ts';
 import { endAfterOutput, endChild, ORPHAN_IDLE_TIMEOUT } from './end-child.ts';
 import { drain, flow } from './flow.ts';
-import { after, type IdleWatch, watchIdle } from './time.ts';
+import { type IdleWatch, watchIdle, within } from './time.ts';
 
 /**
  * How long a client may take to close the connection after the program has, in milliseconds. Until then its input
@@ -184,9 +184,7 @@ function limitWaits({ client, child, idleTimeout, stallTimeout, endedTimeout }: 
  * the same, at most `LINGER` milliseconds, and closes it.
  */
 export async function hangUp(client: ByteStream): Promise<void> {
-  const limit = after(LINGER);
   const flushed = new Promise<void>((resolve) => client.sink.end(resolve));
-  await Promise.all([Promise.race([flushed, limit.passed]), drain(client.source, LINGER)]);
-  limit.cancel();
+  await Promise.all([within(LINGER, flushed), drain(client.source, LINGER)]);
   client.sink.close();
 }

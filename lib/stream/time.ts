@@ -15,6 +15,21 @@ export function after(milliseconds: number): Timeout {
   return { passed, cancel: () => clearTimeout(timer) };
 }
 
+/**
+ * Waits for a promise, for at most `milliseconds` (at most 2^31 - 1).
+ *
+ * @returns its value; undefined if the time has passed first.
+ * @throws what it is rejected with, unless the time has passed first.
+ */
+export async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T | undefined> {
+  const limit = after(milliseconds);
+  try {
+    return await Promise.race([promise, limit.passed]);
+  } finally {
+    limit.cancel();
+  }
+}
+
 /** A running idle timeout. */
 export interface IdleWatch {
   /** There was activity: the timeout starts again. */

@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream';
 import { createServer, type Server, type TLSSocket, type TlsOptions } from 'node:tls';
 import { errorCode } from '../program/failure.ts';
 import { usage } from '../program/options.ts';
-import { after } from '../stream/time.ts';
+import { within } from '../stream/time.ts';
 import { peekServerName } from './client-hello.ts';
 import { type CredentialFiles, contextOptions, credentialsFor, type KeyPair } from './credentials.ts';
 import { closeOnReset, limitUnsent } from './established.ts';
@@ -116,7 +116,7 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
   };
   if (ticketKeys !== undefined) setTicketKeys(ticketKeys);
 
-  async function serve(connection: Duplex, exceeded: (why: string) => void): Promise<TLSSocket> {
+  async function shakeHandsByName(connection: Duplex, exceeded: (why: string) => void): Promise<TLSSocket> {
     const name = await peekServerName(connection).catch(throwHungUp);
     const named = credentialsFor(byName, name);
     const hasNone = named === undefined && files.standard.length === 0;
@@ -134,7 +134,7 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
 
   return {
     shakeHands: (connection, exceeded) =>
-      withTimeout(connection, options.timeout, () => serve(connection, exceeded)),
+      withTimeout(connection, options.timeout, () => shakeHandsByName(connection, exceeded)),
     setTicketKeys,
   };
 }
@@ -192,28 +192,24 @@ function sessionIdContext(name: string, pairs: readonly KeyPair[]): string {
   return createHash('sha256').update(all).digest('hex').slice(0, 32);
 }
 
-/** Calls `serve` with a timeout. The connection is closed on every failure. */
+/** Does a handshake with a timeout, in milliseconds; 0 for none. The connection is closed on every failure. */
 async function withTimeout(
   connection: Duplex,
   timeout: number,
-  serve: () => Promise<TLSSocket>,
+  shakeHands: () => Promise<TLSSocket>,
 ): Promise<TLSSocket> {
-  const limit = after(timeout === 0 ? MAX_TIMEOUT : timeout);
-  const tooLate = limit.passed.then(() => {
-    throw new HandshakeFailure('timeout', 'the handshake took too long');
-  });
   // While TLS uses the handle of the socket, errors are reported on the TLS socket. An error before or after that
   // must not end the process.
   connection.on('error', () => {});
   try {
     // No event is emitted for an end in the past.
     if (connection.destroyed || connection.readableEnded) throwHungUp(new Error('the connection has ended'));
-    return await Promise.race([serve(), tooLate]);
+    const socket = await within(timeout === 0 ? MAX_TIMEOUT : timeout, shakeHands());
+    if (socket === undefined) throw new HandshakeFailure('timeout', 'the handshake took too long');
+    return socket;
   } catch (error) {
     connection.destroy();
     throw error;
-  } finally {
-    limit.cancel();
   }
 }
 

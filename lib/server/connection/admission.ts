@@ -3,7 +3,7 @@ import { addressGroup, type Networks } from '../../net/address.ts';
 import type { Endpoints } from '../../net/endpoints.ts';
 import { readProxyHeader } from '../../net/proxy-protocol/header.ts';
 import { errorCode } from '../../program/failure.ts';
-import { after } from '../../stream/time.ts';
+import { within } from '../../stream/time.ts';
 import { watchDeparture } from './departure.ts';
 import type { Slot } from './limiter.ts';
 
@@ -75,17 +75,17 @@ export async function requestAdmission(request: AdmissionRequest): Promise<Admis
 }
 
 async function wait(request: AdmissionRequest): Promise<'admitted' | Refusal | 'departed'> {
-  const timer = after(request.waitTimeout);
   const watch = watchDeparture(request.socket);
-  const outcome = await Promise.race([
-    request.slot.admission,
-    watch.departed.then(() => 'departed' as const),
-    timer.passed.then(() => 'wait-timeout' as const),
-    request.draining.then(() => 'stopping' as const),
-  ]);
+  const outcome = await within(
+    request.waitTimeout,
+    Promise.race([
+      request.slot.admission,
+      watch.departed.then(() => 'departed' as const),
+      request.draining.then(() => 'stopping' as const),
+    ]),
+  );
   await watch.stop();
-  timer.cancel();
-  return outcome;
+  return outcome ?? 'wait-timeout';
 }
 
 async function identify({ socket, ends, slot, stopping }: AdmissionRequest): Promise<AdmissionResult> {

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { formatHostPort } from '../../net/address.ts';
 import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 import type { Reporter } from '../../program/reporter.ts';
-import { after } from '../../stream/time.ts';
+import { within } from '../../stream/time.ts';
 
 /** An HTTP server for metrics. */
 export interface MetricsServer {
@@ -100,13 +100,9 @@ async function answer(
     response.setHeader('allow', 'GET, HEAD');
     return send(response, 405, TEXT_TYPE, `${PATH} allows only GET and HEAD\n`);
   }
-  const timer = after(COLLECT_TIMEOUT);
-  try {
-    const timedOut = timer.passed.then(() => Promise.reject(new Error('collection timed out')));
-    send(response, 200, METRICS_TYPE, await Promise.race([collect(), timedOut]));
-  } finally {
-    timer.cancel();
-  }
+  const metrics = await within(COLLECT_TIMEOUT, collect());
+  if (metrics === undefined) throw new Error('collection timed out');
+  send(response, 200, METRICS_TYPE, metrics);
 }
 
 /** Sends a response and closes the connection. Node omits the body for HEAD. */
