@@ -7,7 +7,7 @@ import { refuseInspector } from '../program/inspector.ts';
 import { readPrivileges } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
-import { type ByteStream, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
+import { type ByteStream, byteStreamOf, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { type ChildEnd, type ChildWithDescriptors, startChildWithDescriptors } from '../stream/child.ts';
 import { openConnection, releaseConnection } from '../stream/connection.ts';
 import { GRACE } from '../stream/end-child.ts';
@@ -197,9 +197,9 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
         for (const descriptor of program.descriptors) descriptor.destroy();
       });
     }
-    const sink = sinkOfStream(socket, connection);
+    const { source, sink } = byteStreamOf(socket, connection);
     return {
-      source: sourceOfStream(socket),
+      source,
       sink: options.sendsCloseNotify ? sink : { ...sink, end: (done) => halfClose(connection, done) },
       variables,
     };

@@ -15,7 +15,7 @@ import { startSession, type TlsClient } from '../session/session.ts';
 import { REPLIES } from '../smtp/reply.ts';
 import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
 import type { SmtpdSettings } from '../smtpd/options.ts';
-import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
+import { byteStreamOf } from '../stream/byte-stream.ts';
 import { openConnection } from '../stream/connection.ts';
 import { hangUp } from '../stream/relay.ts';
 import { readCredentials } from '../tls/credentials.ts';
@@ -65,7 +65,7 @@ export async function runProxy(options: ProxyOptions, environment: NodeJS.Proces
     return EXIT.systemCallFailed;
   }
 
-  const client = tlsClient ?? { source: sourceOfStream(connection), sink: sinkOfStream(connection) };
+  const client = tlsClient ?? byteStreamOf(connection);
   const startSmtpd = smtpdFor(options.smtpd, ends, environmentOf(ends, environment), options.localHost);
   const session = startSession({
     ...options.terms,
@@ -102,7 +102,7 @@ async function refuseClient(privileges: Privileges): Promise<void> {
   try {
     privileges.drop();
     const connection = openConnection();
-    const client = { source: sourceOfStream(connection), sink: sinkOfStream(connection) };
+    const client = byteStreamOf(connection);
     client.sink.write(REPLIES.notSetUp);
     await hangUp(client);
   } catch {

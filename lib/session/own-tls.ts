@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
-import { type ByteStream, IGNORE, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
+import { type ByteStream, byteStreamOf, IGNORE } from '../stream/byte-stream.ts';
 import { describeSession } from '../tls/description.ts';
 import type { TlsServer } from '../tls/handshake.ts';
 import { type TlsVariables, tlsEnvironment } from '../ucspi/control.ts';
@@ -38,8 +38,7 @@ export async function startTls(
     const session = describeSession(socket);
     listener.done(session, socket, process.uptime() - startedAt);
     return {
-      source: sourceOfStream(socket),
-      sink: sinkOfStream(socket, connection),
+      ...byteStreamOf(socket, connection),
       early: NOTHING,
       environment: tlsEnvironment(session),
     };

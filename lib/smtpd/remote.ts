@@ -4,7 +4,7 @@ import { type Endpoints, KEEPALIVE } from '../net/endpoints.ts';
 import { formatProxyV1, formatProxyV2 } from '../net/proxy-protocol/send.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
-import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
+import { byteStreamOf } from '../stream/byte-stream.ts';
 import type { Child, ChildEnd } from '../stream/child.ts';
 import { after } from '../stream/time.ts';
 import type { StartSmtpd } from './program.ts';
@@ -61,8 +61,7 @@ function connectTo({ host, port }: Backend, header: Buffer | undefined): Child {
   // The PROXY protocol requires it before all other bytes.
   if (header !== undefined) socket.write(header);
   return {
-    source: sourceOfStream(socket),
-    sink: sinkOfStream(socket),
+    ...byteStreamOf(socket),
     ended,
     kill: (signal) => {
       signalled ??= signal;

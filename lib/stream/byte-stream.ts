@@ -7,7 +7,7 @@
  * counterpart for writing.
  */
 
-import type { Readable, Writable } from 'node:stream';
+import type { Duplex, Readable, Writable } from 'node:stream';
 import { unsentOctets } from './connected.ts';
 
 /** Receives the events of a Source. */
@@ -68,6 +68,15 @@ export interface Sink {
 export interface ByteStream {
   readonly source: Source;
   readonly sink: Sink;
+}
+
+/**
+ * Makes both ends from a Node stream, which is paused until `read`.
+ *
+ * @param below what the stream writes to, if that is another stream: TLS over a socket.
+ */
+export function byteStreamOf(stream: Duplex, below: Duplex = stream): ByteStream {
+  return { source: sourceOfStream(stream), sink: sinkOfStream(stream, below) };
 }
 
 /** Makes a Source from a Node stream, which is paused until `read`. */

@@ -10,7 +10,7 @@ import { type Session, startSession, type TlsOffer } from '../../session/session
 import type { Verdict } from '../../smtp/dialogue.ts';
 import { REPLIES } from '../../smtp/reply.ts';
 import type { StartSmtpd } from '../../smtpd/program.ts';
-import { type ByteStream, type Sink, sinkOfStream, sourceOfStream } from '../../stream/byte-stream.ts';
+import { type ByteStream, byteStreamOf, type Sink } from '../../stream/byte-stream.ts';
 import { hangUp } from '../../stream/relay.ts';
 import { HandshakeFailure, type TlsServer } from '../../tls/handshake.ts';
 import type { SmtpTlsSettings } from '../../tls/options.ts';
@@ -107,7 +107,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       const { environment } = client;
       return runSession(client, undefined, (more) => startSmtpd({ ...environment, ...more }));
     }
-    const client = { source: sourceOfStream(socket), sink: sinkOfStream(socket) };
+    const client = byteStreamOf(socket);
     return runSession(client, createTlsOffer(socket, client, context.tls, handshakes()), startSmtpd);
   }
 
@@ -185,7 +185,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     // A graceful close takes time; the limit keeps refused clients from exhausting the server.
     const slot = context.closingReplies.slot(undefined);
     if ((await slot.admission) === 'admitted') {
-      const client = { source: sourceOfStream(socket), sink: sinkOfStream(socket) };
+      const client = byteStreamOf(socket);
       client.sink.write(reply());
       await hangUp(client);
     }
