@@ -9,9 +9,9 @@ import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { type ByteStream, byteStreamOf, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { type ChildEnd, type ChildWithDescriptors, startChildWithDescriptors } from '../stream/child.ts';
-import { openConnection, releaseConnection } from '../stream/connection.ts';
 import { GRACE } from '../stream/end-child.ts';
 import { relay } from '../stream/relay.ts';
+import { openStandardConnection, releaseStandardConnection } from '../stream/standard-connection.ts';
 import { after } from '../stream/time.ts';
 import { requireCloseNotify, wrapConnection } from '../tls/close-notify.ts';
 import { type CredentialFiles, readCredentials, withoutTlsVariables } from '../tls/credentials.ts';
@@ -141,7 +141,7 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
     if (command !== undefined) report.warning(`invalid command from the program: ${command}`);
     for (const socket of program.descriptors) socket.destroy();
     // Only the program uses the connection now: when it closes it, no descriptor here may keep it open.
-    return releaseConnection();
+    return releaseStandardConnection();
   }
   const client = await openTls(tlsd);
   if (client === undefined) {
@@ -181,7 +181,7 @@ async function openTls(tlsd: Tlsd): Promise<(ByteStream & { readonly variables: 
   const remote = remoteAddress(environment);
   let isHandshakeOver = false;
   try {
-    const connection = openConnection();
+    const connection = openStandardConnection();
     void program.ended.then(() => {
       if (!isHandshakeOver) connection.destroy();
     });

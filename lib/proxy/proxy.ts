@@ -16,8 +16,8 @@ import { REPLIES } from '../smtp/reply.ts';
 import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
 import type { SmtpdSettings } from '../smtpd/options.ts';
 import { byteStreamOf } from '../stream/byte-stream.ts';
-import { openConnection } from '../stream/connection.ts';
 import { hangUp } from '../stream/relay.ts';
+import { openStandardConnection } from '../stream/standard-connection.ts';
 import { readCredentials } from '../tls/credentials.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
 import type { SmtpTlsSettings, TlsSettings } from '../tls/options.ts';
@@ -51,7 +51,7 @@ export async function runProxy(options: ProxyOptions, environment: NodeJS.Proces
   let onSignal: (signal: NodeJS.Signals) => void = () => stop();
   passSignals((signal) => onSignal(signal));
 
-  const connection = openConnection();
+  const connection = openStandardConnection();
   connection.on('error', () => {});
   let ends: Endpoints | undefined;
   let tlsClient: TlsClient | undefined;
@@ -101,7 +101,7 @@ async function setUp(options: ProxyOptions, environment: NodeJS.ProcessEnv): Pro
 async function refuseClient(privileges: Privileges): Promise<void> {
   try {
     privileges.drop();
-    const connection = openConnection();
+    const connection = openStandardConnection();
     const client = byteStreamOf(connection);
     client.sink.write(REPLIES.notSetUp);
     await hangUp(client);

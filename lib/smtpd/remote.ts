@@ -66,12 +66,12 @@ function connectTo({ host, port }: Backend, header: Buffer | undefined): Child {
     kill: (signal) => {
       signalled ??= signal;
       if (signal === 'SIGKILL') socket.destroy();
-      else hangUp(socket);
+      else endSocket(socket);
     },
   };
 }
 
-function hangUp(socket: Socket): void {
+function endSocket(socket: Socket): void {
   if (socket.connecting) socket.destroy();
   else socket.end();
 }

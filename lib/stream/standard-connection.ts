@@ -10,7 +10,7 @@ import { release } from './descriptor.ts';
  *
  * @throws Failure (111) if they are closed, or of another kind (a file, a terminal).
  */
-export function openConnection(): Duplex {
+export function openStandardConnection(): Duplex {
   try {
     return openBoth();
   } catch (error) {
@@ -36,7 +36,7 @@ function openBoth(): Duplex {
 }
 
 /** Releases descriptors 0 and 1, which nothing in this process has opened. */
-export function releaseConnection(): void {
+export function releaseStandardConnection(): void {
   release(0);
   release(1);
 }
