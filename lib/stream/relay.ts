@@ -2,7 +2,7 @@ import { deferred } from '../program/deferred.ts';
 import type { ByteStream } from './byte-stream.ts';
 import type { Child, ChildEnd } from './child.ts';
 import { endAfterOutput, endChild, ORPHAN_IDLE_TIMEOUT } from './end-child.ts';
-import { drain, flow } from './flow.ts';
+import { drain, type FlowEnd, flow } from './flow.ts';
 import { type IdleWatch, watchIdle, within } from './time.ts';
 
 /**
@@ -11,13 +11,15 @@ import { type IdleWatch, watchIdle, within } from './time.ts';
  */
 const LINGER = 2000;
 
-/** Why the program sends nothing more. */
+/**
+ * Why the program sends nothing more: its output has ended; the idle timeout has passed; the client has not taken
+ * the bytes that wait for it in time; or the relay was aborted.
+ */
+export type RelayEndReason = 'output-ended' | 'idle-timeout' | 'client-stalled' | 'aborted';
+
+/** The end of what the program sends to the client. */
 export interface RelayEnd {
-  /**
-   * Its output has ended; the idle timeout has passed; the client has not taken the bytes that wait for it in
-   * time; or the relay was aborted.
-   */
-  readonly reason: 'output-ended' | 'idle-timeout' | 'client-stalled' | 'aborted';
+  readonly reason: RelayEndReason;
   /** How the program ended; undefined if it has not. */
   readonly end: ChildEnd | undefined;
   /** Whether any bytes have passed from it to the client. */
@@ -67,7 +69,6 @@ export async function relay(options: RelayOptions): Promise<ChildEnd> {
   let hasOutput = false;
   let atLineStart = true;
 
-  const aborted = options.abort.then(() => 'aborted' as const);
   const limit = limitWaits(options);
   const up = flow(client.source, child.sink, { first: rest.client, passed: limit.active });
   const down = flow(child.source, client.sink, {
@@ -81,17 +82,18 @@ export async function relay(options: RelayOptions): Promise<ChildEnd> {
   });
   void up.ended.then((end) => {
     child.sink.end();
-    if (end === 'source-ended') limit.ended();
+    if (end === 'source-ended') limit.clientEnded();
   });
+  const aborted = options.abort.then(() => 'aborted' as const);
+  const limited = Promise.race([limit.passed, aborted]);
 
-  const reason = await Promise.race([down.ended, limit.passed, aborted]);
+  const reason = await Promise.race([down.ended.then(describeDown), limited]);
   if (reason === 'client-stalled') options.clientStalled?.();
-  if (reason === 'sink-failed') child.source.close();
+  if (reason === 'client-gone') child.source.close();
   else if (options.closingReply !== undefined) {
-    const outputEnded = reason === 'output-ended' || reason === 'source-ended';
     const closingReply = options.closingReply({
-      reason: outputEnded ? 'output-ended' : reason,
-      end: outputEnded ? await endAfterOutput(child) : undefined,
+      reason,
+      end: reason === 'output-ended' ? await endAfterOutput(child) : undefined,
       hasOutput,
       atLineStart,
     });
@@ -99,34 +101,46 @@ export async function relay(options: RelayOptions): Promise<ChildEnd> {
   }
   client.sink.end();
 
-  const isForced = reason === 'idle-timeout' || reason === 'client-stalled' || reason === 'aborted';
-  const end = isForced ? reason : await Promise.race([child.ended, limit.passed, aborted]);
+  // Undefined if it has to be ended.
+  const mayExitItself = reason === 'output-ended' || reason === 'client-gone';
+  const end = mayExitItself ? await Promise.race([child.ended, limited.then(() => undefined)]) : undefined;
   limit.stop();
   // Reading the client again overwrites the buffer with the bytes that wait for the program: drop them.
   if (up.isStalled()) child.sink.close();
   // Later failures of the program's input must not stop the reading of the client.
   up.release();
-  const [childEnd] = await Promise.all([typeof end === 'string' ? endChild(child) : end, hangUp(client)]);
+  const [childEnd] = await Promise.all([end ?? endChild(child), hangUp(client)]);
   return childEnd;
 }
 
 const LF = 0x0a;
 
+/** What the end of the direction to the client means for the relay. */
+function describeDown(end: FlowEnd): 'output-ended' | 'client-gone' {
+  return end === 'source-ended' ? 'output-ended' : 'client-gone';
+}
+
+/**
+ * Which timeout of the relay has passed. 'output-ended': the program has exited, and a process that it left behind
+ * holds its output open.
+ */
+type TimeoutReason = Exclude<RelayEndReason, 'aborted'>;
+
 /** The timeouts of a relay. */
 interface Limits {
   /** Settles with the reason when one has passed. */
-  readonly passed: Promise<'idle-timeout' | 'client-stalled' | 'output-ended'>;
+  readonly passed: Promise<TimeoutReason>;
   /** Bytes have passed, in either direction. */
   active(): void;
   /** Bytes wait for the client from now on, or no longer. */
   clientStalled(isStalled: boolean): void;
   /** The client has ended its side. */
-  ended(): void;
+  clientEnded(): void;
   stop(): void;
 }
 
 function limitWaits({ client, child, idleTimeout, stallTimeout, endedTimeout }: RelayOptions): Limits {
-  const { promise: passed, resolve: expire } = deferred<'idle-timeout' | 'client-stalled' | 'output-ended'>();
+  const { promise: passed, resolve: expire } = deferred<TimeoutReason>();
   let hasEnded = false;
   let childEnded = false;
   let isStalled = false;
@@ -167,7 +181,7 @@ function limitWaits({ client, child, idleTimeout, stallTimeout, endedTimeout }: 
       isStalled = now;
       update();
     },
-    ended: () => {
+    clientEnded: () => {
       hasEnded = true;
       update();
     },
