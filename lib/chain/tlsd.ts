@@ -32,7 +32,7 @@ export interface TlsdOptions extends TlsSettings {
   /** The name that messages begin with. */
   readonly program: string;
   readonly command: readonly string[];
-  /** Say close_notify when the program has ended its side; else half-close without it. */
+  /** Send close_notify when the program has ended its output; otherwise half-close without it. */
   readonly sendsCloseNotify: boolean;
   /** Treat an end of the client's data without close_notify as an error. */
   readonly requiresCloseNotify: boolean;

@@ -28,7 +28,7 @@ export const proxyProtocolOptions: OptionGroup<Promise<ProxyProtocolSettings>> =
 /**
  * The value of an option as HOST:PORT; undefined when it is not given.
  *
- * @throws Failure (100) that says what was expected and what was given.
+ * @throws Failure (100) that names what was expected and what was given.
  */
 export async function addressOption(
   values: OptionValues,

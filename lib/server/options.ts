@@ -79,7 +79,7 @@ const MANY = 1_000_000;
  * Reads the command line of the server.
  *
  * @param words what follows the options.
- * @throws Failure (100) that says what is wrong with it.
+ * @throws Failure (100) that names the error.
  */
 export async function readServerOptions(
   program: string,

@@ -45,55 +45,55 @@ export const REPLIES = {
     return ours('220 2.0.0 Ready to start TLS');
   },
   get tlsUnavailable() {
-    return ours('454 4.7.0 TLS is not available just now, please try again later');
+    return ours('454 4.7.0 TLS not available, please try again later');
   },
   get noParameter() {
     return ours('501 5.5.4 STARTTLS takes no parameter');
   },
   get waitForTls() {
-    return ours('503 5.5.1 Please wait for the reply to STARTTLS before you send more; no TLS this time');
+    return ours('503 5.5.1 Wait for the reply to STARTTLS before sending more; TLS not started');
   },
   get mailFirst() {
-    return ours('503 5.5.1 Please say MAIL first');
+    return ours('503 5.5.1 Send MAIL first');
   },
   get tlsFirst() {
-    return ours('530 5.7.0 Please say STARTTLS first');
+    return ours('530 5.7.0 Send STARTTLS first');
   },
   get tlsBeforeAuth() {
-    return ours('538 5.7.11 Encryption is needed to log in, please say STARTTLS first');
+    return ours('538 5.7.11 Encryption required to authenticate, send STARTTLS first');
   },
   get notHttp() {
-    return ours('421 4.7.0 This is a mail server and speaks SMTP only, goodbye');
+    return ours('421 4.7.0 SMTP only, closing connection');
   },
   get tooLong() {
-    return ours('500 5.5.2 Line too long, please send shorter ones');
+    return ours('500 5.5.2 Line too long');
   },
   get controls() {
-    return ours('500 5.5.2 A line must not hold a bare CR or a NUL');
+    return ours('500 5.5.2 Bare CR or NUL not allowed');
   },
   get noCommand() {
-    return ours('500 5.5.2 Empty line; please say a command, or QUIT');
+    return ours('500 5.5.2 Empty line, send a command or QUIT');
   },
   get tooManyErrors() {
-    return ours('421 4.7.0 Too many commands were refused, closing');
+    return ours('421 4.7.0 Too many refused commands, closing connection');
   },
   get tooSlow() {
-    return ours('421 4.4.2 Nothing happened for too long, closing; please try again');
+    return ours('421 4.4.2 Idle timeout, closing connection, please try again');
   },
   get smtpdFailed() {
-    return ours('421 4.3.0 The mail server behind this one failed, please try again later');
+    return ours('421 4.3.0 Mail server failed, please try again later');
   },
   get notSetUp() {
-    return ours('421 4.3.0 The mail server is not set up correctly, please try again later');
+    return ours('421 4.3.0 Mail server not configured correctly, please try again later');
   },
   get tooBusy() {
-    return ours('421 4.3.2 The mail server is too busy just now, please try again later');
+    return ours('421 4.3.2 Mail server too busy, please try again later');
   },
   get tooManyFromAddress() {
     return ours('421 4.7.0 Too many connections from your address, please try again later');
   },
   get shuttingDown() {
-    return ours('421 4.3.2 The mail server is being shut down, please try again later');
+    return ours('421 4.3.2 Mail server shutting down, please try again later');
   },
 } as const;
 

@@ -273,7 +273,7 @@ class Connection {
     if (!this.#speech.sound) return;
     promise(ascends(this.#heardBySmtpd), 'commands keep their order');
     const isWhole = this.#verdict === 'close' && this.#clientEnded && this.#smtpdEnded;
-    const isDisturbed = /^(?:421 4\.|503 5\.5\.1 Please wait)/m.test(this.#heardByClient);
+    const isDisturbed = /^(?:421 4\.|503 5\.5\.1 Wait for)/m.test(this.#heardByClient);
     if (!isWhole || isDisturbed) return;
     const replies = this.#heardByClient.match(/^\d{3} /gm)?.length;
     promise(replies === 1 + this.#speech.commands, `${replies} replies to ${this.#speech.commands} commands`);

@@ -20,8 +20,8 @@ const SMTPD = [
     esac
   done`,
 ];
-const REFUSED = '500 5.5.2 Empty line; please say a command, or QUIT\r\n';
-const LAST = '421 4.7.0 Too many commands were refused, closing\r\n';
+const REFUSED = '500 5.5.2 Empty line, send a command or QUIT\r\n';
+const LAST = '421 4.7.0 Too many refused commands, closing connection\r\n';
 
 async function start(t: TestContext, ...options: string[]): Promise<RunningServer> {
   const server = await startServer(options, SMTPD);
@@ -93,7 +93,7 @@ describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
       [
         '502 what?',
         '250 yes',
-        '503 5.5.1 Please say MAIL first',
+        '503 5.5.1 Send MAIL first',
         '250-yes',
         '250 STARTTLS',
         '502 what?',

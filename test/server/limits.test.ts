@@ -386,9 +386,9 @@ while read -r line; do
   esac
 done`;
 const SMTPD = ['sh', '-c', YES];
-const BUSY = '421 4.3.2 The mail server is too busy just now, please try again later';
+const BUSY = '421 4.3.2 Mail server too busy, please try again later';
 const TOO_MANY = '421 4.7.0 Too many connections from your address, please try again later';
-const SLOW = '421 4.4.2 Nothing happened for too long, closing; please try again';
+const SLOW = '421 4.4.2 Idle timeout, closing connection, please try again';
 
 /** Starts a server that is stopped when the test ends. */
 async function start(t: TestContext, ...options: string[]): Promise<RunningServer> {

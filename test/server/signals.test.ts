@@ -20,7 +20,7 @@ while read -r line; do
   esac
 done`;
 const SMTPD = ['sh', '-c', YES];
-const SHUTDOWN = '421 4.3.2 The mail server is being shut down, please try again later';
+const SHUTDOWN = '421 4.3.2 Mail server shutting down, please try again later';
 const ENDED_WELL = { code: 0, signal: null };
 
 /** Starts a server that is stopped when the test ends. */
