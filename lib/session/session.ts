@@ -145,23 +145,12 @@ export function startSession(options: SessionOptions): Session {
       stallTimeout: options.idleTimeout,
       endedTimeout: Math.min(options.idleTimeout, ENDED_TIMEOUT),
       abort,
-      closingReply,
+      closingReply: (relayEnd) => {
+        if (isNormalEnd(relayEnd)) return undefined;
+        reportRelayEnd(report, relayEnd, terminated);
+        return chooseClosingReply(relayEnd, terminated);
+      },
     });
-  }
-
-  /**
-   * A client that still expects a reply from smtpd gets a 421 (RFC 5321 section 3.8), unless that would be in the
-   * middle of a line.
-   */
-  function closingReply({ reason, end, hasOutput, atLineStart }: RelayEnd): Buffer | undefined {
-    const wasCutShort = end?.signal !== undefined || end?.failure !== undefined;
-    if (reason === 'idle-timeout') report.warning('relay idle timeout, closing');
-    else if (reason === 'client-stalled') report.warning('the client does not read its replies, closing');
-    else if (reason === 'output-ended' && !wasCutShort && hasOutput) return undefined;
-    else if (!terminated) reportEnd(report, 'smtpd exited mid-session', end);
-    if (!atLineStart) return undefined;
-    if (reason === 'idle-timeout') return REPLIES.tooSlow;
-    return terminated ? REPLIES.shuttingDown : REPLIES.smtpdFailed;
   }
 
   let abortTimer: NodeJS.Timeout | undefined;
@@ -182,3 +171,25 @@ export function startSession(options: SessionOptions): Session {
 }
 
 const NOTHING = Buffer.alloc(0);
+
+/** Whether smtpd has ended the session itself: it sent output and was neither killed nor unable to start. */
+function isNormalEnd({ reason, end, hasOutput }: RelayEnd): boolean {
+  return reason === 'output-ended' && hasOutput && end?.signal === undefined && end?.failure === undefined;
+}
+
+/** @param terminated whether this process was asked to end: then the exit of smtpd is not reported. */
+function reportRelayEnd(report: Reporter, { reason, end }: RelayEnd, terminated: boolean): void {
+  if (reason === 'idle-timeout') report.warning('relay idle timeout, closing');
+  else if (reason === 'client-stalled') report.warning('the client does not read its replies, closing');
+  else if (!terminated) reportEnd(report, 'smtpd exited mid-session', end);
+}
+
+/**
+ * The 421 for a client that still expects a reply from smtpd (RFC 5321 section 3.8); undefined in the middle of a
+ * line.
+ */
+function chooseClosingReply({ reason, atLineStart }: RelayEnd, terminated: boolean): Buffer | undefined {
+  if (!atLineStart) return undefined;
+  if (reason === 'idle-timeout') return REPLIES.tooSlow;
+  return terminated ? REPLIES.shuttingDown : REPLIES.smtpdFailed;
+}
