@@ -7,7 +7,8 @@
  *     node --import tsx test/reliability/endurance.ts attack [--seconds 300]
  *
  * Each with [--workers 1]. Prints what the server holds before, in between and afterwards. Needs `make build
- * dist/test/heap-probe.cjs`. Exits 1 when a client was not served, or not in time.
+ * dist/test/heap-probe.cjs`. Exits 1 when a client was not served, or not in time, or when an attack has left
+ * something behind.
  */
 
 import { spawn } from 'node:child_process';
@@ -23,7 +24,7 @@ import { compileKeyUpdateClient, noKeyUpdateClient } from '../support/key-update
 import { type RunningServer, startServer } from '../support/server.ts';
 import { inTurns, openInTls, quit, sendMessage } from './crowd.ts';
 import { type Besieger, openSiege } from './siege.ts';
-import { createProbe, formatVitals } from './vitals.ts';
+import { createProbe, formatVitals, type Vitals } from './vitals.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -140,6 +141,7 @@ async function standSiege(server: RunningServer, count: number): Promise<void> {
 
 /** Honest clients, one after the other, while other clients cost the server as much as they can. */
 async function standAttacks(server: RunningServer): Promise<void> {
+  const before = await tell('at the start', server);
   const attackers = spawn(
     process.execPath,
     [
@@ -175,9 +177,13 @@ async function standAttacks(server: RunningServer): Promise<void> {
     `${times.length} honest clients, ${failed} not served: ${at(0.5)} ms at the median, ${at(0.99)} at the 99th percentile, ${at(1)} at most`,
   );
   if (failed > 0 || at(0.5) > SERVED_IN_TIME) process.exitCode = 1;
-  // Clients of the attack that are silent are ended by the limits of the server.
+  // The connections are closed; the server learns a moment later that their smtpds have ended.
   await sleep(8000);
-  await tell('afterwards', server);
+  const { descriptors, children } = await tell('afterwards', server);
+  if (descriptors > before.descriptors || children > 0) {
+    say('something is left behind');
+    process.exitCode = 1;
+  }
 }
 
 async function serveOne(server: RunningServer): Promise<void> {
@@ -187,8 +193,11 @@ async function serveOne(server: RunningServer): Promise<void> {
   await quit(client);
 }
 
-async function tell(when: string, server: RunningServer): Promise<void> {
-  say(`${when}: ${formatVitals(await probe.look(server))}`);
+/** Prints what the server holds, and returns it. */
+async function tell(when: string, server: RunningServer): Promise<Vitals> {
+  const vitals = await probe.look(server);
+  say(`${when}: ${formatVitals(vitals)}`);
+  return vitals;
 }
 
 function say(text: string): void {
