@@ -5,7 +5,7 @@ import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import type { Sink } from '../stream/byte-stream.ts';
 import { openStandard } from '../stream/descriptor.ts';
-import { hangUp } from '../stream/relay.ts';
+import { hangUp } from '../stream/hang-up.ts';
 import { within } from '../stream/time.ts';
 import { createReceiver } from './protocol/receiver.ts';
 import { formatTrace, sanitize } from './protocol/trace.ts';

@@ -16,7 +16,7 @@ import { REPLIES } from '../smtp/reply.ts';
 import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
 import type { SmtpdSettings } from '../smtpd/options.ts';
 import { byteStreamOf } from '../stream/byte-stream.ts';
-import { hangUp } from '../stream/relay.ts';
+import { hangUp } from '../stream/hang-up.ts';
 import { openStandardConnection } from '../stream/standard-connection.ts';
 import { readCredentials } from '../tls/credentials.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';

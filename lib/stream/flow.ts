@@ -1,6 +1,5 @@
 import { deferred } from '../program/deferred.ts';
 import { IGNORE, type Sink, type Source } from './byte-stream.ts';
-import { within } from './time.ts';
 
 /** How one direction of a relay ended: its source ended, or its sink failed. */
 export type FlowEnd = 'source-ended' | 'sink-failed';
@@ -78,18 +77,4 @@ export function flow(source: Source, sink: Sink, { first, passed, stalled: notif
       sink.listen(IGNORE);
     },
   };
-}
-
-/**
- * Reads a source to its end, for at most `milliseconds`, discards the bytes, and closes it.
- *
- * Closing a socket with unread bytes resets the connection, and the peer may lose the last bytes sent to it.
- */
-export async function drain(source: Source, milliseconds: number): Promise<void> {
-  const ended = new Promise<void>((resolve) => {
-    source.listen({ bytes() {}, ended: () => resolve() });
-    source.read();
-  });
-  await within(milliseconds, ended);
-  source.close();
 }

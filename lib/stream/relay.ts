@@ -2,14 +2,9 @@ import { deferred } from '../program/deferred.ts';
 import type { ByteStream } from './byte-stream.ts';
 import type { Child, ChildEnd } from './child.ts';
 import { endAfterOutput, endChild, ORPHAN_IDLE_TIMEOUT } from './end-child.ts';
-import { drain, type FlowEnd, flow } from './flow.ts';
-import { type IdleWatch, watchIdle, within } from './time.ts';
-
-/**
- * How long a client may take to close the connection after the program has, in milliseconds. Until then its input
- * is read and discarded, so that the last bytes sent to it arrive.
- */
-const LINGER = 2000;
+import { type FlowEnd, flow } from './flow.ts';
+import { hangUp } from './hang-up.ts';
+import { type IdleWatch, watchIdle } from './time.ts';
 
 /**
  * Why the program sends nothing more: its output has ended; the idle timeout has passed; the client has not taken
@@ -191,14 +186,4 @@ function limitWaits({ client, child, idleTimeout, stallTimeout, endedTimeout }: 
       stall?.stop();
     },
   };
-}
-
-/**
- * Ends the connection with a client to which everything has been sent: half-closes it, waits for the client to do
- * the same, at most `LINGER` milliseconds, and closes it.
- */
-export async function hangUp(client: ByteStream): Promise<void> {
-  const flushed = new Promise<void>((resolve) => client.sink.end(resolve));
-  await Promise.all([within(LINGER, flushed), drain(client.source, LINGER)]);
-  client.sink.close();
 }

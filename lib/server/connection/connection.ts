@@ -11,7 +11,7 @@ import type { Verdict } from '../../smtp/dialogue.ts';
 import { REPLIES } from '../../smtp/reply.ts';
 import type { StartSmtpd } from '../../smtpd/program.ts';
 import { type ByteStream, byteStreamOf, type Sink } from '../../stream/byte-stream.ts';
-import { hangUp } from '../../stream/relay.ts';
+import { hangUp } from '../../stream/hang-up.ts';
 import { HandshakeFailure, type TlsServer } from '../../tls/handshake.ts';
 import type { SmtpTlsSettings } from '../../tls/options.ts';
 import { describeTls } from '../../ucspi/control.ts';

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { drain, flow } from '../../../lib/stream/flow.ts';
-import { hangUp } from '../../../lib/stream/relay.ts';
+import { flow } from '../../../lib/stream/flow.ts';
+import { drain, hangUp } from '../../../lib/stream/hang-up.ts';
 import { settle, stopClock } from '../../support/clock.ts';
 import { makeParty, outcomeOf, type Party } from '../../support/party.ts';
 
