@@ -1,10 +1,10 @@
 import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { Dialogue, Step, Verdict } from '../smtp/dialogue.ts';
+import type { Child, ChildEnd } from '../smtpd/process.ts';
 import { reportEnd } from '../smtpd/program.ts';
+import { endAfterOutput, ORPHAN_IDLE_TIMEOUT } from '../smtpd/smtpd.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
-import type { Child, ChildEnd } from '../stream/child.ts';
-import { endAfterOutput, ORPHAN_IDLE_TIMEOUT } from '../stream/end-child.ts';
 import { type IdleWatch, watchIdle } from '../stream/time.ts';
 
 /** The two sides of a dialogue, its limits and its events. */

@@ -1,6 +1,6 @@
 import { createLineReader } from '../smtp/line.ts';
 import { parseReplyLine } from '../smtp/reply.ts';
-import type { Child } from '../stream/child.ts';
+import type { Child } from '../smtpd/process.ts';
 import { watchIdle } from '../stream/time.ts';
 
 /** The longest greeting that is accepted, in octets. */

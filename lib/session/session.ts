@@ -2,15 +2,15 @@ import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
 import { createDialogue, type Verdict } from '../smtp/dialogue.ts';
 import { REPLIES } from '../smtp/reply.ts';
+import type { Child, ChildEnd } from '../smtpd/process.ts';
 import { reportEnd, type StartSmtpd } from '../smtpd/program.ts';
+import { endAfterOutput, endChild, GRACE } from '../smtpd/smtpd.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
-import type { Child, ChildEnd } from '../stream/child.ts';
-import { endAfterOutput, endChild, GRACE } from '../stream/end-child.ts';
 import { hangUp } from '../stream/hang-up.ts';
-import { type RelayEnd, relay } from '../stream/relay.ts';
 import { converse } from './converse.ts';
 import { readGreeting } from './greeting.ts';
 import type { SessionTerms } from './options.ts';
+import { type RelayEnd, relay } from './relay.ts';
 
 /** A client with whom TLS has been started. */
 export interface TlsClient extends ByteStream {

@@ -1,5 +1,5 @@
 import type { Reporter } from '../program/reporter.ts';
-import { type Child, type ChildEnd, startChild } from '../stream/child.ts';
+import { type Child, type ChildEnd, startChild } from './process.ts';
 
 /**
  * Reports that smtpd ended unexpectedly or could not be started.

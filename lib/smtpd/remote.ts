@@ -5,8 +5,8 @@ import { formatProxyV1, formatProxyV2 } from '../net/proxy-protocol/send.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
 import { byteStreamOf } from '../stream/byte-stream.ts';
-import type { Child, ChildEnd } from '../stream/child.ts';
 import { after } from '../stream/time.ts';
+import type { Child, ChildEnd } from './process.ts';
 import type { StartSmtpd } from './program.ts';
 
 /** An SMTP server on the network that is used instead of a program. */

@@ -1,7 +1,7 @@
 /** Streams that are made up, for tests of what is between them. */
 
+import type { Child, ChildEnd } from '../../lib/smtpd/process.ts';
 import type { ByteStream, SinkListener, SourceListener } from '../../lib/stream/byte-stream.ts';
-import type { Child, ChildEnd } from '../../lib/stream/child.ts';
 
 /** A stream whose other end is the test. It does what byte-stream.ts says of a Source and a Sink. */
 export interface Party extends ByteStream {

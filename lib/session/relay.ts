@@ -1,10 +1,10 @@
 import { deferred } from '../program/deferred.ts';
-import type { ByteStream } from './byte-stream.ts';
-import type { Child, ChildEnd } from './child.ts';
-import { endAfterOutput, endChild, ORPHAN_IDLE_TIMEOUT } from './end-child.ts';
-import { type FlowEnd, flow } from './flow.ts';
-import { hangUp } from './hang-up.ts';
-import { type IdleWatch, watchIdle } from './time.ts';
+import type { Child, ChildEnd } from '../smtpd/process.ts';
+import { endAfterOutput, endChild, ORPHAN_IDLE_TIMEOUT } from '../smtpd/smtpd.ts';
+import type { ByteStream } from '../stream/byte-stream.ts';
+import { type FlowEnd, flow } from '../stream/flow.ts';
+import { hangUp } from '../stream/hang-up.ts';
+import { type IdleWatch, watchIdle } from '../stream/time.ts';
 
 /**
  * Why the program sends nothing more: its output has ended; the idle timeout has passed; the client has not taken

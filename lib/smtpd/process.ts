@@ -2,7 +2,7 @@ import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_p
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { errorCode } from '../program/failure.ts';
-import { type ByteStream, sinkOfStream, sourceOfStream } from './byte-stream.ts';
+import { type ByteStream, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 
 /** A running program with pipes from and to us on its standard input and output: the smtpd. */
 export interface Child extends ByteStream {

@@ -1,6 +1,6 @@
-import { IGNORE } from './byte-stream.ts';
-import type { Child, ChildEnd } from './child.ts';
-import { within } from './time.ts';
+import { IGNORE } from '../stream/byte-stream.ts';
+import { within } from '../stream/time.ts';
+import type { Child, ChildEnd } from './process.ts';
 
 /** How long the system may take to report a program's exit once its output has ended, in milliseconds. */
 const EXIT_DELAY = 500;

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
-import { type RelayEnd, type RelayOptions, relay } from '../../../lib/stream/relay.ts';
+import { type RelayEnd, type RelayOptions, relay } from '../../../lib/session/relay.ts';
 import { settle, stopClock } from '../../support/clock.ts';
 import { makeChild, makeParty, outcomeOf } from '../../support/party.ts';
 

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Child, type ChildEnd, startChild } from '../../../lib/stream/child.ts';
-import { endAfterOutput, endChild } from '../../../lib/stream/end-child.ts';
+import { type Child, type ChildEnd, startChild } from '../../../lib/smtpd/process.ts';
+import { endAfterOutput, endChild } from '../../../lib/smtpd/smtpd.ts';
 import { settle, stopClock } from '../../support/clock.ts';
 import { makeChild, outcomeOf } from '../../support/party.ts';
 import { DEADLINE, within } from '../../support/within.ts';
