@@ -8,8 +8,8 @@ import { readPrivileges } from '../program/privileges.ts';
 import { createReporter, type Reporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { relay } from '../session/relay.ts';
-import { type ChildEnd, type ChildWithDescriptors, startChildWithDescriptors } from '../smtpd/process.ts';
-import { GRACE } from '../smtpd/smtpd.ts';
+import { type ProgramWithDescriptors, startProgramWithDescriptors } from '../smtpd/process.ts';
+import { GRACE, type SmtpdEnd } from '../smtpd/smtpd.ts';
 import { type ByteStream, byteStreamOf, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import { openStandardConnection, releaseStandardConnection } from '../stream/standard-connection.ts';
 import { after } from '../stream/time.ts';
@@ -95,10 +95,10 @@ export async function runTlsd(options: TlsdOptions, given: NodeJS.ProcessEnv): P
   return end.status;
 }
 
-function startProgram(options: TlsdOptions, environment: NodeJS.ProcessEnv): ChildWithDescriptors {
+function startProgram(options: TlsdOptions, environment: NodeJS.ProcessEnv): ProgramWithDescriptors {
   const { control, read, write } = UCSPI_TLS_VARIABLES;
   const given = options.keepsVariables ? environment : withoutTlsVariables(environment);
-  return startChildWithDescriptors(
+  return startProgramWithDescriptors(
     options.command,
     { ...given, [control]: '3', [read]: '4', [write]: '5' },
     3,
@@ -109,7 +109,7 @@ function startProgram(options: TlsdOptions, environment: NodeJS.ProcessEnv): Chi
  * The end of a program that outlives SIGKILL: this process has dropped its privileges and may not signal a program
  * of another user. The program is left to notice that its descriptors are closed.
  */
-async function abandon(abort: Promise<void>): Promise<ChildEnd> {
+async function abandon(abort: Promise<void>): Promise<SmtpdEnd> {
   await abort;
   await after(GRACE).passed;
   return { status: EXIT.systemCallFailed, failure: 'unable to end the program: still running' };
@@ -120,7 +120,7 @@ interface Tlsd {
   readonly options: TlsdOptions;
   readonly environment: NodeJS.ProcessEnv;
   readonly credentials: CredentialFiles;
-  readonly program: ChildWithDescriptors;
+  readonly program: ProgramWithDescriptors;
   readonly abort: Promise<void>;
   readonly report: Reporter;
 }
@@ -133,7 +133,7 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
   for (const socket of program.descriptors) socket.on('error', () => {});
   // Made now, because an 'end' event is emitted only once: the program may close a descriptor before the
   // handshake is done.
-  const child = { ...program, source: sourceOfStream(fromProgram), sink: sinkOfStream(toProgram) };
+  const smtpd = { ...program, source: sourceOfStream(fromProgram), sink: sinkOfStream(toProgram) };
 
   // A program that has ended sends no command, even if a process that it left behind holds its descriptors open.
   const command = await Promise.race([readCommand(control), program.ended.then(() => undefined)]);
@@ -152,8 +152,8 @@ async function serveTls(tlsd: Tlsd): Promise<void> {
   control.destroySoon();
   await relay({
     client,
-    child,
-    rest: { client: Buffer.alloc(0), child: Buffer.alloc(0) },
+    smtpd,
+    rest: { client: Buffer.alloc(0), smtpd: Buffer.alloc(0) },
     idleTimeout: undefined,
     stallTimeout: undefined,
     endedTimeout: ENDED_TIMEOUT,

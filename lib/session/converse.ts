@@ -1,9 +1,8 @@
 import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { Dialogue, Step, Verdict } from '../smtp/dialogue.ts';
-import type { Child, ChildEnd } from '../smtpd/process.ts';
 import { reportEnd } from '../smtpd/program.ts';
-import { endAfterOutput, ORPHAN_IDLE_TIMEOUT } from '../smtpd/smtpd.ts';
+import { endAfterOutput, ORPHAN_IDLE_TIMEOUT, type Smtpd, type SmtpdEnd } from '../smtpd/smtpd.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { type IdleWatch, watchIdle } from '../stream/time.ts';
 
@@ -11,7 +10,7 @@ import { type IdleWatch, watchIdle } from '../stream/time.ts';
 export interface ConverseOptions {
   readonly dialogue: Dialogue;
   readonly client: ByteStream;
-  readonly smtpd: Child;
+  readonly smtpd: Smtpd;
   /** The idle timeout in milliseconds. Each step of the dialogue renews it; a part of a line does not. */
   readonly idleTimeout: number;
   /** Settles when smtpd was asked to end; it may still send its closing reply. */
@@ -49,7 +48,7 @@ export function converse(options: ConverseOptions): Promise<Verdict> {
   /** A step that waits until they are written. */
   let deferredStep: Step | undefined;
   let verdict: Verdict | undefined;
-  let smtpdEnd: ChildEnd | undefined;
+  let smtpdEnd: SmtpdEnd | undefined;
 
   const idleTimeout = watchIdle(options.idleTimeout, () => {
     dialogue.timedOut();

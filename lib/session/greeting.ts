@@ -1,6 +1,6 @@
 import { createLineReader } from '../smtp/line.ts';
 import { parseReplyLine } from '../smtp/reply.ts';
-import type { Child } from '../smtpd/process.ts';
+import type { Smtpd } from '../smtpd/smtpd.ts';
 import { watchIdle } from '../stream/time.ts';
 
 /** The longest greeting that is accepted, in octets. */
@@ -25,7 +25,7 @@ export type Greeting =
  * @param abort settles to give up.
  * @returns the outcome. The source is paused then.
  */
-export function readGreeting(smtpd: Child, idleTimeout: number, abort: Promise<void>): Promise<Greeting> {
+export function readGreeting(smtpd: Smtpd, idleTimeout: number, abort: Promise<void>): Promise<Greeting> {
   const reader = createLineReader();
   const received: Buffer[] = [];
   let size = 0;

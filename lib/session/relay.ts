@@ -1,22 +1,21 @@
 import { deferred } from '../program/deferred.ts';
-import type { Child, ChildEnd } from '../smtpd/process.ts';
-import { endAfterOutput, endChild, ORPHAN_IDLE_TIMEOUT } from '../smtpd/smtpd.ts';
+import { endAfterOutput, endSmtpd, ORPHAN_IDLE_TIMEOUT, type Smtpd, type SmtpdEnd } from '../smtpd/smtpd.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { type FlowEnd, flow } from '../stream/flow.ts';
 import { hangUp } from '../stream/hang-up.ts';
 import { type IdleWatch, watchIdle } from '../stream/time.ts';
 
 /**
- * Why the program sends nothing more: its output has ended; the idle timeout has passed; the client has not taken
+ * Why smtpd sends nothing more: its output has ended; the idle timeout has passed; the client has not taken
  * the bytes that wait for it in time; or the relay was aborted.
  */
 export type RelayEndReason = 'output-ended' | 'idle-timeout' | 'client-stalled' | 'aborted';
 
-/** The end of what the program sends to the client. */
+/** The end of what smtpd sends to the client. */
 export interface RelayEnd {
   readonly reason: RelayEndReason;
-  /** How the program ended; undefined if it has not. */
-  readonly end: ChildEnd | undefined;
+  /** How smtpd ended; undefined if it has not. */
+  readonly end: SmtpdEnd | undefined;
   /** Whether any bytes have passed from it to the client. */
   readonly hasOutput: boolean;
   /** Whether those bytes end with LF (or there are none), so that a reply of ours begins on a new line. */
@@ -26,22 +25,22 @@ export interface RelayEnd {
 /** The two sides of a relay, its limits and its events. */
 export interface RelayOptions {
   readonly client: ByteStream;
-  readonly child: Child;
+  readonly smtpd: Smtpd;
   /** Bytes read from either side that have not been written to the other. */
-  readonly rest: { readonly client: Uint8Array; readonly child: Uint8Array };
-  /** The idle timeout for both directions, in milliseconds; undefined for no limit but the program's own. */
+  readonly rest: { readonly client: Uint8Array; readonly smtpd: Uint8Array };
+  /** The idle timeout for both directions, in milliseconds; undefined for no limit but smtpd's own. */
   readonly idleTimeout: number | undefined;
   /**
    * How long bytes may wait for a client that takes none of them, in milliseconds; undefined for no limit but the
    * program's own.
    */
   readonly stallTimeout: number | undefined;
-  /** The same once the program has exited or the client has ended its side, and may be gone. */
+  /** The same once smtpd has exited or the client has ended its side, and may be gone. */
   readonly endedTimeout: number;
   /** Settles when the relay must end at once. */
   readonly abort: Promise<void>;
   /**
-   * Called when the program sends nothing more; returns a last reply for the client, if any. Without this
+   * Called when smtpd sends nothing more; returns a last reply for the client, if any. Without this
    * function there is none.
    */
   readonly closingReply?: (end: RelayEnd) => Uint8Array | undefined;
@@ -50,24 +49,24 @@ export interface RelayOptions {
 }
 
 /**
- * Copies bytes between a client and a program, both ways, unchanged, until the program has exited and all of its
+ * Copies bytes between a client and an smtpd, both ways, unchanged, until smtpd has exited and all of its
  * output is delivered.
  *
- * When the client half-closes, the program's input is closed and its output still delivered. When the program closes
- * its output, the client is half-closed and its input still delivered. When the client is gone, the program's output
- * is closed, as if the program wrote to the connection itself.
+ * When the client half-closes, smtpd's input is closed and its output still delivered. When smtpd closes
+ * its output, the client is half-closed and its input still delivered. When the client is gone, smtpd's output
+ * is closed, as if it wrote to the connection itself.
  *
- * @returns how the program ended. The client's side is closed then.
+ * @returns how smtpd ended. The client's side is closed then.
  */
-export async function relay(options: RelayOptions): Promise<ChildEnd> {
-  const { client, child, rest } = options;
+export async function relay(options: RelayOptions): Promise<SmtpdEnd> {
+  const { client, smtpd, rest } = options;
   let hasOutput = false;
   let atLineStart = true;
 
   const limit = limitWaits(options);
-  const up = flow(client.source, child.sink, { first: rest.client, passed: limit.active });
-  const down = flow(child.source, client.sink, {
-    first: rest.child,
+  const up = flow(client.source, smtpd.sink, { first: rest.client, passed: limit.active });
+  const down = flow(smtpd.source, client.sink, {
+    first: rest.smtpd,
     passed: (bytes) => {
       limit.active();
       hasOutput = true;
@@ -76,7 +75,7 @@ export async function relay(options: RelayOptions): Promise<ChildEnd> {
     stalled: limit.clientStalled,
   });
   void up.ended.then((end) => {
-    child.sink.end();
+    smtpd.sink.end();
     if (end === 'source-ended') limit.clientEnded();
   });
   const aborted = options.abort.then(() => 'aborted' as const);
@@ -84,11 +83,11 @@ export async function relay(options: RelayOptions): Promise<ChildEnd> {
 
   const reason = await Promise.race([down.ended.then(describeDown), limited]);
   if (reason === 'client-stalled') options.clientStalled?.();
-  if (reason === 'client-gone') child.source.close();
+  if (reason === 'client-gone') smtpd.source.close();
   else if (options.closingReply !== undefined) {
     const closingReply = options.closingReply({
       reason,
-      end: reason === 'output-ended' ? await endAfterOutput(child) : undefined,
+      end: reason === 'output-ended' ? await endAfterOutput(smtpd) : undefined,
       hasOutput,
       atLineStart,
     });
@@ -98,14 +97,14 @@ export async function relay(options: RelayOptions): Promise<ChildEnd> {
 
   // Undefined if it has to be ended.
   const mayExitItself = reason === 'output-ended' || reason === 'client-gone';
-  const end = mayExitItself ? await Promise.race([child.ended, limited.then(() => undefined)]) : undefined;
+  const end = mayExitItself ? await Promise.race([smtpd.ended, limited.then(() => undefined)]) : undefined;
   limit.stop();
-  // Reading the client again overwrites the buffer with the bytes that wait for the program: drop them.
-  if (up.isStalled()) child.sink.close();
-  // Later failures of the program's input must not stop the reading of the client.
+  // Reading the client again overwrites the buffer with the bytes that wait for smtpd: drop them.
+  if (up.isStalled()) smtpd.sink.close();
+  // Later failures of smtpd's input must not stop the reading of the client.
   up.release();
-  const [childEnd] = await Promise.all([end ?? endChild(child), hangUp(client)]);
-  return childEnd;
+  const [smtpdEnd] = await Promise.all([end ?? endSmtpd(smtpd), hangUp(client)]);
+  return smtpdEnd;
 }
 
 const LF = 0x0a;
@@ -116,7 +115,7 @@ function describeDown(end: FlowEnd): 'output-ended' | 'client-gone' {
 }
 
 /**
- * Which timeout of the relay has passed. 'output-ended': the program has exited, and a process that it left behind
+ * Which timeout of the relay has passed. 'output-ended': smtpd has exited, and a process that it left behind
  * holds its output open.
  */
 type TimeoutReason = Exclude<RelayEndReason, 'aborted'>;
@@ -134,10 +133,10 @@ interface Limits {
   stop(): void;
 }
 
-function limitWaits({ client, child, idleTimeout, stallTimeout, endedTimeout }: RelayOptions): Limits {
+function limitWaits({ client, smtpd, idleTimeout, stallTimeout, endedTimeout }: RelayOptions): Limits {
   const { promise: passed, resolve: expire } = deferred<TimeoutReason>();
   let hasEnded = false;
-  let childEnded = false;
+  let hasExited = false;
   let isStalled = false;
   let stopped = false;
   let idle = watchIdle(idleTimeout, () => expire('idle-timeout'));
@@ -149,7 +148,7 @@ function limitWaits({ client, child, idleTimeout, stallTimeout, endedTimeout }: 
     stall = undefined;
     if (stopped) return;
     if (isStalled) limitStall();
-    if (!childEnded) return;
+    if (!hasExited) return;
     // The program's own limits no longer apply. A process that it left behind may hold its output open.
     idle.stop();
     if (!isStalled) idle = watchIdle(ORPHAN_IDLE_TIMEOUT, () => expire('output-ended'));
@@ -164,9 +163,9 @@ function limitWaits({ client, child, idleTimeout, stallTimeout, endedTimeout }: 
     });
   }
 
-  void child.ended.then(() => {
+  void smtpd.ended.then(() => {
     hasEnded = true;
-    childEnded = true;
+    hasExited = true;
     update();
   });
   return {

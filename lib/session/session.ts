@@ -2,9 +2,8 @@ import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
 import { createDialogue, type Verdict } from '../smtp/dialogue.ts';
 import { REPLIES } from '../smtp/reply.ts';
-import type { Child, ChildEnd } from '../smtpd/process.ts';
 import { reportEnd, type StartSmtpd } from '../smtpd/program.ts';
-import { endAfterOutput, endChild, GRACE } from '../smtpd/smtpd.ts';
+import { endAfterOutput, endSmtpd, GRACE, type Smtpd, type SmtpdEnd } from '../smtpd/smtpd.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { hangUp } from '../stream/hang-up.ts';
 import { converse } from './converse.ts';
@@ -50,7 +49,7 @@ export interface SessionOptions extends SessionTerms {
 /** A running session. */
 export interface Session {
   /** Settles when no process is left and the client's side is closed. */
-  readonly ended: Promise<ChildEnd>;
+  readonly ended: Promise<SmtpdEnd>;
   /** Passes a signal on to smtpd. The session ends with smtpd, or is aborted after `GRACE` milliseconds. */
   terminate(signal: NodeJS.Signals): void;
 }
@@ -64,19 +63,19 @@ const ENDED_TIMEOUT = 60_000;
 /** Starts a session: dialogue, verdict, then relay. */
 export function startSession(options: SessionOptions): Session {
   const { client, tls, report } = options;
-  const children: Child[] = [];
+  const started: Smtpd[] = [];
   // Promises rather than an AbortSignal, which adds a quarter of a millisecond to every start.
   const { promise: abort, resolve: startAbort } = deferred();
   const { promise: stopping, resolve: startStopping } = deferred();
   let terminated = false;
 
-  function startSmtpd(tlsEnvironment: TlsClient['environment']): Child {
-    const child = options.startSmtpd(tlsEnvironment);
-    children.push(child);
-    return child;
+  function startSmtpd(tlsEnvironment: TlsClient['environment']): Smtpd {
+    const smtpd = options.startSmtpd(tlsEnvironment);
+    started.push(smtpd);
+    return smtpd;
   }
 
-  async function run(): Promise<ChildEnd> {
+  async function run(): Promise<SmtpdEnd> {
     const smtpd = startSmtpd({});
     if (tls === undefined) return relayWith(client, smtpd, NOTHING, NOTHING);
     const dialogue = createDialogue(options);
@@ -109,11 +108,11 @@ export function startSession(options: SessionOptions): Session {
   }
 
   /** Replaces smtpd by a new one whose environment describes the TLS session. */
-  async function refresh(tlsClient: TlsClient, stale: Child): Promise<ChildEnd> {
-    const staleEnded = endChild(stale);
+  async function refresh(tlsClient: TlsClient, stale: Smtpd): Promise<SmtpdEnd> {
+    const staleEnded = endSmtpd(stale);
     const smtpd = startSmtpd(tlsClient.environment);
     const greeting = await readGreeting(smtpd, options.idleTimeout, abort);
-    let ended: Promise<ChildEnd>;
+    let ended: Promise<SmtpdEnd>;
     if (greeting.forClient === undefined) {
       const what = 'unable to read the greeting of the second smtpd';
       if (greeting.fault !== undefined) report.warning(`${what}: ${greeting.fault}`);
@@ -127,21 +126,21 @@ export function startSession(options: SessionOptions): Session {
     return end;
   }
 
-  async function close(side: ByteStream, smtpd: Child): Promise<ChildEnd> {
-    const [end] = await Promise.all([endChild(smtpd), hangUp(side)]);
+  async function close(side: ByteStream, smtpd: Smtpd): Promise<SmtpdEnd> {
+    const [end] = await Promise.all([endSmtpd(smtpd), hangUp(side)]);
     return end;
   }
 
   function relayWith(
     side: ByteStream,
-    smtpd: Child,
+    smtpd: Smtpd,
     fromClient: Uint8Array,
     fromSmtpd: Uint8Array,
-  ): Promise<ChildEnd> {
+  ): Promise<SmtpdEnd> {
     return relay({
       client: side,
-      child: smtpd,
-      rest: { client: fromClient, child: fromSmtpd },
+      smtpd,
+      rest: { client: fromClient, smtpd: fromSmtpd },
       idleTimeout: options.relayIdleTimeout,
       stallTimeout: options.idleTimeout,
       endedTimeout: Math.min(options.idleTimeout, ENDED_TIMEOUT),
@@ -159,12 +158,12 @@ export function startSession(options: SessionOptions): Session {
   return {
     ended,
     terminate: (signal) => {
-      for (const child of children) child.kill(signal);
+      for (const smtpd of started) smtpd.kill(signal);
       if (terminated) return;
       terminated = true;
       startStopping();
       abortTimer = setTimeout(() => {
-        for (const child of children) child.kill('SIGKILL');
+        for (const smtpd of started) smtpd.kill('SIGKILL');
         startAbort();
       }, GRACE);
     },

@@ -7,7 +7,7 @@ import { type StartSmtpd, smtpdProgram } from './program.ts';
 import { type Backend, smtpdOverTcp } from './remote.ts';
 
 /** The smtpd: a program, searched in PATH, and its arguments; or a server on the network. */
-export type Smtpd = readonly string[] | Backend;
+export type SmtpdSpec = readonly string[] | Backend;
 
 /**
  * Returns the function that starts the smtpd of a connection.
@@ -17,7 +17,7 @@ export type Smtpd = readonly string[] | Backend;
  * @param localHost TCPLOCALHOST; undefined to keep that of `environment`.
  */
 export function smtpdFor(
-  smtpd: Smtpd,
+  smtpd: SmtpdSpec,
   ends: Endpoints | undefined,
   environment: NodeJS.ProcessEnv,
   localHost: string | undefined,

@@ -1,11 +1,11 @@
 import { addressOption } from '../net/options.ts';
 import { type OptionGroup, type OptionValues, stringOption, usage } from '../program/options.ts';
 import { checkSmtpdCommand } from './command.ts';
-import type { Smtpd } from './environment.ts';
+import type { SmtpdSpec } from './environment.ts';
 
 /** What the options of smtpd are read as. */
 export interface SmtpdSettings {
-  readonly smtpd: Smtpd;
+  readonly smtpd: SmtpdSpec;
   /** TCPLOCALHOST for smtpd; undefined to leave it as it is. */
   readonly localHost: string | undefined;
 }
@@ -33,7 +33,11 @@ export const smtpdOptions: OptionGroup<
   }),
 };
 
-async function readSmtpd(values: OptionValues, program: string, command: readonly string[]): Promise<Smtpd> {
+async function readSmtpd(
+  values: OptionValues,
+  program: string,
+  command: readonly string[],
+): Promise<SmtpdSpec> {
   const to = await addressOption(values, 'to');
   const sendProxy = stringOption(values, 'send-proxy');
   if (sendProxy !== undefined && sendProxy !== 'v1' && sendProxy !== 'v2') {

@@ -2,31 +2,11 @@ import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_p
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { errorCode } from '../program/failure.ts';
-import { type ByteStream, sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
-
-/** A running program with pipes from and to us on its standard input and output: the smtpd. */
-export interface Child extends ByteStream {
-  /** Settles when the program has exited, or at once if it could not be started. Never rejects. */
-  readonly ended: Promise<ChildEnd>;
-  /** Sends a signal; has no effect once the program has exited. */
-  kill(signal: NodeJS.Signals): void;
-}
-
-/** How a program ended. */
-export interface ChildEnd {
-  /**
-   * Its exit status; 128 plus the number of the signal that killed it; 127 if there is no such program, 126 if it
-   * cannot be run, 111 if the system lacked processes, descriptors or memory for it.
-   */
-  readonly status: number;
-  /** The signal that killed it. */
-  readonly signal?: NodeJS.Signals;
-  /** Why it could not be started, as a message for stderr. */
-  readonly failure?: string;
-}
+import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
+import type { Smtpd, SmtpdEnd } from './smtpd.ts';
 
 /** A running program with additional descriptors, numbered from 3, that are connected to us. */
-export interface ChildWithDescriptors extends Pick<Child, 'ended' | 'kill'> {
+export interface ProgramWithDescriptors extends Pick<Smtpd, 'ended' | 'kill'> {
   /** Our ends: bidirectional, half-closed only by us; empty if the program could not be started. */
   readonly descriptors: readonly Socket[];
 }
@@ -37,11 +17,11 @@ export interface ChildWithDescriptors extends Pick<Child, 'ended' | 'kill'> {
  * @param command the program, looked for along PATH, and its arguments.
  * @param environment its whole environment.
  */
-export function startChildWithDescriptors(
+export function startProgramWithDescriptors(
   command: readonly string[],
   environment: NodeJS.ProcessEnv,
   count: number,
-): ChildWithDescriptors {
+): ProgramWithDescriptors {
   const [file = '', ...args] = command;
   const pipes = Array.from({ length: count }, () => 'pipe' as const);
   let child: ChildProcess;
@@ -70,7 +50,7 @@ export function startChildWithDescriptors(
  * @param command the program, looked for along PATH, and its arguments.
  * @param environment its whole environment.
  */
-export function startChild(command: readonly string[], environment: NodeJS.ProcessEnv): Child {
+export function startProgram(command: readonly string[], environment: NodeJS.ProcessEnv): Smtpd {
   const [file = '', ...args] = command;
   let child: ChildProcessByStdio<Writable, Readable, null>;
   try {
@@ -91,7 +71,7 @@ export function startChild(command: readonly string[], environment: NodeJS.Proce
   };
 }
 
-function endOf(child: ChildProcess, file: string): Promise<ChildEnd> {
+function endOf(child: ChildProcess, file: string): Promise<SmtpdEnd> {
   return new Promise((resolve) => {
     child.on('error', (error) => {
       if (child.pid === undefined) resolve(startFailure(file, error));
@@ -102,15 +82,15 @@ function endOf(child: ChildProcess, file: string): Promise<ChildEnd> {
   });
 }
 
-async function describeExit(code: number | null, signal: NodeJS.Signals | null): Promise<ChildEnd> {
+async function describeExit(code: number | null, signal: NodeJS.Signals | null): Promise<SmtpdEnd> {
   if (signal === null) return { status: code ?? 0 };
   // Loaded only here: few programs are killed by a signal, and loading it would slow down every start.
   const { constants } = await import('node:os');
   return { status: 128 + constants.signals[signal], signal };
 }
 
-/** A child that could not be started: it sends nothing and discards what is written to it. */
-function notStarted(ended: Promise<ChildEnd>): Child {
+/** An smtpd that could not be started: it sends nothing and discards what is written to it. */
+function notStarted(ended: Promise<SmtpdEnd>): Smtpd {
   return {
     source: {
       listen: (listener) => queueMicrotask(() => listener.ended()),
@@ -133,7 +113,7 @@ const START_STATUSES: Readonly<Record<string, number>> = {
   ENOMEM: 111,
 };
 
-function startFailure(file: string, error: unknown): ChildEnd {
+function startFailure(file: string, error: unknown): SmtpdEnd {
   const code = errorCode(error);
   return { status: START_STATUSES[code] ?? 126, failure: `cannot run ${file}: ${code}` };
 }

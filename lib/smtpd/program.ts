@@ -1,5 +1,6 @@
 import type { Reporter } from '../program/reporter.ts';
-import { type Child, type ChildEnd, startChild } from './process.ts';
+import { startProgram } from './process.ts';
+import type { Smtpd, SmtpdEnd } from './smtpd.ts';
 
 /**
  * Reports that smtpd ended unexpectedly or could not be started.
@@ -7,12 +8,12 @@ import { type Child, type ChildEnd, startChild } from './process.ts';
  * @param what what happened, the first part of the message.
  * @param end how smtpd ended, as `endAfterOutput` returns it.
  */
-export function reportEnd(report: Reporter, what: string, end: ChildEnd | undefined): void {
+export function reportEnd(report: Reporter, what: string, end: SmtpdEnd | undefined): void {
   if (end?.failure !== undefined) report.fatal(end.failure);
   else report.warning(`${what}: ${describeEnd(end)}`);
 }
 
-function describeEnd(end: ChildEnd | undefined): string {
+function describeEnd(end: SmtpdEnd | undefined): string {
   if (end === undefined) return 'it closed its output';
   return end.signal === undefined ? `exit status ${end.status}` : `killed by ${end.signal}`;
 }
@@ -23,7 +24,7 @@ function describeEnd(end: ChildEnd | undefined): string {
  * @param tlsEnvironment variables that describe the TLS session, undefined for one that must not be set; empty if
  * there is no TLS session.
  */
-export type StartSmtpd = (tlsEnvironment: Readonly<Record<string, string | undefined>>) => Child;
+export type StartSmtpd = (tlsEnvironment: Readonly<Record<string, string | undefined>>) => Smtpd;
 
 /**
  * An smtpd that is a program.
@@ -32,7 +33,7 @@ export type StartSmtpd = (tlsEnvironment: Readonly<Record<string, string | undef
  * @param environment its environment, but for TLS.
  */
 export function smtpdProgram(command: readonly string[], environment: NodeJS.ProcessEnv): StartSmtpd {
-  return (tlsEnvironment) => startChild(command, merge(environment, tlsEnvironment));
+  return (tlsEnvironment) => startProgram(command, merge(environment, tlsEnvironment));
 }
 
 function merge(

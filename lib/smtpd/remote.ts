@@ -6,8 +6,8 @@ import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
 import { byteStreamOf } from '../stream/byte-stream.ts';
 import { after } from '../stream/time.ts';
-import type { Child, ChildEnd } from './process.ts';
 import type { StartSmtpd } from './program.ts';
+import type { Smtpd, SmtpdEnd } from './smtpd.ts';
 
 /** An SMTP server on the network that is used instead of a program. */
 export interface Backend {
@@ -30,9 +30,9 @@ export function smtpdOverTcp(backend: Backend, client: Endpoints | undefined): S
   return (tlsEnvironment) => connectTo(backend, proxyHeader(backend, client, tlsEnvironment));
 }
 
-function connectTo({ host, port }: Backend, header: Buffer | undefined): Child {
+function connectTo({ host, port }: Backend, header: Buffer | undefined): Smtpd {
   const socket = connect({ host, port, noDelay: true, ...KEEPALIVE });
-  const { promise: ended, resolve } = deferred<ChildEnd>();
+  const { promise: ended, resolve } = deferred<SmtpdEnd>();
   const limit = after(CONNECT_TIMEOUT);
   let signalled: NodeJS.Signals | undefined;
   let isConnected = false;

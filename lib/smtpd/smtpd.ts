@@ -1,40 +1,63 @@
-import { IGNORE } from '../stream/byte-stream.ts';
+import { type ByteStream, IGNORE } from '../stream/byte-stream.ts';
 import { within } from '../stream/time.ts';
-import type { Child, ChildEnd } from './process.ts';
 
-/** How long the system may take to report a program's exit once its output has ended, in milliseconds. */
+/**
+ * What stands behind a session: takes SMTP commands and gives SMTP replies. It may be a program on pipes, a server on
+ * the network, or something that has another smtpd behind it.
+ */
+export interface Smtpd extends ByteStream {
+  /** Settles when it has ended, or at once if it could not be started. Never rejects. */
+  readonly ended: Promise<SmtpdEnd>;
+  /** Sends a signal, or does the nearest thing to that; has no effect once it has ended. */
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** How an smtpd ended. */
+export interface SmtpdEnd {
+  /**
+   * The exit status of a program; 128 plus the number of the signal that killed it; 127 if there is no such program,
+   * 126 if it cannot be run, 111 if the system lacked processes, descriptors or memory for it.
+   */
+  readonly status: number;
+  /** The signal that killed it. */
+  readonly signal?: NodeJS.Signals;
+  /** Why it could not be started, as a message for stderr. */
+  readonly failure?: string;
+}
+
+/** How long the system may take to report an exit once its output has ended, in milliseconds. */
 const EXIT_DELAY = 500;
 
-/** How long a program has to exit by itself, and again after SIGTERM, in milliseconds. */
+/** How long an smtpd has to end by itself, and again after SIGTERM, in milliseconds. */
 export const GRACE = 5000;
 
 /**
- * How long the output of a program that has exited may stay open without data, in milliseconds. A process that it
+ * How long the output of an smtpd that has exited may stay open without data, in milliseconds. A process that it
  * left behind may hold it.
  */
 export const ORPHAN_IDLE_TIMEOUT = 2000;
 
 /**
- * Waits for the end of a program that has just closed its output, for a short time.
+ * Waits for the end of an smtpd that has just closed its output, for a short time.
  *
  * @returns how it ended; undefined if it still runs.
  */
-export function endAfterOutput(child: Child): Promise<ChildEnd | undefined> {
-  return within(EXIT_DELAY, child.ended);
+export function endAfterOutput(smtpd: Smtpd): Promise<SmtpdEnd | undefined> {
+  return within(EXIT_DELAY, smtpd.ended);
 }
 
 /**
- * Ends a program that is no longer needed: closes its standard input and discards its output; if it has not exited
+ * Ends an smtpd that is no longer needed: closes its standard input and discards its output; if it has not exited
  * after `GRACE` milliseconds, sends SIGTERM, and after as long again, SIGKILL.
  */
-export async function endChild(child: Child): Promise<ChildEnd> {
-  child.sink.end();
-  child.source.listen(IGNORE);
-  child.source.read();
+export async function endSmtpd(smtpd: Smtpd): Promise<SmtpdEnd> {
+  smtpd.sink.end();
+  smtpd.source.listen(IGNORE);
+  smtpd.source.read();
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    const end = await within(GRACE, child.ended);
+    const end = await within(GRACE, smtpd.ended);
     if (end !== undefined) return end;
-    child.kill(signal);
+    smtpd.kill(signal);
   }
-  return child.ended;
+  return smtpd.ended;
 }

@@ -1,6 +1,6 @@
 /** Streams that are made up, for tests of what is between them. */
 
-import type { Child, ChildEnd } from '../../lib/smtpd/process.ts';
+import type { Smtpd, SmtpdEnd } from '../../lib/smtpd/smtpd.ts';
 import type { ByteStream, SinkListener, SourceListener } from '../../lib/stream/byte-stream.ts';
 
 /** A stream whose other end is the test. It does what byte-stream.ts says of a Source and a Sink. */
@@ -168,18 +168,18 @@ export function makeParty(reuses = true): Party {
 }
 
 /** A program that is made up. */
-export interface FakeChild extends Party, Child {
+export interface FakeSmtpd extends Party, Smtpd {
   /** The program ends. Its output stays open until `finish`. */
-  exit(end: ChildEnd): void;
+  exit(end: SmtpdEnd): void;
   /** The signals that it was sent. */
   signals(): NodeJS.Signals[];
 }
 
 /** Makes a program. */
-export function makeChild(): FakeChild {
+export function makeSmtpd(): FakeSmtpd {
   const signals: NodeJS.Signals[] = [];
-  let exit: (end: ChildEnd) => void = () => {};
-  const ended = new Promise<ChildEnd>((resolve) => {
+  let exit: (end: SmtpdEnd) => void = () => {};
+  const ended = new Promise<SmtpdEnd>((resolve) => {
     exit = resolve;
   });
   return {

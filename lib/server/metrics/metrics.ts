@@ -31,7 +31,7 @@ export interface Metrics {
   handshakeDone(facts: HandshakeFacts): void;
   /** @param reason a short name from a small set. After 32 different names, new ones count as "other". */
   handshakeFailed(reason: string): void;
-  /** @param status as in ChildEnd (lib/smtpd/process.ts): 128 plus the signal number when killed by a signal. */
+  /** @param status as in SmtpdEnd (lib/smtpd/smtpd.ts): 128 plus the signal number when killed by a signal. */
   smtpdEnded(status: number): void;
   /** @param octets received from a client on the wire, TLS records included. */
   received(octets: number): void;

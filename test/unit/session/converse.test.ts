@@ -6,7 +6,7 @@ import { deferred } from '../../../lib/program/deferred.ts';
 import { converse } from '../../../lib/session/converse.ts';
 import { createDialogue } from '../../../lib/smtp/dialogue.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeChild, makeParty, outcomeOf } from '../../support/party.ts';
+import { makeParty, makeSmtpd, outcomeOf } from '../../support/party.ts';
 
 /** The idle timeout of these tests, in milliseconds. */
 const IDLE = 300_000;
@@ -14,7 +14,7 @@ const IDLE = 300_000;
 function start(t: TestContext) {
   const clock = stopClock(t);
   const client = makeParty();
-  const smtpd = makeChild();
+  const smtpd = makeSmtpd();
   const messages: string[] = [];
   const { promise: stopping, resolve: terminate } = deferred();
   const { promise: abort, resolve: abortNow } = deferred();

@@ -6,7 +6,7 @@ import { deferred } from '../../../lib/program/deferred.ts';
 import { readGreeting } from '../../../lib/session/greeting.ts';
 import { startSession, type TlsClient, type TlsOffer } from '../../../lib/session/session.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { type FakeChild, makeChild, makeParty, outcomeOf, type Party } from '../../support/party.ts';
+import { type FakeSmtpd, makeParty, makeSmtpd, outcomeOf, type Party } from '../../support/party.ts';
 
 interface Setup {
   readonly fresh?: boolean;
@@ -22,7 +22,7 @@ function open(t: TestContext, setup: Setup = {}) {
   const clock = stopClock(t);
   const client = makeParty();
   const tlsParty = makeParty();
-  const smtpds: FakeChild[] = [];
+  const smtpds: FakeSmtpd[] = [];
   const environments: object[] = [];
   const messages: string[] = [];
   const verdicts: string[] = [];
@@ -46,7 +46,7 @@ function open(t: TestContext, setup: Setup = {}) {
     tls: setup.implicit ? undefined : tls,
     startSmtpd: (given) => {
       environments.push(given);
-      const smtpd = makeChild();
+      const smtpd = makeSmtpd();
       smtpds.push(smtpd);
       return smtpd;
     },
@@ -64,7 +64,7 @@ function open(t: TestContext, setup: Setup = {}) {
     },
   });
   /** The smtpd that was started as number `index`. */
-  function smtpd(index = 0): FakeChild {
+  function smtpd(index = 0): FakeSmtpd {
     const one = smtpds[index];
     assert.ok(one !== undefined, `smtpd ${index} was not started`);
     return one;
@@ -88,7 +88,7 @@ function open(t: TestContext, setup: Setup = {}) {
 }
 
 /** Ends an smtpd as a process ends: its output ends too. */
-async function exit(smtpd: FakeChild, status: number, signal?: NodeJS.Signals): Promise<void> {
+async function exit(smtpd: FakeSmtpd, status: number, signal?: NodeJS.Signals): Promise<void> {
   smtpd.finish();
   smtpd.exit(signal === undefined ? { status } : { status, signal });
   await settle();
@@ -375,7 +375,7 @@ describe('readGreeting', () => {
   function start(t: TestContext) {
     const clock = stopClock(t);
     // All bytes are given in one buffer, which is overwritten: to keep them, the reader must copy them.
-    const smtpd = { ...makeChild(), ...makeParty() };
+    const smtpd = { ...makeSmtpd(), ...makeParty() };
     const { promise: abort, resolve: abortNow } = deferred();
     return { clock, smtpd, abortNow, greeting: outcomeOf(readGreeting(smtpd, 10_000, abort)) };
   }
@@ -423,7 +423,7 @@ describe('a handshake that fails', () => {
     const { promise, resolve: fail } = deferred();
     const clock = stopClock(t);
     const client = makeParty();
-    const smtpd = makeChild();
+    const smtpd = makeSmtpd();
     const messages: string[] = [];
     const session = startSession({
       client,

@@ -2,22 +2,22 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Child, type ChildEnd, startChild } from '../../../lib/smtpd/process.ts';
-import { endAfterOutput, endChild } from '../../../lib/smtpd/smtpd.ts';
+import { startProgram } from '../../../lib/smtpd/process.ts';
+import { endAfterOutput, endSmtpd, type Smtpd, type SmtpdEnd } from '../../../lib/smtpd/smtpd.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeChild, outcomeOf } from '../../support/party.ts';
+import { makeSmtpd, outcomeOf } from '../../support/party.ts';
 import { DEADLINE, within } from '../../support/within.ts';
 
-function startShell(script: string): Child {
-  return startChild(['sh', '-c', script], process.env);
+function startShell(script: string): Smtpd {
+  return startProgram(['sh', '-c', script], process.env);
 }
 
-function endOf(child: Child): Promise<ChildEnd> {
+function endOf(child: Smtpd): Promise<SmtpdEnd> {
   return within(DEADLINE, 'end of the program', child.ended);
 }
 
 /** Reads the output of a program up to its end. */
-function outputOf(child: Child): Promise<string> {
+function outputOf(child: Smtpd): Promise<string> {
   let output = '';
   const ended = new Promise<string>((resolve) => {
     child.source.listen({
@@ -31,7 +31,7 @@ function outputOf(child: Child): Promise<string> {
   return within(DEADLINE, 'end of the output', ended);
 }
 
-describe('startChild', () => {
+describe('startProgram', () => {
   for (const [what, script, end] of [
     ['exits with 0', 'exit 0', { status: 0 }],
     ['exits with 99', 'exit 99', { status: 99 }],
@@ -71,7 +71,7 @@ describe('startChild', () => {
     [['sh', '-c', 'x'.repeat(3_000_000)], 126, 'E2BIG'],
   ] as const) {
     it(`gives ${status} for ${code}, an output that has ended, and discards what is written`, async () => {
-      const child = startChild(command, process.env);
+      const child = startProgram(command, process.env);
       assert.deepEqual(await endOf(child), { status, failure: `cannot run ${command[0]}: ${code}` });
       assert.equal(await outputOf(child), '');
       assert.equal(child.sink.write(Buffer.from('lost')), true);
@@ -81,17 +81,17 @@ describe('startChild', () => {
   }
 });
 
-describe('endChild', () => {
+describe('endSmtpd', () => {
   it('reads what a program still writes, so that it can exit by itself', async () => {
     // More than a pipe holds: unread, the program would stay in its write until SIGTERM.
     const child = startShell('cat >/dev/null; head -c 1000000 /dev/zero && exit 7');
-    assert.deepEqual(await within(DEADLINE, 'end of the program', endChild(child)), { status: 7 });
+    assert.deepEqual(await within(DEADLINE, 'end of the program', endSmtpd(child)), { status: 7 });
   });
 
   it('closes the input of a program, and sends no signal if it exits then', async (t) => {
     const clock = stopClock(t);
-    const child = makeChild();
-    const outcome = outcomeOf(endChild(child));
+    const child = makeSmtpd();
+    const outcome = outcomeOf(endSmtpd(child));
     await clock.pass(4_999);
     assert.deepEqual([child.hasEnded(), child.signals()], [true, []]);
     child.exit({ status: 2 });
@@ -102,8 +102,8 @@ describe('endChild', () => {
 
   it('sends SIGTERM after five seconds and SIGKILL after ten, and waits for the end', async (t) => {
     const clock = stopClock(t);
-    const child = makeChild();
-    const outcome = outcomeOf(endChild(child));
+    const child = makeSmtpd();
+    const outcome = outcomeOf(endSmtpd(child));
     await clock.pass(5_000);
     assert.deepEqual(child.signals(), ['SIGTERM']);
     await clock.pass(4_999);
@@ -121,7 +121,7 @@ describe('endChild', () => {
 describe('endAfterOutput', () => {
   it('waits half a second for the end, and no longer', async (t) => {
     const clock = stopClock(t);
-    const [quick, slow] = [makeChild(), makeChild()];
+    const [quick, slow] = [makeSmtpd(), makeSmtpd()];
     const [one, other] = [outcomeOf(endAfterOutput(quick)), outcomeOf(endAfterOutput(slow).then(String))];
     await clock.pass(499);
     assert.deepEqual([one(), other()], [undefined, undefined]);
