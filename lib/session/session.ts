@@ -2,12 +2,12 @@ import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
 import { createDialogue, type Verdict } from '../smtp/dialogue.ts';
 import { REPLIES } from '../smtp/reply.ts';
+import { holdOpening } from '../smtpd/hold-opening.ts';
 import { reportEnd, type StartSmtpd } from '../smtpd/program.ts';
 import { endAfterOutput, endSmtpd, GRACE, type Smtpd, type SmtpdEnd } from '../smtpd/smtpd.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { hangUp } from '../stream/hang-up.ts';
 import { converse } from './converse.ts';
-import { readGreeting } from './greeting.ts';
 import type { SessionTerms } from './options.ts';
 import { type RelayEnd, relay } from './relay.ts';
 
@@ -111,16 +111,16 @@ export function startSession(options: SessionOptions): Session {
   async function refresh(tlsClient: TlsClient, stale: Smtpd): Promise<SmtpdEnd> {
     const staleEnded = endSmtpd(stale);
     const smtpd = startSmtpd(tlsClient.environment);
-    const greeting = await readGreeting(smtpd, options.idleTimeout, abort);
+    const { outcome, forClient } = await holdOpening(smtpd, [], options.idleTimeout, abort);
     let ended: Promise<SmtpdEnd>;
-    if (greeting.forClient === undefined) {
+    if (outcome.type === 'broken') {
       const what = 'unable to read the greeting of the second smtpd';
-      if (greeting.fault !== undefined) report.warning(`${what}: ${greeting.fault}`);
+      if (outcome.why !== undefined) report.warning(`${what}: ${outcome.why}`);
       else reportEnd(report, what, await endAfterOutput(smtpd));
       tlsClient.sink.write(REPLIES.smtpdFailed);
       ended = close(tlsClient, smtpd);
     } else {
-      ended = relayWith(tlsClient, smtpd, tlsClient.early, greeting.forClient);
+      ended = relayWith(tlsClient, smtpd, tlsClient.early, forClient);
     }
     const [end] = await Promise.all([ended, staleEnded]);
     return end;

@@ -14,6 +14,8 @@ export type CommandKind =
 /** A parsed command line. */
 export interface Command {
   readonly kind: CommandKind;
+  /** The verb in upper case; empty for an empty line. */
+  readonly verb: string;
   /** The text after the verb, without surrounding white space. */
   readonly argument: string;
 }
@@ -59,7 +61,7 @@ export function parseCommand(text: Buffer): Command {
   const line = text.toString('latin1').trim();
   const end = line.search(/\s/);
   const verb = (end < 0 ? line : line.slice(0, end)).toUpperCase();
-  return { kind: KINDS.get(verb) ?? 'other', argument: end < 0 ? '' : line.slice(end).trim() };
+  return { kind: KINDS.get(verb) ?? 'other', verb, argument: end < 0 ? '' : line.slice(end).trim() };
 }
 
 /**

@@ -3,7 +3,6 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
-import { readGreeting } from '../../../lib/session/greeting.ts';
 import { startSession, type TlsClient, type TlsOffer } from '../../../lib/session/session.ts';
 import { settle, stopClock } from '../../support/clock.ts';
 import { type FakeSmtpd, makeParty, makeSmtpd, outcomeOf, type Party } from '../../support/party.ts';
@@ -369,53 +368,6 @@ describe('the greeting of a second smtpd', () => {
     await exit(smtpd(0), 7);
     assert.deepEqual(outcome(), { status: 0 });
   });
-});
-
-describe('readGreeting', () => {
-  function start(t: TestContext) {
-    const clock = stopClock(t);
-    // All bytes are given in one buffer, which is overwritten: to keep them, the reader must copy them.
-    const smtpd = { ...makeSmtpd(), ...makeParty() };
-    const { promise: abort, resolve: abortNow } = deferred();
-    return { clock, smtpd, abortNow, greeting: outcomeOf(readGreeting(smtpd, 10_000, abort)) };
-  }
-
-  it('leaves the source paused, and does not touch it afterwards', async (t) => {
-    const { clock, smtpd, abortNow, greeting } = start(t);
-    smtpd.send('220 hi\r\nafter it');
-    await settle();
-    assert.equal(String(greeting()?.forClient), 'after it');
-    assert.deepEqual([smtpd.isRead(), clock.pending()], [false, 0]);
-    smtpd.source.read();
-    abortNow();
-    await clock.pass(20_000);
-    assert.ok(smtpd.isRead(), 'a source that others use is paused');
-  });
-
-  it('copies the lines of a refusal', async (t) => {
-    const { smtpd, greeting } = start(t);
-    for (const piece of ['554-', 'one\r\n55', '4 two\r\n']) smtpd.send(piece);
-    await settle();
-    assert.equal(String(greeting()?.forClient), '554-one\r\n554 two\r\n');
-  });
-
-  for (const [what, act, fault] of [
-    ['it is aborted', (one) => one.abortNow(), 'shutting down'],
-    ['nothing arrives', (one) => one.clock.pass(10_000), 'idle timeout'],
-    ['a line is not a reply', (one) => one.smtpd.send('hi\r\n'), 'invalid SMTP reply'],
-    ['a line contains a NUL', (one) => one.smtpd.send('220 \0\r\n'), 'invalid SMTP reply'],
-    ['the output ends', (one) => one.smtpd.finish(), undefined],
-  ] satisfies [string, (one: ReturnType<typeof start>) => unknown, string | undefined][]) {
-    it(`gives up when ${what}`, async (t) => {
-      const one = start(t);
-      act(one);
-      await settle();
-      const { forClient, ...rest } = one.greeting() ?? { forClient: Buffer.alloc(0) };
-      assert.equal(forClient, undefined);
-      assert.deepEqual(rest, fault === undefined ? {} : { fault });
-      assert.equal(one.clock.pending(), 0);
-    });
-  }
 });
 
 describe('a handshake that fails', () => {

@@ -33,6 +33,7 @@ describe('parseCommand', () => {
     for (const space of [' ', '\t', '\v', '\f', ' \t ']) {
       assert.deepEqual(parse(`${space}AUTH${space}PLAIN${space}x${space}`), {
         kind: 'auth',
+        verb: 'AUTH',
         argument: `PLAIN${space}x`,
       });
     }
@@ -45,7 +46,8 @@ describe('parseCommand', () => {
   });
 
   it('recognizes an empty line', () => {
-    for (const line of ['', ' ', '\t \v']) assert.deepEqual(parse(line), { kind: 'empty', argument: '' });
+    for (const line of ['', ' ', '\t \v'])
+      assert.deepEqual(parse(line), { kind: 'empty', verb: '', argument: '' });
   });
 
   it('gives the argument without surrounding white space', () => {

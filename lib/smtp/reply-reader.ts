@@ -1,0 +1,88 @@
+import { createLineReader } from './line.ts';
+import { formatReplyLine, parseReplyLine, type ReplyLine } from './reply.ts';
+
+/** A complete SMTP reply (RFC 5321 section 4.2). */
+export interface Reply {
+  /** The three digits, 200 to 599. */
+  readonly code: number;
+  /** The text of each line, one or more. */
+  readonly texts: readonly string[];
+}
+
+/** What a reply reader gives. */
+export type ReadReply =
+  | { readonly type: 'reply'; readonly reply: Reply }
+  /** Nothing more can be read, for this reason. */
+  | { readonly type: 'fault'; readonly why: string };
+
+/** Takes bytes as they arrive and gives complete replies. */
+export interface ReplyReader {
+  /** Adds bytes that have arrived. They are copied. */
+  push(bytes: Uint8Array): void;
+  /** The next complete reply; undefined if there is none yet. */
+  next(): ReadReply | undefined;
+  /** The bytes after the last reply that was given. */
+  rest(): Buffer;
+}
+
+/** The longest reply that is accepted, in octets with its line endings. */
+export const REPLY_LIMIT = 65536;
+
+/**
+ * Creates a reader of complete replies, for code that has to know a reply before it goes on. The dialogue, which
+ * passes replies on, reads lines instead.
+ *
+ * Memory: at most `REPLY_LIMIT`, the longest line, and the largest single `push`.
+ */
+export function createReplyReader(): ReplyReader {
+  const lines = createLineReader();
+  let code: number | undefined;
+  let texts: string[] = [];
+  /** How many octets have arrived since the last reply that was given. */
+  let size = 0;
+
+  /** The reply that the line completes; undefined if it is not the last one of a reply. */
+  function add({ code: lineCode, text, last }: ReplyLine): Reply | undefined {
+    code = lineCode;
+    texts.push(text);
+    if (!last) return undefined;
+    const reply = { code, texts };
+    code = undefined;
+    texts = [];
+    size = lines.rest().length;
+    return reply;
+  }
+
+  function next(): ReadReply | undefined {
+    for (let line = lines.peek(); line !== undefined; line = lines.peek()) {
+      const parsed = line.fault === undefined ? parseReplyLine(line.text) : undefined;
+      if (parsed === undefined || parsed.code !== (code ?? parsed.code)) {
+        return { type: 'fault', why: 'invalid SMTP reply' };
+      }
+      lines.drop();
+      const reply = add(parsed);
+      if (reply !== undefined) return { type: 'reply', reply };
+    }
+    return size > REPLY_LIMIT ? { type: 'fault', why: 'it is too long' } : undefined;
+  }
+
+  return {
+    push: (bytes) => {
+      size += bytes.length;
+      lines.push(bytes);
+    },
+    next,
+    rest: lines.rest,
+  };
+}
+
+/** Formats a reply, with CRLF after each line. */
+export function formatReply({ code, texts }: Reply): Buffer {
+  const last = texts.length - 1;
+  return Buffer.concat(texts.map((text, index) => formatReplyLine({ code, last: index === last, text })));
+}
+
+/** Whether a reply accepts a command (RFC 5321 section 4.2.1): its code begins with 2. */
+export function isPositive({ code }: Reply): boolean {
+  return code < 300;
+}

@@ -1,0 +1,65 @@
+import { createOpening, type OpeningOutcome } from '../smtp/opening.ts';
+import { formatReply } from '../smtp/reply-reader.ts';
+import { watchIdle } from '../stream/time.ts';
+import type { Smtpd } from './smtpd.ts';
+
+/** How an opening ended, and what smtpd sent after it. */
+export interface HeldOpening {
+  readonly outcome: OpeningOutcome;
+  /**
+   * Bytes for the client, usually none: a refusal, which serves as the reply to its next command, and what arrived
+   * right after the opening.
+   */
+  readonly forClient: Buffer;
+}
+
+/**
+ * Holds the opening with an smtpd that has just been started. Its source is paused afterwards.
+ *
+ * Memory: see `createReplyReader`.
+ *
+ * @param hellos see `createOpening`.
+ * @param idleTimeout how long smtpd may send nothing, in milliseconds.
+ * @param abort settles to give up.
+ */
+export function holdOpening(
+  smtpd: Smtpd,
+  hellos: readonly string[],
+  idleTimeout: number,
+  abort: Promise<unknown>,
+): Promise<HeldOpening> {
+  const opening = createOpening(hellos);
+  let settled = false;
+  return new Promise((resolve) => {
+    const settle = (outcome: OpeningOutcome): void => {
+      // Aborted after the opening: the source belongs to the caller by now.
+      if (settled) return;
+      settled = true;
+      watch.stop();
+      smtpd.source.pause();
+      const refusal = outcome.type === 'refused' ? [formatReply(outcome.reply)] : [];
+      resolve({ outcome, forClient: Buffer.concat([...refusal, opening.rest()]) });
+    };
+    const advance = (): void => {
+      for (let step = opening.next(); step !== undefined; step = opening.next()) {
+        if (step.type === 'outcome') return settle(step.outcome);
+        // It is one line, and smtpd has read all lines before it: there is nothing to wait for.
+        smtpd.sink.write(step.bytes);
+      }
+    };
+    const watch = watchIdle(idleTimeout, () => settle({ type: 'broken', why: 'idle timeout' }));
+    void abort.then(() => settle({ type: 'broken', why: 'shutting down' }));
+    smtpd.source.listen({
+      bytes: (bytes) => {
+        watch.active();
+        opening.fromSmtpd(bytes);
+        advance();
+      },
+      ended: () => {
+        opening.smtpdEnded();
+        advance();
+      },
+    });
+    smtpd.source.read();
+  });
+}
