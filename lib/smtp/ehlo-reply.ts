@@ -34,7 +34,7 @@ export function createEhloReplyRewriter(
 
   return (line, first) => {
     const lines: ReplyLine[] = [];
-    if (first || isOffered(extensionKeyword(line))) lines.push({ ...line, last: false });
+    if (first || isOffered(extensionKeyword(line.text))) lines.push({ ...line, last: false });
     if (line.last) lines.push({ code: line.code, last: true, text: 'STARTTLS' });
     return lines;
   };

@@ -29,9 +29,9 @@ export function formatReplyLine(line: ReplyLine): Buffer {
   return Buffer.from(`${line.code}${line.last ? ' ' : '-'}${line.text}\r\n`, 'latin1');
 }
 
-/** The keyword of an extension line in a reply to EHLO, in upper case; the obsolete "AUTH=LOGIN" counts as AUTH. */
-export function extensionKeyword(line: ReplyLine): string {
-  return (/^\s*([^\s=]*)/.exec(line.text)?.[1] ?? '').toUpperCase();
+/** The keyword in the text of an extension line in a reply to EHLO, in upper case; the obsolete "AUTH=LOGIN" counts as AUTH. */
+export function extensionKeyword(text: string): string {
+  return (/^\s*([^\s=]*)/.exec(text)?.[1] ?? '').toUpperCase();
 }
 
 /**
@@ -41,6 +41,12 @@ export function extensionKeyword(line: ReplyLine): string {
  * Each is created when it is used: creating them all takes 1 % of a program's start, and most are never sent.
  */
 export const REPLIES = {
+  get ok() {
+    return ours('250 2.0.0 OK');
+  },
+  get bye() {
+    return ours('221 2.0.0 Closing connection');
+  },
   get readyForTls() {
     return ours('220 2.0.0 Ready to start TLS');
   },
@@ -49,6 +55,9 @@ export const REPLIES = {
   },
   get noParameter() {
     return ours('501 5.5.4 STARTTLS takes no parameter');
+  },
+  get noSecondTls() {
+    return ours('503 5.5.1 STARTTLS not available here');
   },
   get waitForTls() {
     return ours('503 5.5.1 Wait for the reply to STARTTLS before sending more; TLS not started');
@@ -88,6 +97,9 @@ export const REPLIES = {
   },
   get tooBusy() {
     return ours('421 4.3.2 Mail server too busy, please try again later');
+  },
+  get noRoomNow() {
+    return ours('451 4.3.2 Mail server too busy, please try again later');
   },
   get tooManyFromAddress() {
     return ours('421 4.7.0 Too many connections from your address, please try again later');
