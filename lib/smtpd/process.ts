@@ -62,6 +62,7 @@ export function startProgram(command: readonly string[], environment: NodeJS.Pro
   // Node has then made no pipes, or unconnected ones.
   if (child.pid === undefined) return notStarted(ended);
   return {
+    label: String(child.pid),
     source: sourceOfStream(child.stdout),
     sink: sinkOfStream(child.stdin),
     ended,

@@ -13,7 +13,8 @@ export function reportEnd(report: Reporter, what: string, end: SmtpdEnd | undefi
   else report.warning(`${what}: ${describeEnd(end)}`);
 }
 
-function describeEnd(end: SmtpdEnd | undefined): string {
+/** Describes how smtpd ended, as the last part of a message. */
+export function describeEnd(end: SmtpdEnd | undefined): string {
   if (end === undefined) return 'it closed its output';
   return end.signal === undefined ? `exit status ${end.status}` : `killed by ${end.signal}`;
 }

@@ -62,6 +62,7 @@ function connectTo({ host, port }: Backend, header: Buffer | undefined): Smtpd {
   if (header !== undefined) socket.write(header);
   return {
     ...byteStreamOf(socket),
+    label: formatHostPort(host, port),
     ended,
     kill: (signal) => {
       signalled ??= signal;

@@ -1,0 +1,172 @@
+import { type ByteStream, IGNORE, type SinkListener, type SourceListener } from './byte-stream.ts';
+
+/** What is behind a front until it is connected. */
+export interface FrontHandler {
+  /**
+   * Bytes were written to the front. They are valid during the call.
+   *
+   * @returns false if not all of them could be processed: then nothing more is written until `Front.proceed`.
+   */
+  received(bytes: Uint8Array): boolean;
+  /** Everything that was sent has been taken. */
+  drained(): void;
+  /** Nothing more will be written. */
+  ended(): void;
+  /** The user of the front has closed it: nothing is read from it any more. */
+  closed(): void;
+}
+
+/** A byte stream that a handler serves at first, and that can be connected to another one later. */
+export interface Front {
+  /** For the user of the front. */
+  readonly stream: ByteStream;
+  /**
+   * Sends bytes to the user; those sent before it reads are given in one piece.
+   *
+   * @returns false if enough waits: the handler should send no more until `drained`.
+   */
+  send(bytes: Uint8Array): boolean;
+  /** More may be written, after `received` has returned false. */
+  proceed(): void;
+  /** Connects the front: from now on, what is written goes to `peer` after `first`, and its bytes are read. */
+  connect(peer: ByteStream, first: Uint8Array): void;
+  /** Sends nothing more: the user gets what was sent, and the end. */
+  end(): void;
+}
+
+/** How many octets may wait before `send` returns false. */
+const ENOUGH = 16384;
+
+/**
+ * Creates a front. Its events do not come from within a call of the user, as with streams of the system.
+ *
+ * Memory: `ENOUGH` and what is sent with one more call.
+ */
+export function createFront(handler: FrontHandler): Front {
+  let sourceListener: SourceListener = IGNORE;
+  let sinkListener: SinkListener = IGNORE;
+  let isReading = false;
+  let isScheduled = false;
+  let output: Uint8Array[] = [];
+  let size = 0;
+  /** What follows the output: its end, the bytes of a peer, or more of it. */
+  let next: 'more' | 'peer' | 'end' | 'closed' = 'more';
+  let peer: ByteStream | undefined;
+  /** All output is taken, and the user reads the peer itself. */
+  let isLinked = false;
+  let hasEnded = false;
+  let inputEnded = false;
+  /** A write has returned false. */
+  let isHeld = false;
+
+  function schedule(): void {
+    if (isScheduled || !isReading) return;
+    isScheduled = true;
+    queueMicrotask(flush);
+  }
+
+  function flush(): void {
+    isScheduled = false;
+    if (!isReading || isLinked || hasEnded) return;
+    if (size > 0) {
+      const bytes = Buffer.concat(output);
+      output = [];
+      size = 0;
+      sourceListener.bytes(bytes);
+      return schedule();
+    }
+    if (next === 'peer') link();
+    else if (next === 'more') handler.drained();
+    else if (next === 'end') {
+      hasEnded = true;
+      sourceListener.ended();
+    }
+  }
+
+  function link(): void {
+    isLinked = true;
+    peer?.source.listen(sourceListener);
+    peer?.source.read();
+  }
+
+  return {
+    stream: {
+      source: {
+        listen: (listener) => {
+          sourceListener = listener;
+          if (isLinked) peer?.source.listen(listener);
+          else if (hasEnded) queueMicrotask(() => sourceListener === listener && listener.ended());
+        },
+        read: () => {
+          isReading = true;
+          if (isLinked) peer?.source.read();
+          else schedule();
+        },
+        pause: () => {
+          isReading = false;
+          if (isLinked) peer?.source.pause();
+        },
+        close: () => {
+          sourceListener = IGNORE;
+          isReading = false;
+          next = 'closed';
+          if (peer !== undefined) peer.source.close();
+          else handler.closed();
+        },
+      },
+      sink: {
+        listen: (listener) => {
+          sinkListener = listener;
+          peer?.sink.listen(listener);
+        },
+        write: (bytes) => {
+          if (peer !== undefined) return peer.sink.write(bytes);
+          if (inputEnded) return true;
+          isHeld = !handler.received(bytes);
+          return !isHeld;
+        },
+        end: (done) => {
+          if (peer !== undefined) return peer.sink.end(done);
+          if (!inputEnded) {
+            inputEnded = true;
+            handler.ended();
+          }
+          done?.();
+        },
+        close: () => {
+          inputEnded = true;
+          sinkListener = IGNORE;
+          if (peer !== undefined) peer.sink.close();
+          else handler.closed();
+        },
+      },
+    },
+    send: (bytes) => {
+      if (next !== 'closed' && bytes.length > 0) {
+        output.push(bytes);
+        size += bytes.length;
+        schedule();
+      }
+      return size < ENOUGH;
+    },
+    proceed: () => {
+      if (!isHeld) return;
+      isHeld = false;
+      sinkListener.drained();
+    },
+    connect: (to, first) => {
+      peer = to;
+      to.sink.listen(sinkListener);
+      const isTaken = first.length === 0 || to.sink.write(first);
+      if (inputEnded) to.sink.end();
+      else if (isHeld && isTaken) sinkListener.drained();
+      if (next === 'closed') return to.source.close();
+      next = 'peer';
+      schedule();
+    },
+    end: () => {
+      if (next !== 'closed') next = 'end';
+      schedule();
+    },
+  };
+}
