@@ -45,6 +45,18 @@ const CONNECTION_LIMITS: readonly OptionRow[] = [
   },
 ];
 
+/** When smtpd is started. */
+const ON_DEMAND: OptionRow = {
+  name: 'on-demand',
+  help: 'start smtpd only when a client sends MAIL, or what else needs it',
+};
+
+const MAX_SMTPDS: OptionRow = {
+  name: 'smtpds',
+  value: 'N',
+  help: 'smtpds that may run at once, with --on-demand (as many as connections)',
+};
+
 const GRACE: OptionRow = {
   name: 'grace',
   value: 'SECONDS',
@@ -66,8 +78,11 @@ const METRICS: OptionRow = {
 /** All options of the server, as `--help` shows them. */
 export const SERVER_SECTIONS: readonly HelpSection[] = [
   { title: 'listening', rows: LISTENING },
-  { title: 'limits', rows: [...CONNECTION_LIMITS, ...SESSION_LIMITS, ...HANDSHAKE_LIMITS, GRACE] },
-  { title: 'mail', rows: [...SESSION_RULES, ...smtpdOptions.rows, ...proxyProtocolOptions.rows] },
+  {
+    title: 'limits',
+    rows: [...CONNECTION_LIMITS, MAX_SMTPDS, ...SESSION_LIMITS, ...HANDSHAKE_LIMITS, GRACE],
+  },
+  { title: 'mail', rows: [...SESSION_RULES, ON_DEMAND, ...smtpdOptions.rows, ...proxyProtocolOptions.rows] },
   { title: 'TLS', rows: [...HANDSHAKE_RULES, ...smtpTlsOptions.rows] },
   { title: 'processes', rows: [WORKERS, ...identityOptions.rows] },
   { title: 'messages', rows: [...quietRows('2 sessions too, 3 all'), METRICS] },
@@ -98,7 +113,7 @@ export async function readServerOptions(
     ...(await proxyProtocolOptions.read(values)),
     ...tlsOptions.read(values),
     ...smtpTlsOptions.read(values),
-    terms: sessionOptions.read(values),
+    ...readOnDemand(values),
     identity: identityOptions.read(values, environment),
     backlog: numberOption(values, 'backlog', { min: 1, max: 65535, default: 128 }),
     connections: numberOption(values, 'connections', { min: 1, max: MANY, default: 400 }),
@@ -109,6 +124,15 @@ export async function readServerOptions(
     printsPorts: values['print-port'] !== undefined,
     notifyDescriptor: numberOption(values, 'notify-fd', { min: 1, max: MANY, default: undefined }),
   };
+}
+
+/** A session with an smtpd on demand starts another one in TLS: that costs nothing as long as none is running. */
+function readOnDemand(values: OptionValues): Pick<ServerOptions, 'terms' | 'onDemand' | 'maxSmtpds'> {
+  const terms = sessionOptions.read(values);
+  const onDemand = values['on-demand'] === true;
+  const maxSmtpds = numberOption(values, 'smtpds', { min: 1, max: MANY, default: undefined });
+  if (maxSmtpds !== undefined && !onDemand) throw usage('--smtpds requires --on-demand');
+  return { terms: onDemand ? { ...terms, fresh: true } : terms, onDemand, maxSmtpds };
 }
 
 async function readListen(

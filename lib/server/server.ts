@@ -64,12 +64,19 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
     ticketKeysFile: options.ticketKeysFile,
     report: log.reporter('secrets'),
   });
+  const connections = connectionsWithinDescriptors(options, log);
   const limiter = createLimiter({
-    connections: connectionsWithinDescriptors(options, log),
+    connections,
     perAddress: options.perAddress,
     waiting: options.backlog,
   });
-  const parts = { environment, limiter, log };
+  const smtpdLimiter = createLimiter({
+    connections: options.maxSmtpds ?? connections,
+    perAddress: Number.POSITIVE_INFINITY,
+    // Every connection has its command wait, and in TLS another smtpd than before.
+    waiting: 2 * connections,
+  });
+  const parts = { environment, limiter, smtpdLimiter, log };
   const isSingle = options.workers === 1 && privileges.isUnchanged;
   const processes = isSingle ? createSingleProcess(options, parts) : createWorkerPool(options, parts);
 
@@ -82,7 +89,10 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
     });
   }
   secrets.watch(processes.renew);
-  process.on('SIGHUP', secrets.reload);
+  process.on('SIGHUP', () => {
+    secrets.reload();
+    processes.learn();
+  });
   process.on('SIGUSR1', () => {
     // SIGUSR1 asks for this line, so it is logged at any verbosity.
     const always = createLog(options.program, Math.max(2, options.verbosity));
@@ -118,9 +128,14 @@ async function serveMetricsAt(
 /** Descriptors that sessions cannot use: for this process itself, and for connections that are refused. */
 const RESERVED_DESCRIPTORS = 200;
 
-/** Descriptors of a session: the client, and two pipes to smtpd; two more while a fresh smtpd replaces it. */
-const SESSION_DESCRIPTORS = 3;
-const FRESH_SESSION_DESCRIPTORS = 5;
+/** Descriptors that lead to an smtpd. */
+const PIPE_DESCRIPTORS = 2;
+
+/** Descriptors of a session: the client, and those to smtpd; two more while a fresh smtpd replaces it. */
+function descriptorsPerSession({ terms, maxSmtpds }: ServerOptions): number {
+  if (maxSmtpds !== undefined) return 1;
+  return 1 + (terms.fresh ? 2 : 1) * PIPE_DESCRIPTORS;
+}
 
 /**
  * How many connections can be served at once: as many as configured, if the descriptor limit allows it. Beyond that
@@ -128,15 +143,17 @@ const FRESH_SESSION_DESCRIPTORS = 5;
  *
  * @throws Failure (111) when not even one can be served.
  */
-function connectionsWithinDescriptors({ connections, backlog, terms }: ServerOptions, log: Log): number {
+function connectionsWithinDescriptors(options: ServerOptions, log: Log): number {
+  const { connections, backlog, maxSmtpds } = options;
   const limit = descriptorLimit();
-  const each = terms.fresh ? FRESH_SESSION_DESCRIPTORS : SESSION_DESCRIPTORS;
-  const max = Math.floor((limit - RESERVED_DESCRIPTORS - backlog) / each);
+  const each = descriptorsPerSession(options);
+  const reserved = RESERVED_DESCRIPTORS + backlog + PIPE_DESCRIPTORS * (maxSmtpds ?? 0);
+  const max = Math.floor((limit - reserved) / each);
   if (connections <= max) return connections;
   if (max < 1) {
     throw new Failure(EXIT.systemCallFailed, `unable to start: descriptor limit too low (${limit})`);
   }
-  const needed = connections * each + RESERVED_DESCRIPTORS + backlog;
+  const needed = connections * each + reserved;
   log.warning('limits', {
     text: `${connections} concurrent connections would need ${needed} descriptors`,
     descriptors: limit,

@@ -1,24 +1,18 @@
 import type { Socket } from 'node:net';
-import { withoutUcspiTcp } from '../net/endpoints.ts';
 import type { ProxyProtocolSettings } from '../net/options.ts';
 import { errorCode } from '../program/failure.ts';
-import type { SessionTerms } from '../session/options.ts';
-import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
-import type { SmtpdSettings } from '../smtpd/options.ts';
 import { within } from '../stream/time.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
 import type { SmtpTlsSettings, TlsSettings } from '../tls/options.ts';
 import { type Connection, type ConnectionContext, serveConnection } from './connection/connection.ts';
 import { createLimiter, type Limiter } from './connection/limiter.ts';
 import { type Listener, type ListenPoint, openListener } from './listen/listeners.ts';
-import type { Log } from './log.ts';
-import type { Metrics } from './metrics/metrics.ts';
 import { createRateLimit } from './rate-limit.ts';
 import type { SecretsSnapshot } from './secrets.ts';
+import { createSmtpds, type SmtpdsOptions, type SmtpdsParts } from './smtpds.ts';
 
 /** The options of a process that serves connections. */
-export interface ServiceOptions extends SmtpdSettings, TlsSettings, SmtpTlsSettings, ProxyProtocolSettings {
-  readonly terms: SessionTerms;
+export interface ServiceOptions extends SmtpdsOptions, TlsSettings, SmtpTlsSettings, ProxyProtocolSettings {
   /** The backlog of each listening socket, in connections. */
   readonly backlog: number;
   /** How long sessions may continue when the service is stopped, in milliseconds. */
@@ -26,11 +20,8 @@ export interface ServiceOptions extends SmtpdSettings, TlsSettings, SmtpTlsSetti
 }
 
 /** What a service needs from its process. */
-export interface ServiceParts {
-  readonly environment: NodeJS.ProcessEnv;
+export interface ServiceParts extends SmtpdsParts {
   readonly limiter: Limiter;
-  readonly metrics: Metrics;
-  readonly log: Log;
 }
 
 /** Listeners, and the connections accepted from them. */
@@ -39,6 +30,8 @@ export interface Service {
   renew(secrets: SecretsSnapshot): void;
   /** Starts listening; accepted connections wait until `open`. @throws Failure (111). */
   listen(points: readonly ListenPoint[]): Promise<readonly Listener[]>;
+  /** Learns how smtpd introduces itself, with `--on-demand`; now and every hour. Settles when that has been tried. */
+  learn(): Promise<void>;
   /** Starts serving connections. */
   open(): void;
   /**
@@ -66,13 +59,13 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
   let tls: TlsServer | undefined;
   let files = '';
 
-  const environment = withoutUcspiTcp(environmentForSmtpd(parts.environment));
+  const smtpds = createSmtpds(options, parts);
   const rateLimited = createRateLimit();
   const context: ConnectionContext = {
     terms: options.terms,
     implicitTls: options.implicitTls,
     proxies: options.proxies,
-    smtpdFor: (ends) => smtpdFor(options.smtpd, ends, environment, options.localHost),
+    smtpds,
     limiter: parts.limiter,
     closingReplies: createLimiter({
       connections: MAX_CLOSING_REPLIES,
@@ -102,6 +95,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
 
   async function stop(): Promise<void> {
     for (const listener of listeners) listener.close();
+    smtpds.close();
     for (const connection of connections) connection.drain();
     const allEnded = Promise.all([...connections].map((connection) => connection.ended));
     await within(options.grace, allEnded);
@@ -128,6 +122,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
       }
       return listeners;
     },
+    learn: smtpds.learn,
     open: () => {
       const accepted = unopened ?? [];
       unopened = undefined;

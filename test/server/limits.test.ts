@@ -14,7 +14,7 @@ import {
   type Slot,
 } from '../../lib/server/connection/limiter.ts';
 import type { FromWorker, ToWorker } from '../../lib/server/processes/messages.ts';
-import { createRemoteLimiter, openWorkerSlots } from '../../lib/server/processes/remote-limiter.ts';
+import { createRemoteLimiters, openWorkerSlots } from '../../lib/server/processes/remote-limiter.ts';
 import { createRandom } from '../fuzz/random.ts';
 import { until } from '../support/processes.ts';
 import { type RunningServer, startServer } from '../support/server.ts';
@@ -248,12 +248,15 @@ describe('a limiter and a model of it', () => {
   }
 });
 
+const NO_SLOTS = { connections: 0, perAddress: NO_LIMIT, waiting: 0 };
+
 /** A worker, a limiter, and the channel between them, which delivers on request. */
 function workerAt(limiter: LocalLimiter) {
   const up: FromWorker[] = [];
   const down: ToWorker[] = [];
-  const remote = createRemoteLimiter((message) => up.push(structuredClone(message)));
-  const workerSlots = openWorkerSlots(limiter, (message) => down.push(structuredClone(message)));
+  const remote = createRemoteLimiters((message) => up.push(structuredClone(message)));
+  const limiters = { limiter, smtpdLimiter: createLimiter(NO_SLOTS) };
+  const workerSlots = openWorkerSlots(limiters, (message) => down.push(structuredClone(message)));
   async function upward(): Promise<void> {
     for (const message of up.splice(0)) workerSlots.receive(message);
     await settled();
@@ -262,7 +265,7 @@ function workerAt(limiter: LocalLimiter) {
     for (const message of down.splice(0)) remote.receive(message);
     await settled();
   }
-  return { remote, workerSlots, upward, downward, down };
+  return { remote: remote.limiter, workerSlots, upward, downward, down };
 }
 
 describe('a limiter in another process', () => {
@@ -316,7 +319,7 @@ describe('a limiter in another process', () => {
 
   it('keeps no memory of refused slots', async () => {
     const limiter = createLimiter({ connections: 1, perAddress: NO_LIMIT, waiting: 1 });
-    const workerSlots = openWorkerSlots(limiter, () => {});
+    const workerSlots = openWorkerSlots({ limiter, smtpdLimiter: limiter }, () => {});
     const before = await heapUsed();
     for (let slot = 1; slot <= 100_000; slot++) workerSlots.receive({ type: 'slot', slot, address: 'a' });
     const grown = (await heapUsed()) - before;

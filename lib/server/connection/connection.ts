@@ -4,6 +4,7 @@ import { type Endpoints, endpointsOf } from '../../net/endpoints.ts';
 import type { ProxyProtocolSettings } from '../../net/options.ts';
 import { deferred } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';
+import type { Reporter } from '../../program/reporter.ts';
 import type { SessionTerms } from '../../session/options.ts';
 import { createTlsOffer, type HandshakeListener, startTls } from '../../session/own-tls.ts';
 import { type Session, startSession, type TlsOffer } from '../../session/session.ts';
@@ -18,14 +19,14 @@ import { describeTls } from '../../ucspi/control.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import type { createRateLimit } from '../rate-limit.ts';
+import type { Smtpds } from '../smtpds.ts';
 import { type Refusal, requestAdmission } from './admission.ts';
 import type { Limiter } from './limiter.ts';
 
 /** What all connections of a server share. */
 export interface ConnectionContext extends ProxyProtocolSettings, Pick<SmtpTlsSettings, 'implicitTls'> {
   readonly terms: SessionTerms;
-  /** How to start the smtpd of a connection. */
-  smtpdFor(ends: Endpoints): StartSmtpd;
+  readonly smtpds: Smtpds;
   readonly limiter: Limiter;
   /** Bounds how many refused connections are being sent a closing reply at once. */
   readonly closingReplies: Limiter;
@@ -59,6 +60,8 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   const { promise: stopping, resolve: beginStopping } = deferred();
   let log = context.log.with({ id });
   let session: Session | undefined;
+  /** What the log calls the last smtpd that was started. */
+  let smtpd: string | undefined;
   let isStopping = false;
   /** See `AdmissionResult`. */
   let isProxyOwn = false;
@@ -96,7 +99,12 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   }
 
   async function serveClient(ends: Endpoints): Promise<void> {
-    const startSmtpd = context.smtpdFor(ends);
+    const startSmtpd = context.smtpds.startFor(ends, {
+      started: (label) => {
+        smtpd = label;
+      },
+      notice: ({ about, text }) => (about === 'error-limit' ? errorLimitReached() : report().warning(text)),
+    });
     if (implicitTls) {
       let client: Awaited<ReturnType<typeof startTls>>;
       try {
@@ -129,26 +137,39 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       client: { source: client.source, sink: notifyFirstWrite(client.sink, greeted) },
       tls,
       startSmtpd,
-      errorLimitReached: () => {
-        metrics.errorLimitReached();
-        rateLimited((suppressed) => log.warning('error-limit', { suppressed }));
-      },
+      errorLimitReached,
       concluded,
-      report: log.reporter(),
+      report: {
+        fatal: (text) => report().fatal(text),
+        warning: (text) => report().warning(text),
+        info: (text) => report().info(text),
+      },
     });
     if (isStopping) session.terminate('SIGTERM');
     const { status, signal } = await session.ended;
     const seconds = process.uptime() - startedAt;
-    metrics.smtpdEnded(status);
+    if (smtpd === undefined) metrics.sessionWithoutSmtpd();
+    else metrics.smtpdEnded(status);
     metrics.sessionEnded(seconds);
     log.info('end', {
       verdict,
-      status,
-      signal,
+      smtpd: smtpd ?? 'none',
+      status: smtpd && status,
+      signal: smtpd && signal,
       in: socket.bytesRead,
       out: socket.bytesWritten,
       seconds: seconds.toFixed(3),
     });
+  }
+
+  /** For lines about the session: they name the smtpd of the moment. */
+  function report(): Reporter {
+    return log.with({ smtpd: smtpd ?? 'none' }).reporter();
+  }
+
+  function errorLimitReached(): void {
+    metrics.errorLimitReached();
+    rateLimited((suppressed) => log.warning('error-limit', { suppressed }));
   }
 
   function greeted(): void {

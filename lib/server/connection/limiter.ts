@@ -32,10 +32,18 @@ export interface Slot {
   release(): void;
 }
 
-/** Counts connections over all worker processes. */
+/** Counts connections, or what else is limited, over all worker processes. */
 export interface Limiter {
   /** @param address what counts as one address, see `addressGroup`; undefined when it is claimed later. */
   slot(address: string | undefined): Slot;
+}
+
+/** The limiters of a service. */
+export interface Limiters {
+  /** Of connections. */
+  readonly limiter: Limiter;
+  /** Of smtpds that run on demand. */
+  readonly smtpdLimiter: Limiter;
 }
 
 /** A limiter in this process, and its counts. */

@@ -46,6 +46,12 @@ export const FAMILIES = {
   handshakes: counter('tls_handshakes_total', 'Successful TLS handshakes.', 'protocol', 'cipher', 'resumed'),
   handshakeFailures: counter('tls_handshake_failures_total', 'Failed TLS handshakes, by reason.', 'reason'),
   exits: counter('smtpd_exits_total', 'smtpd processes that exited, by exit status.', 'status'),
+  smtpdsRunning: gauge('smtpd_running', 'smtpds currently running.'),
+  smtpdsStarted: counter('smtpd_started_total', 'smtpds started.'),
+  withoutSmtpd: counter(
+    'sessions_without_smtpd_total',
+    'Sessions that ended without having needed an smtpd (--on-demand).',
+  ),
   received: counter('received_bytes_total', 'Bytes received from clients, on the wire.'),
   sent: counter('sent_bytes_total', 'Bytes sent to clients, on the wire.'),
   sessionTime: histogram(

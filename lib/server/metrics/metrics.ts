@@ -33,6 +33,12 @@ export interface Metrics {
   handshakeFailed(reason: string): void;
   /** @param status as in SmtpdEnd (lib/smtpd/smtpd.ts): 128 plus the signal number when killed by a signal. */
   smtpdEnded(status: number): void;
+  /** An smtpd was started, or could not be. */
+  smtpdStarted(): void;
+  /** It has ended. */
+  smtpdStopped(): void;
+  /** A session ended without having needed an smtpd. */
+  sessionWithoutSmtpd(): void;
   /** @param octets received from a client on the wire, TLS records included. */
   received(octets: number): void;
   /** @param octets sent to a client on the wire, TLS records included. */
@@ -57,6 +63,8 @@ export function createMetrics(startTime: number = performance.timeOrigin / 1000)
   row(FAMILIES.exits, '0');
   set(row(FAMILIES.started), startTime);
 
+  let running = 0;
+
   function observe(family: Family, value: number): void {
     const { bounds } = family;
     const bucket = bounds.findIndex((bound) => value <= bound);
@@ -77,6 +85,16 @@ export function createMetrics(startTime: number = performance.timeOrigin / 1000)
       observe(FAMILIES.handshakeTime, seconds);
     },
     handshakeFailed: (reason) => increase(row(FAMILIES.handshakeFailures, reason)),
+    smtpdStarted: () => {
+      increase(row(FAMILIES.smtpdsStarted));
+      running += 1;
+      set(row(FAMILIES.smtpdsRunning), running);
+    },
+    smtpdStopped: () => {
+      running -= 1;
+      set(row(FAMILIES.smtpdsRunning), running);
+    },
+    sessionWithoutSmtpd: () => increase(row(FAMILIES.withoutSmtpd)),
     smtpdEnded: (status) => increase(row(FAMILIES.exits, String(status))),
     received: (octets) => increase(row(FAMILIES.received), octets),
     sent: (octets) => increase(row(FAMILIES.sent), octets),

@@ -18,6 +18,8 @@ export type ToWorker =
     }
   /** Use these keys and certificates from now on. */
   | { readonly type: 'renew'; readonly secrets: SecretsSnapshot }
+  /** Learn again how smtpd introduces itself. */
+  | { readonly type: 'learn' }
   | { readonly type: 'admission'; readonly slot: number; readonly admission: Admission }
   | { readonly type: 'claimed'; readonly slot: number; readonly granted: boolean }
   /** Send the metrics. */
@@ -31,6 +33,8 @@ export type FromWorker =
   | { readonly type: 'ready'; readonly listeners: readonly ListenerName[] }
   /** See `Limiter`. Slot numbers are the worker's own. */
   | { readonly type: 'slot'; readonly slot: number; readonly address?: string }
+  /** The same for an smtpd. */
+  | { readonly type: 'smtpd-slot'; readonly slot: number }
   | { readonly type: 'claim'; readonly slot: number; readonly address: string }
   | { readonly type: 'release'; readonly slot: number }
   /** The answer to `collect`. */
@@ -47,7 +51,7 @@ export function isFromWorker(message: unknown): message is FromWorker {
   if (type === 'collected') return isSnapshot(metrics);
   if (!Number.isSafeInteger(slot)) return false;
   if (type === 'slot') return address === undefined || isAddress(address);
-  return type === 'release' || (type === 'claim' && isAddress(address));
+  return type === 'release' || type === 'smtpd-slot' || (type === 'claim' && isAddress(address));
 }
 
 function isAddress(value: unknown): boolean {

@@ -1,5 +1,5 @@
 import { deferred } from '../../program/deferred.ts';
-import type { LocalLimiter } from '../connection/limiter.ts';
+import type { Limiters, LocalLimiter } from '../connection/limiter.ts';
 import type { ListenerName, ListenPoint } from '../listen/listeners.ts';
 import type { Log } from '../log.ts';
 import { createMetrics } from '../metrics/metrics.ts';
@@ -18,6 +18,8 @@ export interface ServerProcesses {
   start(secrets: SecretsSnapshot, points: readonly ListenPoint[]): Promise<readonly ListenerName[]>;
   /** Replaces the keys and certificates in use. */
   renew(secrets: SecretsSnapshot): void;
+  /** Learns again how smtpd introduces itself. */
+  learn(): void;
   /** The metrics of all processes. */
   collect(): Promise<MetricsSnapshot>;
   /** Shuts down gracefully; the second time, without waiting for sessions. Settles when all is closed. */
@@ -27,7 +29,7 @@ export interface ServerProcesses {
 }
 
 /** What `ServerProcesses` are made from. */
-export interface ProcessParts {
+export interface ProcessParts extends Limiters {
   readonly environment: NodeJS.ProcessEnv;
   readonly limiter: LocalLimiter;
   readonly log: Log;
@@ -41,10 +43,12 @@ export function createSingleProcess(options: ServiceOptions, parts: ProcessParts
     start: async (secrets, points) => {
       service.renew(secrets);
       const listeners = await service.listen(points);
+      await service.learn();
       service.open();
       return listeners;
     },
     renew: service.renew,
+    learn: () => void service.learn(),
     collect: () => {
       metrics.setWaiting(parts.limiter.waiting());
       return Promise.resolve(metrics.snapshot());

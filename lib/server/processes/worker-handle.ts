@@ -2,7 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { deferred } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';
 import { after } from '../../stream/time.ts';
-import type { Limiter } from '../connection/limiter.ts';
+import type { Limiters } from '../connection/limiter.ts';
 import type { ListenerName } from '../listen/listeners.ts';
 import type { SharedSocket } from '../listen/shared-sockets.ts';
 import type { Log } from '../log.ts';
@@ -14,13 +14,11 @@ import { openWorkerSlots } from './remote-limiter.ts';
 import { channelOf, socketDescriptor, startWorkerProcess } from './worker-process.ts';
 
 /** What is needed to start a worker. */
-export interface WorkerStart {
+export interface WorkerStart extends Limiters {
   /** The whole environment of the process. */
   readonly environment: NodeJS.ProcessEnv;
   readonly sockets: readonly SharedSocket[];
   readonly secrets: SecretsSnapshot;
-  /** Counts its connections together with those of the other workers. */
-  readonly limiter: Limiter;
   readonly log: Log;
 }
 
@@ -37,6 +35,8 @@ export interface WorkerHandle {
   readonly ended: Promise<WorkerEnd>;
   /** Sends it new keys and certificates. */
   renew(secrets: SecretsSnapshot): void;
+  /** Makes it learn again how smtpd introduces itself. */
+  learn(): void;
   /** Requests its metrics; gives the last that it sent when it takes longer than two seconds to answer. */
   collect(): Promise<MetricsSnapshot>;
   /** The last metrics that it sent. */
@@ -73,7 +73,8 @@ const MAX_INVALID_MESSAGES = 10;
  * here is bounded: its messages are read only while it reads the answers, the limiter bounds its slots, and of its
  * metrics only known families are kept.
  */
-export function startWorker({ environment, sockets, secrets, limiter, log }: WorkerStart): WorkerHandle {
+export function startWorker(options: WorkerStart): WorkerHandle {
+  const { environment, sockets, secrets, log } = options;
   const { promise: ready, resolve: becomeReady } = deferred<readonly ListenerName[]>();
   const { promise: ended, resolve: end } = deferred<WorkerEnd>();
   let pending: PendingCollect | undefined;
@@ -89,7 +90,7 @@ export function startWorker({ environment, sockets, secrets, limiter, log }: Wor
     socket === undefined
       ? undefined
       : openChannelToWorker(socket, { received, cleared: sendSecrets, closed: channelClosed });
-  const slots = openWorkerSlots(limiter, send);
+  const slots = openWorkerSlots(options, send);
   void ended.then(() => {
     channel?.close();
     slots.close();
@@ -185,6 +186,7 @@ export function startWorker({ environment, sockets, secrets, limiter, log }: Wor
       nextSecrets = next;
       if (channel?.isClear() !== false) sendSecrets();
     },
+    learn: () => send({ type: 'learn' }),
     collect: () => {
       // One request at a time: they cannot accumulate for a worker that does not answer.
       pending ??= requestMetrics();

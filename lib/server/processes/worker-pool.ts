@@ -32,8 +32,9 @@ const EXIT_TIMEOUT = 15_000;
  */
 export function createWorkerPool(
   { workers, grace }: { readonly workers: number; readonly grace: number },
-  { environment, limiter, log }: ProcessParts,
+  parts: ProcessParts,
 ): ServerProcesses {
+  const { log } = parts;
   const running = new Set<WorkerHandle>();
   const serving = new Set<WorkerHandle>();
   const own = createMetrics();
@@ -52,11 +53,10 @@ export function createWorkerPool(
     if (isStopping || secrets === undefined) return;
     const startedAt = process.uptime();
     const worker = startWorker({
-      environment: withoutSystemdVariables(environment),
+      ...parts,
+      environment: withoutSystemdVariables(parts.environment),
       sockets,
       secrets,
-      limiter,
-      log,
     });
     running.add(worker);
     void worker.ready.then((listeners) => {
@@ -124,8 +124,11 @@ export function createWorkerPool(
       secrets = next;
       for (const worker of running) worker.renew(next);
     },
+    learn: () => {
+      for (const worker of running) worker.learn();
+    },
     collect: async () => {
-      own.setWaiting(limiter.waiting());
+      own.setWaiting(parts.limiter.waiting());
       const all = await Promise.all([...running].map((worker) => worker.collect()));
       return mergeSnapshots([own.snapshot(), endedMetrics, ...all]);
     },

@@ -6,7 +6,7 @@ import { createMetrics } from '../metrics/metrics.ts';
 import { createService, type ServiceOptions } from '../service.ts';
 import { openChannelToPrimary } from './channel.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
-import { createRemoteLimiter } from './remote-limiter.ts';
+import { createRemoteLimiters } from './remote-limiter.ts';
 import { openChannelSocket } from './worker-process.ts';
 
 /** What a worker needs from its process. */
@@ -38,9 +38,9 @@ export async function runWorker(options: ServiceOptions, parts: WorkerParts): Pr
       stop();
     },
   });
-  const limiter = createRemoteLimiter(send);
+  const limiters = createRemoteLimiters(send);
   const metrics = createMetrics();
-  const service = createService(options, { ...parts, limiter, metrics });
+  const service = createService(options, { ...parts, ...limiters, metrics });
   return await promise;
 
   function send(message: FromWorker): void {
@@ -50,14 +50,16 @@ export async function runWorker(options: ServiceOptions, parts: WorkerParts): Pr
   function receive(message: ToWorker): void {
     if (message.type === 'start') start(message).catch((error) => resolve(Promise.reject(error)));
     else if (message.type === 'renew') service.renew(message.secrets);
+    else if (message.type === 'learn') void service.learn();
     else if (message.type === 'collect') send({ type: 'collected', metrics: metrics.snapshot() });
     else if (message.type === 'stop') stop();
-    else limiter.receive(message);
+    else limiters.receive(message);
   }
 
   async function start({ secrets, listenPoints }: Extract<ToWorker, { type: 'start' }>): Promise<void> {
     service.renew(secrets);
     const listeners = await service.listen(listenPoints);
+    await service.learn();
     service.open();
     send({ type: 'ready', listeners: listeners.map(({ port, name }) => ({ port, name })) });
   }

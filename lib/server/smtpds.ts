@@ -1,0 +1,133 @@
+import { type Endpoints, withoutUcspiTcp } from '../net/endpoints.ts';
+import { deferred } from '../program/deferred.ts';
+import { errorCode } from '../program/failure.ts';
+import type { SessionTerms } from '../session/options.ts';
+import type { Introduction, PreludeNotice } from '../smtp/prelude.ts';
+import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
+import { learnIntroduction } from '../smtpd/introduction.ts';
+import { onDemand, type SmtpdSlot } from '../smtpd/on-demand.ts';
+import type { SmtpdSettings } from '../smtpd/options.ts';
+import type { StartSmtpd } from '../smtpd/program.ts';
+import type { Limiter } from './connection/limiter.ts';
+import type { Log } from './log.ts';
+import type { Metrics } from './metrics/metrics.ts';
+
+/** What a connection learns about its smtpds. */
+export interface SmtpdEvents {
+  /** One was started; `label` is what the log calls it. */
+  started(label: string): void;
+  /** See `PreludeNotice`. */
+  notice(notice: PreludeNotice): void;
+}
+
+/** The smtpds of a service. */
+export interface Smtpds {
+  /** Returns the function that starts the smtpd of a connection. */
+  startFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd;
+  /** With `--on-demand`, learns the introduction, now and every hour. Settles when it is known or has failed. */
+  learn(): Promise<void>;
+  /** Stops learning. */
+  close(): void;
+}
+
+/** The settings of the smtpds of a service. */
+export interface SmtpdsOptions extends SmtpdSettings {
+  readonly terms: SessionTerms;
+  /** Start them on demand. */
+  readonly onDemand: boolean;
+  /** How many may run at the same time, with `onDemand`; undefined for no limit but that of connections. */
+  readonly maxSmtpds: number | undefined;
+}
+
+/** What smtpds need from their process. */
+export interface SmtpdsParts {
+  readonly environment: NodeJS.ProcessEnv;
+  /** Bounds how many run at the same time, over all processes. */
+  readonly smtpdLimiter: Limiter;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+/** How often the introduction is learned again, in milliseconds; smtpd may have been replaced by another version. */
+const LEARN_INTERVAL = 3_600_000;
+
+/** How long after a failure it is tried again, in milliseconds. */
+const RETRY_INTERVAL = 60_000;
+
+/** The longest that smtpd may send nothing while it is learned, in milliseconds. Clients wait meanwhile. */
+const LEARN_TIMEOUT = 30_000;
+
+/** The connection as which the introduction is learned. */
+const LOOPBACK: Endpoints = { remote: { ip: '127.0.0.1', port: 0 }, local: { ip: '127.0.0.1', port: 25 } };
+
+/** The slot of an smtpd when their number has no limit. */
+const ADMITTED: SmtpdSlot = { admission: Promise.resolve('admitted'), release() {} };
+
+/** Creates the smtpds of a service. With `onDemand` and before the first `learn`, they are started at once. */
+export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds {
+  const { smtpdLimiter, metrics, log } = parts;
+  const { idleTimeout, errorLimit } = options.terms;
+  const environment = withoutUcspiTcp(environmentForSmtpd(parts.environment));
+  const { promise: closed, resolve: close } = deferred();
+  let introduction: Introduction | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let learning: Promise<void> | undefined;
+  let isClosed = false;
+
+  /** Starts what the command line names, and counts it. */
+  function realFor(ends: Endpoints, started: (label: string) => void): StartSmtpd {
+    const start = smtpdFor(options.smtpd, ends, environment, options.localHost);
+    return (tlsEnvironment) => {
+      const smtpd = start(tlsEnvironment);
+      metrics.smtpdStarted();
+      void smtpd.ended.then(metrics.smtpdStopped);
+      if (smtpd.label !== undefined) started(smtpd.label);
+      return smtpd;
+    };
+  }
+
+  async function learnOnce(): Promise<void> {
+    clearTimeout(timer);
+    try {
+      const smtpd = realFor(LOOPBACK, () => {})({});
+      introduction = await learnIntroduction(smtpd, Math.min(idleTimeout, LEARN_TIMEOUT), closed);
+      log.info('introduction', { text: introduction.greeting.texts[0] });
+    } catch (error) {
+      introduction = undefined;
+      const text = `unable to learn how smtpd introduces itself, starting it for each client: ${errorCode(error)}`;
+      if (!isClosed) log.warning('introduction', { text });
+    }
+    learning = undefined;
+    if (isClosed) return;
+    timer = setTimeout(learn, introduction === undefined ? RETRY_INTERVAL : LEARN_INTERVAL);
+    // It must not keep the process alive.
+    timer.unref();
+  }
+
+  function learn(): Promise<void> {
+    if (!options.onDemand) return Promise.resolve();
+    learning ??= learnOnce();
+    return learning;
+  }
+
+  return {
+    startFor: (ends, { started, notice }) => {
+      const start = realFor(ends, started);
+      if (!options.onDemand) return start;
+      return onDemand({
+        start,
+        introduction: () => introduction,
+        slot: () => (options.maxSmtpds === undefined ? ADMITTED : smtpdLimiter.slot(undefined)),
+        idleTimeout,
+        errorLimit,
+        notice,
+      });
+    },
+    learn,
+    close: () => {
+      isClosed = true;
+      clearTimeout(timer);
+      close();
+    },
+  };
+}
