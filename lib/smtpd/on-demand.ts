@@ -139,7 +139,8 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
     state = 'prelude';
     idle = watchIdle(idleTimeout, timedOut);
     prelude.refuse(REPLIES.noRoomNow);
-    if (advance()) front.proceed();
+    // What waits behind the command is processed when the reply has been taken, or now.
+    advance();
   }
 
   async function takeOver(smtpd: Smtpd, hello: string | undefined): Promise<void> {
