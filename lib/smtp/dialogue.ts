@@ -189,6 +189,22 @@ const LF = Buffer.from('\n');
  * Creates a dialogue. It begins with smtpd's greeting; until that has arrived the client is not read.
  *
  * @param options the administrator's settings.
+ *
+ * @example
+ * ```ts
+ * const dialogue = createDialogue({ requireTls: false, plaintextAuth: false, errorLimit: 20 });
+ * dialogue.wantsClient(); // => false
+ * dialogue.fromSmtpd(Buffer.from('220 mail.example ESMTP\r\n'));
+ * dialogue.next(); // => { type: 'to-client', bytes: Buffer.from('220 mail.example ESMTP\r\n') }
+ * dialogue.next(); // => undefined
+ * dialogue.wantsClient(); // => true
+ * dialogue.fromClient(Buffer.from('STARTTLS\r\n'));
+ * dialogue.next(); // => { type: 'to-smtpd', bytes: Buffer.from('RSET\r\n') }
+ * dialogue.next(); // => undefined
+ * dialogue.fromSmtpd(Buffer.from('250 Ok\r\n'));
+ * dialogue.next(); // => { type: 'to-client', bytes: Buffer.from('220 2.0.0 Ready to start TLS\r\n') }
+ * dialogue.next(); // => { type: 'verdict', verdict: 'tls' }
+ * ```
  */
 export function createDialogue(options: DialogueOptions): Dialogue {
   const authAllowed = options.plaintextAuth && !options.requireTls;

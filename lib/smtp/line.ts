@@ -51,6 +51,16 @@ export interface LineReader {
  *
  * @param limit the longest line in octets, with its line ending. A longer line is not kept; once its end has
  * arrived it is given as a line with the fault `too-long`.
+ *
+ * @example
+ * ```ts
+ * const reader = createLineReader();
+ * reader.push(Buffer.from('NOOP\r\nMAIL FR'));
+ * reader.peek(); // => { text: Buffer.from('NOOP'), fault: undefined }
+ * reader.drop();
+ * reader.peek(); // => undefined
+ * reader.rest(); // => Buffer.from('MAIL FR')
+ * ```
  */
 export function createLineReader(limit: number = LINE_LIMIT): LineReader {
   let pending = NOTHING;

@@ -51,6 +51,17 @@ const V1_START = Buffer.from('PROXY ');
  * proxy itself (LOCAL), and when the client is unknown (UNKNOWN, UNSPEC) or not connected by TCP.
  *
  * @param received all bytes so far. While the result is 'more' they are fewer than 4096.
+ *
+ * @example
+ * ```ts
+ * const header = Buffer.from('PROXY TCP4 192.0.2.1 198.51.100.1 56324 25\r\n');
+ * const remote = { ip: '192.0.2.1', port: 56324 };
+ * const local = { ip: '198.51.100.1', port: 25 };
+ * const rest = Buffer.from('EHLO ');
+ * parseProxyHeader(Buffer.concat([header, rest])); // => { type: 'header', addresses: { remote, local }, rest }
+ * parseProxyHeader(header.subarray(0, 20)); // => { type: 'more' }
+ * parseProxyHeader(rest); // => { type: 'bad', why: 'not a PROXY protocol header' }
+ * ```
  */
 export function parseProxyHeader(received: Buffer): ProxyParse {
   if (beginsLike(received, V1_START)) return parseV1(received);
