@@ -3,6 +3,7 @@ import { errorCode } from '../program/failure.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { watchIdle } from '../stream/time.ts';
+import { createWriteBuffer } from '../stream/write-buffer.ts';
 import type { CloseReason, Receiver, Step } from './protocol/receiver.ts';
 import type { Envelope } from './protocol/transaction.ts';
 import type { Delivery } from './store/delivery.ts';
@@ -43,8 +44,7 @@ const REPLY_BATCH_SIZE = 4096;
 export function receive(options: ReceiveOptions): RunningReceiver {
   const { receiver, client, startDelivery, idleTimeout, report } = options;
   let delivery: Delivery | undefined;
-  let replies: Buffer[] = [];
-  let batchSize = 0;
+  const replies = createWriteBuffer();
   let stalled = false;
   let closeReason: CloseReason | undefined;
   const { promise: closed, resolve } = deferred<CloseReason>();
@@ -105,8 +105,7 @@ export function receive(options: ReceiveOptions): RunningReceiver {
     switch (step.type) {
       case 'reply':
         replies.push(step.bytes);
-        batchSize += step.bytes.length;
-        if (batchSize >= REPLY_BATCH_SIZE) flush();
+        if (replies.size() >= REPLY_BATCH_SIZE) flush();
         return;
       case 'open':
         attempt(() => {
@@ -147,10 +146,7 @@ export function receive(options: ReceiveOptions): RunningReceiver {
   }
 
   function flush(): void {
-    if (batchSize === 0) return;
-    stalled = !client.sink.write(Buffer.concat(replies));
-    replies = [];
-    batchSize = 0;
+    if (replies.size() > 0) stalled = !client.sink.write(replies.take());
   }
 
   function close(reason: CloseReason): void {

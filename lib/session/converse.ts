@@ -5,6 +5,7 @@ import { reportEnd } from '../smtpd/program.ts';
 import { endAfterOutput, ORPHAN_IDLE_TIMEOUT, type Smtpd, type SmtpdEnd } from '../smtpd/smtpd.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { type IdleWatch, watchIdle } from '../stream/time.ts';
+import { createWriteBuffer } from '../stream/write-buffer.ts';
 
 /** The two sides of a dialogue, its limits and its events. */
 export interface ConverseOptions {
@@ -42,9 +43,7 @@ export function converse(options: ConverseOptions): Promise<Verdict> {
   let smtpdStalled = false;
   let isConcluding = false;
   /** Replies to be sent to the client in one write. */
-  let pending: Buffer[] = [];
-  /** Their size in octets. */
-  let pendingSize = 0;
+  const replies = createWriteBuffer();
   /** A step that waits until they are written. */
   let deferredStep: Step | undefined;
   let verdict: Verdict | undefined;
@@ -89,12 +88,11 @@ export function converse(options: ConverseOptions): Promise<Verdict> {
       deferredStep = undefined;
       if (step !== undefined) idleTimeout.active();
       if (step?.type === 'to-client') {
-        pending.push(step.bytes);
-        pendingSize += step.bytes.length;
-        if (pendingSize >= FLUSH_SIZE) clientStalled = !flushPending();
-      } else if (pending.length > 0) {
+        replies.push(step.bytes);
+        if (replies.size() >= FLUSH_SIZE) clientStalled = !flushReplies();
+      } else if (replies.size() > 0) {
         deferredStep = step;
-        clientStalled = !flushPending();
+        clientStalled = !flushReplies();
       } else if (step === undefined) break;
       else carryOut(step);
     }
@@ -107,11 +105,8 @@ export function converse(options: ConverseOptions): Promise<Verdict> {
   }
 
   /** Returns false if the client has not taken them all yet. */
-  function flushPending(): boolean {
-    const bytes = Buffer.concat(pending);
-    pending = [];
-    pendingSize = 0;
-    return client.sink.write(bytes);
+  function flushReplies(): boolean {
+    return client.sink.write(replies.take());
   }
 
   function carryOut(step: Exclude<Step, { type: 'to-client' }>): void {
