@@ -4,7 +4,7 @@ import type { Reporter } from '../program/reporter.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { watchIdle } from '../stream/time.ts';
 import { createWriteBuffer } from '../stream/write-buffer.ts';
-import type { CloseReason, Receiver, Step } from './protocol/receiver.ts';
+import type { CloseReason, Receiver, ReceiverStep } from './protocol/receiver.ts';
 import type { Envelope } from './protocol/transaction.ts';
 import type { Delivery } from './store/delivery.ts';
 
@@ -101,7 +101,7 @@ export function receive(options: ReceiveOptions): RunningReceiver {
     advance();
   }
 
-  function perform(step: Step): void {
+  function perform(step: ReceiverStep): void {
     switch (step.type) {
       case 'reply':
         replies.push(step.bytes);

@@ -22,7 +22,7 @@
  * lines of the client are one packet.
  */
 
-import { createReceiver, type Receiver, type Step } from '../../lib/maildir/protocol/receiver.ts';
+import { createReceiver, type Receiver, type ReceiverStep } from '../../lib/maildir/protocol/receiver.ts';
 
 /** A scenario. */
 export interface Transcript {
@@ -53,7 +53,7 @@ export function replay(transcript: Transcript, size: number): string[] {
   const seen: string[] = [];
   let written = '';
 
-  function take(step: Step): void {
+  function take(step: ReceiverStep): void {
     if (step.type === 'write') written += step.bytes.toString('latin1');
     else if (step.type === 'discard') written = '';
     if (step.type === 'write' || step.type === 'skip') return;
@@ -114,7 +114,7 @@ function event(receiver: Receiver, line: string): void {
   act();
 }
 
-function formatStep(step: Step): string[] {
+function formatStep(step: ReceiverStep): string[] {
   switch (step.type) {
     case 'reply':
       return step.bytes

@@ -38,7 +38,7 @@ export const ERROR_LIMIT = 20;
 export type CloseReason = 'quit' | 'client-ended' | 'aborted';
 
 /** What the driver has to do next. */
-export type Step =
+export type ReceiverStep =
   | { readonly type: 'reply'; readonly bytes: Buffer }
   /** Start a delivery. The driver then calls `opened` or `failed`. */
   | { readonly type: 'open'; readonly envelope: Envelope }
@@ -78,7 +78,7 @@ export interface Receiver {
   /** The server is stopping. The client gets a 421. */
   stopping(): void;
   /** The next step; undefined when more input is needed. */
-  next(): Step | undefined;
+  next(): ReceiverStep | undefined;
 }
 
 type Phase = 'commands' | 'opening' | 'message' | 'end-of-message' | 'storing' | 'closed';
@@ -94,7 +94,7 @@ const EMPTY: Buffer = Buffer.alloc(0);
 export function createReceiver({ host, sizeLimit }: ReceiverOptions): Receiver {
   const lines = createLineReader(COMMAND_LIMIT);
   const transaction = createTransaction(sizeLimit);
-  const steps: Step[] = [{ type: 'reply', bytes: formatReply(`220 ${host} ESMTP`) }];
+  const steps: ReceiverStep[] = [{ type: 'reply', bytes: formatReply(`220 ${host} ESMTP`) }];
   /** Holds the input, and is reused: with a new buffer for each read, 50 MB await the garbage collector. */
   let buffer = EMPTY;
   let input = EMPTY;
