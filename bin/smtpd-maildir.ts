@@ -25,8 +25,8 @@ Maildir is created if it does not exist. There is no TLS.
     if (maildir === undefined || maildir === '') throw usage('missing Maildir');
     if (others.length > 0) throw usage(`unexpected argument: ${others.join(' ')}`);
     // Here, so that SIGUSR1 is handled before anything else is loaded.
-    const { serve } = await import('../lib/maildir/serve.ts');
-    return serve(
+    const { runMaildir } = await import('../lib/maildir/run-maildir.ts');
+    return runMaildir(
       {
         program: NAME,
         maildir,

@@ -14,8 +14,8 @@ import { receive } from './receive.ts';
 import { type Delivery, startDelivery } from './store/delivery.ts';
 import { createMaildir } from './store/maildir.ts';
 
-/** The command line of the server. */
-export interface ServeOptions {
+/** The command line of smtpd-maildir. */
+export interface MaildirOptions {
   /** The name at the start of each message on stderr. */
   readonly program: string;
   /** The path of the Maildir. */
@@ -40,7 +40,7 @@ const ABORTED = 1;
  * @throws Failure (100) when DATABYTES is not a number; (111) when the Maildir cannot be created or
  * descriptors 0 and 1 are not sockets or pipes.
  */
-export async function serve(options: ServeOptions, environment: NodeJS.ProcessEnv): Promise<number> {
+export async function runMaildir(options: MaildirOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   const report = createReporter(options.program, 1);
   const host = hostname();
   const sizeLimit = readDatabytes(environment) ?? options.sizeLimit;
