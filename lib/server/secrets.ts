@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { type BigIntStats, statSync } from 'node:fs';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import type { Reporter } from '../program/reporter.ts';
+import { CHECK_INTERVAL, watchFiles } from '../program/watch-files.ts';
 import {
   type CredentialFiles,
   type CredentialOptions,
@@ -25,9 +25,9 @@ export interface SecretsOptions {
   /** See `readTicketKeys`; undefined for random keys, replaced every `rotation`. */
   readonly ticketKeysFile: string | undefined;
   readonly report: Reporter;
-  /** How often files are checked, and how long they must be unchanged before they are read, in milliseconds. */
+  /** How often files and the age of random ticket keys are checked, in milliseconds. */
   readonly interval?: number;
-  /** How long random ticket keys are used, in milliseconds; checked every `interval`. */
+  /** How long random ticket keys are used, in milliseconds. */
   readonly rotation?: number;
 }
 
@@ -51,37 +51,26 @@ export interface Secrets {
   close(): void;
 }
 
-/**
- * Certificates are renewed every few weeks. The new one is in use within ten seconds, and copying two files one after
- * the other takes less than that.
- */
-const INTERVAL = 5000;
-
 /** One hour: with stolen ticket keys, sessions resumed in that time below TLS 1.3 can be decrypted. */
 const ROTATION = 3_600_000;
 
 /**
  * Reads keys and certificates, and keeps them up to date.
  *
- * Files are checked by a timer, at one system call per file. fs.watch would take more code and miss changes: the
- * change may be to the target of a link, or to a directory on the way there (`live` of certbot, `..data` of
- * Kubernetes), and some file systems report no changes at all.
- *
  * @throws Failure (100, 111) when they cannot be read or are not valid.
  */
 export function createSecrets(options: SecretsOptions): Secrets {
   const { environment, credentialOptions, ticketKeysFile, report } = options;
-  const { interval = INTERVAL, rotation = ROTATION } = options;
+  const { interval = CHECK_INTERVAL, rotation = ROTATION } = options;
   let randomKey = createTicketKey();
   let keyCreatedAt = performance.now();
-  // Taken before the files are read: a change meanwhile is noticed at the next check.
-  let readState = fileState(options);
-  let lastState = readState;
+  // Created before the files are read: a change meanwhile is noticed at the next check.
+  const files = watchFiles({ paths: () => pathsOf(options), changed: renew, interval });
   let snapshot = read();
   /** Why the last attempt to read failed; undefined when it succeeded. */
   let failure: unknown;
   let notify: (snapshot: SecretsSnapshot) => void = () => {};
-  let timer: NodeJS.Timeout | undefined;
+  let rotationTimer: NodeJS.Timeout | undefined;
 
   function read(): SecretsSnapshot {
     return {
@@ -95,17 +84,17 @@ export function createSecrets(options: SecretsOptions): Secrets {
     notify(next);
   }
 
-  /** @param warn `on-change`: only about a failure that differs from the last one. */
-  function renew(warn: 'always' | 'on-change'): boolean {
-    readState = fileState(options);
-    lastState = readState;
+  /** Reads everything again. @returns whether it is valid. */
+  function renew(): boolean {
     const before = failure;
     const next = tryToRead();
     if (next === undefined) {
       const why = errorCode(failure);
-      if (warn === 'always' || before === undefined || why !== errorCode(before)) {
+      // Each retry fails with the same error.
+      if (!isTransient(before) || why !== errorCode(before)) {
         report.warning(`${why}; keeping the previous keys and certificates`);
       }
+      if (isTransient(failure)) files.retry();
     } else if (JSON.stringify(next) !== JSON.stringify(snapshot)) {
       report.info('loaded new keys and certificates');
       use(next);
@@ -124,35 +113,33 @@ export function createSecrets(options: SecretsOptions): Secrets {
     }
   }
 
-  function check(): void {
-    const state = fileState(options);
-    // Files that are being written are not read yet: of a pair one may be new and the other old.
-    const isSettled = state === lastState;
-    lastState = state;
-    const hasChanged = state !== readState;
-    if (isSettled && (hasChanged || isTransient(failure))) renew(hasChanged ? 'always' : 'on-change');
-    if (ticketKeysFile === undefined && performance.now() - keyCreatedAt >= rotation) rotate();
-  }
-
-  function rotate(): void {
+  function rotateWhenDue(): void {
+    if (performance.now() - keyCreatedAt < rotation) return;
     randomKey = createTicketKey();
     keyCreatedAt = performance.now();
     use({ ...snapshot, ticketKey: randomKey });
   }
 
   function close(): void {
-    clearInterval(timer);
+    files.stop();
+    clearInterval(rotationTimer);
     notify = () => {};
   }
 
   return {
     current: () => snapshot,
-    reload: () => renew('always'),
+    reload: () => {
+      files.markRead();
+      // The caller expects a warning, even if it is the same again.
+      failure = undefined;
+      return renew();
+    },
     watch: (changed) => {
       close();
       notify = changed;
+      files.start();
       // The timer must not keep the process alive.
-      timer = setInterval(check, interval).unref();
+      if (ticketKeysFile === undefined) rotationTimer = setInterval(rotateWhenDue, interval).unref();
     },
     close,
   };
@@ -167,25 +154,8 @@ function createTicketKey(): string {
   return randomBytes(TICKET_KEYS_LENGTH).toString('base64');
 }
 
-/** The state of all files as a string, which differs when one of them may have changed. */
-function fileState({ environment, credentialOptions, ticketKeysFile }: SecretsOptions): string {
-  try {
-    const paths = credentialPaths(environment, credentialOptions);
-    if (ticketKeysFile !== undefined) paths.push(ticketKeysFile);
-    return paths.map((path) => `${path} ${statusOf(path)}`).join('\n');
-  } catch (error) {
-    // Usually a CADIR that cannot be listed. Reading it reports that.
-    return errorCode(error);
-  }
-}
-
-/** The identity, size and times of a file. Links are followed, so a link to another target differs. */
-function statusOf(path: string): string {
-  try {
-    const { dev, ino, size, mtimeNs, ctimeNs }: BigIntStats = statSync(path, { bigint: true });
-    // The inode's change time too: a copy may preserve the modification time.
-    return [dev, ino, size, mtimeNs, ctimeNs].join(' ');
-  } catch (error) {
-    return errorCode(error);
-  }
+/** The paths of all files. @throws Failure as `credentialPaths`. */
+function pathsOf({ environment, credentialOptions, ticketKeysFile }: SecretsOptions): readonly string[] {
+  const paths = credentialPaths(environment, credentialOptions);
+  return ticketKeysFile === undefined ? paths : [...paths, ticketKeysFile];
 }
