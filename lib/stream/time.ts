@@ -53,3 +53,42 @@ export function watchIdle(milliseconds: number | undefined, expired: () => void)
     stop: () => clearTimeout(timer),
   };
 }
+
+/** Calls functions at a fixed interval. */
+export interface Ticker {
+  /**
+   * Calls `act` once in each interval, for the first time within one interval from now.
+   *
+   * @returns a function that ends this.
+   */
+  add(act: () => void): () => void;
+}
+
+/**
+ * Makes one timer for any number of functions: a timer for each is created and inserted again for every connection.
+ * It runs only while there are functions, and does not keep the process alive.
+ *
+ * @param milliseconds the interval, at most 2^31 - 1.
+ */
+export function createTicker(milliseconds: number): Ticker {
+  const entries = new Set<{ readonly act: () => void }>();
+  let timer: NodeJS.Timeout | undefined;
+
+  function tick(): void {
+    for (const { act } of entries) act();
+  }
+
+  return {
+    add: (act) => {
+      const entry = { act };
+      entries.add(entry);
+      timer ??= setInterval(tick, milliseconds).unref();
+      return () => {
+        entries.delete(entry);
+        if (entries.size > 0) return;
+        clearInterval(timer);
+        timer = undefined;
+      };
+    },
+  };
+}

@@ -4,9 +4,13 @@ import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { isConnected, unsentOctets } from '../stream/connected.ts';
+import { createTicker } from '../stream/time.ts';
 
 /** The time between two checks of a session, in milliseconds. */
 const INTERVAL = 1000;
+
+/** Checks the sessions of this process. */
+const checks = createTicker(INTERVAL);
 
 /**
  * Destroys a TLS socket whose connection was reset, where Node reports an ordinary end or nothing.
@@ -26,8 +30,7 @@ export function closeOnReset(connection: Duplex, socket: TLSSocket): void {
   };
   socket.prependListener('end', check);
   // While nothing is read, there is no 'end' event.
-  const timer = setInterval(check, INTERVAL).unref();
-  socket.on('close', () => clearInterval(timer));
+  socket.on('close', checks.add(check));
 }
 
 /** How many octets may wait for a client in the TLS engine and below it. A relay writes 64 KiB at a time. */
@@ -54,8 +57,8 @@ export function limitUnsent(connection: Duplex, socket: TLSSocket, exceeded: (wh
   let written = -1;
   let atLastWrite = 0;
 
-  const timer = setInterval(check, INTERVAL).unref();
-  socket.on('close', () => clearInterval(timer));
+  const stop = checks.add(check);
+  socket.on('close', stop);
 
   function check(): void {
     const unsent = unsentOctets(connection);
@@ -63,7 +66,7 @@ export function limitUnsent(connection: Duplex, socket: TLSSocket, exceeded: (wh
     if (unsent === 0 || now !== written) atLastWrite = overhead();
     written = now;
     if (unsent + overhead() - atLastWrite <= UNSENT_LIMIT) return;
-    clearInterval(timer);
+    stop();
     socket.destroy();
     exceeded('the client does not read the answers to its TLS records');
   }

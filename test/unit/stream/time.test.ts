@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
-import { within } from '../../../lib/stream/time.ts';
+import { createTicker, within } from '../../../lib/stream/time.ts';
 import { settle, stopClock } from '../../support/clock.ts';
+import { stopIntervals } from '../../support/intervals.ts';
 import { outcomeOf } from '../../support/party.ts';
 
 describe('within', () => {
@@ -46,5 +47,58 @@ describe('within', () => {
     reject(new Error('too late'));
     await settle();
     assert.equal(await result, undefined);
+  });
+});
+
+describe('createTicker', () => {
+  it('calls each function once in an interval, until it is removed', (t) => {
+    const { pass } = stopIntervals(t);
+    const ticker = createTicker(1000);
+    const calls: string[] = [];
+    const remove = ticker.add(() => calls.push('one'));
+    pass(1);
+    ticker.add(() => calls.push('two'));
+    pass(2);
+    remove();
+    pass(1);
+    assert.deepEqual(calls, ['one', 'one', 'two', 'one', 'two', 'two']);
+  });
+
+  it('has one timer, and none while there are no functions', (t) => {
+    const { running } = stopIntervals(t);
+    const ticker = createTicker(1000);
+    assert.equal(running(), 0);
+    const [one, two] = [ticker.add(() => {}), ticker.add(() => {})];
+    assert.equal(running(), 1);
+    one();
+    one();
+    assert.equal(running(), 1);
+    two();
+    assert.equal(running(), 0);
+    ticker.add(() => {});
+    assert.equal(running(), 1);
+  });
+
+  it('calls a function that was added twice twice', (t) => {
+    const { pass } = stopIntervals(t);
+    const ticker = createTicker(1000);
+    let calls = 0;
+    const act = (): void => {
+      calls += 1;
+    };
+    const remove = ticker.add(act);
+    ticker.add(act);
+    pass(1);
+    remove();
+    pass(1);
+    assert.equal(calls, 3);
+  });
+
+  it('calls a function that is removed by one before it no more', (t) => {
+    const { pass } = stopIntervals(t);
+    const ticker = createTicker(1000);
+    ticker.add(() => remove());
+    const remove = ticker.add(() => assert.fail('it was called'));
+    pass(2);
   });
 });

@@ -6,6 +6,7 @@ import { Socket } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import { closeOnReset, limitUnsent } from '../../../lib/tls/established.ts';
+import { stopIntervals } from '../../support/intervals.ts';
 
 const ENOTCONN = -107;
 
@@ -23,21 +24,8 @@ interface Shown {
   unsent: number;
 }
 
-/** Takes the place of setInterval. @returns lets so many of its intervals pass. */
-function stopIntervals(t: TestContext): (count: number) => void {
-  const timers = new Set<() => void>();
-  t.mock.method(globalThis, 'setInterval', (act: () => void) => {
-    timers.add(act);
-    return { unref: () => act };
-  });
-  t.mock.method(globalThis, 'clearInterval', (act: () => void) => timers.delete(act));
-  return (count) => {
-    for (let done = 0; done < count; done++) for (const act of timers) act();
-  };
-}
-
 function makeSession(t: TestContext) {
-  const passSeconds = stopIntervals(t);
+  const { pass: passSeconds, running } = stopIntervals(t);
   const shown: Shown = {
     ...{ peer: 0, tlsFinished: false, finished: false },
     ...{ received: 5000, data: 0, written: 3000, unsent: 0 },
@@ -63,6 +51,11 @@ function makeSession(t: TestContext) {
   Object.defineProperties(socket, {
     bytesRead: { get: () => shown.data },
     writableFinished: { get: () => shown.tlsFinished },
+  });
+  // Sessions share a timer, which stops with the last of them: the next test needs its own.
+  t.after(() => {
+    socket.emit('close');
+    assert.equal(running(), 0, 'a timer is left');
   });
   return { passSeconds, shown, connection, socket, tls: socket as unknown as TLSSocket, errors };
 }
