@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import { readUntil } from '../stream/read-until.ts';
 
 /** How much of a ClientHello is examined, in octets; those of today have at most two thousand. */
 const HELLO_LIMIT = 16384;
@@ -24,35 +25,12 @@ const VALID_NAME = /^[A-Za-z0-9._-]{1,255}$/;
  * engine then rejects.
  * @throws Error when the connection ends first.
  */
-export function peekServerName(connection: Duplex): Promise<string> {
-  let received = Buffer.alloc(0);
-  return new Promise((resolve, reject) => {
-    function removeListeners(): void {
-      connection.off('data', onData);
-      connection.off('error', reject);
-      connection.off('end', onEnd);
-      connection.off('close', onEnd);
-    }
-    function onEnd(): void {
-      removeListeners();
-      reject(new Error('the connection ended before the ClientHello'));
-    }
-    function onData(bytes: Buffer): void {
-      received = Buffer.concat([received, bytes]);
-      const name = findServerName(received);
-      if (name === undefined) return;
-      removeListeners();
-      connection.pause();
-      connection.unshift(received);
-      resolve(name);
-    }
-    connection.on('data', onData);
-    connection.on('error', reject);
-    connection.on('end', onEnd);
-    connection.on('close', onEnd);
-    // A 'data' listener does not resume a stream that was paused explicitly.
-    connection.resume();
+export async function peekServerName(connection: Duplex): Promise<string> {
+  const { name } = await readUntil(connection, 'the ClientHello', (received) => {
+    const name = findServerName(received);
+    return name === undefined ? undefined : { name, rest: received };
   });
+  return name;
 }
 
 /**
