@@ -87,7 +87,7 @@ describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
   it('counts refusals by smtpd and our own, consecutive or not', async (t) => {
     const { port } = await start(t, '--error-limit', '3');
     const client = await enter(t, port);
-    client.say('XYZZY', 'NOOP', 'DATA', 'EHLO client', 'XYZZY', 'NOOP');
+    client.sendLines('XYZZY', 'NOOP', 'DATA', 'EHLO client', 'XYZZY', 'NOOP');
     assert.equal(
       await untilClosed(client),
       [
@@ -120,7 +120,7 @@ describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
     const clients = await Promise.all(Array.from({ length: 60 }, () => enter(t, server.port)));
     await Promise.all(
       clients.map(async (client) => {
-        client.say('');
+        client.sendLines('');
         assert.equal(await untilClosed(client), REFUSED + LAST);
         client.destroy();
       }),

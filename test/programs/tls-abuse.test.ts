@@ -104,7 +104,7 @@ for (const [name, start] of Object.entries(PROGRAMS)) {
     it('ends a session whose client has half-closed and does not read', async (t) => {
       const { port, gone } = await start(t, ['-t', '5']);
       const client = await connectUnreading(t, port);
-      client.say('VRFY everybody');
+      client.sendLines('VRFY everybody');
       client.end();
       await gone();
     });
@@ -115,7 +115,7 @@ describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
   it('ends a session whose client does not read', async (t) => {
     const { port, gone, says } = await server(t, ['-t', '5']);
     const client = await connectUnreading(t, port);
-    client.say('VRFY everybody');
+    client.sendLines('VRFY everybody');
     await gone();
     await says(/the client does not read its replies, closing/);
   });
@@ -131,7 +131,7 @@ describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
       const socket = client.socket();
       socket.removeAllListeners('data');
       socket.pause();
-      client.say('VRFY everybody');
+      client.sendLines('VRFY everybody');
       // Much longer than the timeout, during which some of it is taken now and then.
       const end = performance.now() + 5000;
       let read = 0;

@@ -78,7 +78,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(await client.ask('EHLO client'), '250-smtpd-script\n250-8BITMIME\n250 STARTTLS');
     await client.startTls();
     assert.equal(await client.ask('EHLO client'), '250-smtpd-script\n250-8BITMIME\n250 AUTH LOGIN');
-    client.say('MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'DATA');
+    client.sendLines('MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'DATA');
     for (const code of ['250', '250', '354']) assert.ok((await client.reply()).startsWith(code));
     assert.equal(await client.ask('Subject: x\r\n\r\nhello\r\n.'), '250 2.0.0 Queued 21');
     assert.equal(await client.ask('QUIT'), '221 Bye');
@@ -157,7 +157,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(await client.reply(), '220 smtpd-script ready');
     assert.equal(await client.ask('EHLO client'), '250-smtpd-script\n250-8BITMIME\n250 AUTH LOGIN');
     assert.equal((await environmentOf(client)).SSL_PROTOCOL, 'TLSv1.3');
-    client.say('QUIT');
+    client.sendLines('QUIT');
     await client.rest();
     client.end();
     assert.equal((await (await chain.served(0)).ended).code, 3);
@@ -166,7 +166,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
   it('exits with 111 when a client sends cleartext with implicit TLS', async (t) => {
     const chain = await listen(t, { options: ['--implicit-tls'] });
     const client = await connectTo(t, chain);
-    client.say('EHLO client');
+    client.sendLines('EHLO client');
     await client.rest().catch(() => '');
     const served = await chain.served(0);
     assert.equal((await served.ended).code, 111);
@@ -584,7 +584,7 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
     it(`is 111 when the key cannot be read, and the client sends ${sends} and stays connected`, async (t) => {
       const chain = await listen(t, { environment: { KEYFILE: '/nowhere/key' } });
       const client = await connectTo(t, chain);
-      if (sends === 'commands') client.say('EHLO client.example', 'MAIL FROM:<a@b>');
+      if (sends === 'commands') client.sendLines('EHLO client.example', 'MAIL FROM:<a@b>');
       assert.match(await client.rest(), /^421 4\.3\.0 [^\n]+\r\n$/);
       const served = await chain.served(0);
       assert.equal((await served.ended).code, 111);

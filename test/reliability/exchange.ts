@@ -23,7 +23,7 @@ export async function exchange(
 ): Promise<Exchange> {
   const socket = client.socket();
   socket.removeAllListeners('data');
-  client.say(`XDO bulk ${octets}${slow === 'smtpd' ? ' slowly' : ''}`);
+  client.sendLines(`XDO bulk ${octets}${slow === 'smtpd' ? ' slowly' : ''}`);
   const [sent, [received, tail]] = await Promise.all([
     give(socket, octets),
     take(socket, octets, slow === 'client'),

@@ -54,7 +54,7 @@ export function startMailFlow(port: number, clients: number, perSession: number)
   async function holdSession(client: SmtpClient): Promise<boolean> {
     try {
       for (let count = 0; count < perSession && !isOver; count++) await sendOne(client);
-      client.say('QUIT');
+      client.sendLines('QUIT');
       const words = await client.rest();
       client.end();
       if (words.startsWith('221')) return true;

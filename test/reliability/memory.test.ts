@@ -32,7 +32,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
     await run.client.reply();
     await run.client.ask('HELO client');
     run.client.pause();
-    run.client.say(`XDO flood ${10 * MUCH}; say 250 end`);
+    run.client.sendLines(`XDO flood ${10 * MUCH}; say 250 end`);
     const shim = await run.shim();
     await run.hasRead('flood');
     await standstill(shim, () => unreadOctets(run.clientPort, run.port));
@@ -44,7 +44,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
     await run.client.reply();
     await run.client.startTls();
     run.client.pause();
-    run.client.say(`XDO flood ${10 * MUCH}; say 250 end`);
+    run.client.sendLines(`XDO flood ${10 * MUCH}; say 250 end`);
     const shim = await run.shim();
     await run.hasRead('flood');
     await standstill(shim, () => unreadOctets(run.clientPort, run.port));
@@ -55,7 +55,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
     const run = await runShim(t);
     await run.client.reply();
     await run.client.ask('HELO client');
-    run.client.say('XDO await-nothing');
+    run.client.sendLines('XDO await-nothing');
     await run.hasRead('await-nothing');
     run.client.send(Buffer.alloc(MUCH, 'x'));
     const shim = await run.shim();
@@ -67,7 +67,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
   it('when smtpd reads nothing, in the dialogue', async (t) => {
     const run = await runShim(t, { smtpd: ['--on=NOOP:await-nothing'] });
     await run.client.reply();
-    run.client.say('NOOP');
+    run.client.sendLines('NOOP');
     await run.hasRead('NOOP');
     run.client.send('NOOP\r\n'.repeat(MUCH / 6));
     const shim = await run.shim();
@@ -92,7 +92,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
   it('when a reply of smtpd has 30 MB in many lines', async (t) => {
     const run = await runShim(t, { smtpd: [`--on=HELP:flood ${MUCH}; say 250 end`] });
     await run.client.reply();
-    run.client.say('HELP');
+    run.client.sendLines('HELP');
     let last = '';
     run.client.socket().removeAllListeners('data');
     run.client.socket().on('data', (bytes: Buffer) => {

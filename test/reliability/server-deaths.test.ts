@@ -40,7 +40,7 @@ async function assertServes(t: TestContext, server: RunningServer, others = 0): 
   assert.match(await client.reply(), /^220 /);
   await client.startTls();
   assert.match(await client.ask('NOOP'), /^250 /);
-  client.say('QUIT');
+  client.sendLines('QUIT');
   assert.match(await client.rest(), /^221 /);
   client.end();
   await until('no smtpd is left', () => smtpdsOf(server.pid).length === others, 20_000);
@@ -110,7 +110,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
       const server = await start(t, badOnce(t, `--on=EHLO:${bad}`));
       const client = await connect(t, server);
       await client.reply();
-      client.say('EHLO client.example');
+      client.sendLines('EHLO client.example');
       assert.match(await client.rest(), expected);
       await server.says(/killed by SIGKILL/);
       await assertServes(t, server);
@@ -139,7 +139,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
       assert.match(await client.ask('MAIL FROM:<a@b>'), /^250 /);
       assert.match(await client.ask('RCPT TO:<c@d>'), /^250 /);
       assert.match(await client.ask('DATA'), /^354 /);
-      client.say('Subject: x', '', 'a message that is not');
+      client.sendLines('Subject: x', '', 'a message that is not');
       process.kill(await smtpdOf(server), 'SIGKILL');
       assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\r\n$/);
       await server.says(/killed by SIGKILL/);
@@ -152,7 +152,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
     const client = await connect(t, server);
     await client.reply();
     await client.startTls();
-    client.say('HELP');
+    client.sendLines('HELP');
     assert.equal(await client.rest(), '214 half a li');
     await assertServes(t, server);
   });

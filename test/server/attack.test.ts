@@ -191,7 +191,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       await inTls.startTls();
       for (const client of [clear, inTls]) {
         client.pause();
-        client.say('HELO a', 'NOOP');
+        client.sendLines('HELO a', 'NOOP');
       }
       const smtpds = childrenOf(server.pid);
       assert.equal(smtpds.length, 2);
@@ -212,7 +212,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
       const server = await start(t, ['--to', `127.0.0.1:${port}`], []);
       const known = descriptorsOf(server.pid).length;
       const client = await enter(t, server.port);
-      client.say('HELO a');
+      client.sendLines('HELO a');
       // More than all buffers on the path hold, so that some of it is queued in the server.
       for (let count = 0; count < 512; count++) client.send(Buffer.alloc(65_536, 'x\r\n'));
       const sent = (): number => client.tcp().bytesWritten - client.tcp().writableLength;

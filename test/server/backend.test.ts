@@ -352,7 +352,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
       await client.reply();
       if (secure) await client.startTls();
       else await client.ask('HELO client');
-      client.say('DATA');
+      client.sendLines('DATA');
       client.end();
       assert.equal(await client.rest(), `250 received ${secure ? 12 : 19}\r\n`);
       await server.says(/event=end .* status=0 /);

@@ -163,7 +163,7 @@ describe('a line', { concurrency: 2 }, () => {
     const client = await connectSmtp(server.port);
     await client.reply();
     assert.match(await client.ask('STARTTLS'), /^220 /);
-    client.say(`MAIL FROM:<${sender}@example.org>`);
+    client.sendLines(`MAIL FROM:<${sender}@example.org>`);
     await client.rest();
     client.destroy();
     const lines = await linesOf(server);

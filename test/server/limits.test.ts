@@ -510,14 +510,14 @@ describe('-b', { concurrency: 2 }, () => {
       [
         'sends a command and resets the connection',
         (client: SmtpClient) => {
-          client.say('NOOP');
+          client.sendLines('NOOP');
           reset(client);
         },
       ],
       [
         'sends a command, half-closes and resets the connection',
         async (client: SmtpClient) => {
-          client.say('NOOP');
+          client.sendLines('NOOP');
           client.end();
           await once(client.tcp(), 'finish');
           reset(client);
@@ -561,7 +561,7 @@ describe('-b', { concurrency: 2 }, () => {
       const first = await connect(t, server.port);
       await assertGreeted(first);
       const second = await connect(t, server.port);
-      second.say('NOOP', 'QUIT');
+      second.sendLines('NOOP', 'QUIT');
       second.end();
       await counted(server, 'waiting', 1);
       await quit(first);
@@ -576,9 +576,9 @@ describe('-b', { concurrency: 2 }, () => {
     const first = await connect(t, server.port);
     await assertGreeted(first);
     const second = await connect(t, server.port);
-    second.say('NOOP');
+    second.sendLines('NOOP');
     await counted(server, 'waiting', 1);
-    second.say('QUIT');
+    second.sendLines('QUIT');
     await quit(first);
     await assertGreeted(second);
     assert.equal(await second.reply(), '250 yes');

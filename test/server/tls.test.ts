@@ -256,7 +256,7 @@ describe('--implicit-tls', { concurrency: 3, timeout: 60_000 }, () => {
     it(`starts no smtpd for a cleartext client, and logs one line, with ${level}`, async (t) => {
       const server = await listen(t, ['--implicit-tls', level]);
       const client = await connectTo(t, server);
-      client.say('EHLO client', 'MAIL FROM:<a@b>');
+      client.sendLines('EHLO client', 'MAIL FROM:<a@b>');
       assert.doesNotMatch(await client.rest().catch(() => ''), /^[2-5]\d\d/m);
       await server.says(/: warning: event=tls-failed id=\S+ remote=\S+ text=\S+\n/);
       assert.deepEqual(childrenOf(server.pid), []);

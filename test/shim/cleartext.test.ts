@@ -23,9 +23,9 @@ for (const server of SERVER_NAMES) {
     it('a client that sends EHLO and pipelines a mail has a session', async (t) => {
       const { client, ...run } = await runShim(t, { server });
       await client.reply();
-      client.say('EHLO client', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'DATA');
+      client.sendLines('EHLO client', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'DATA');
       for (const code of ['250', '250', '250', '354']) assert.ok((await client.reply()).startsWith(code));
-      client.say('hello', '.', 'QUIT');
+      client.sendLines('hello', '.', 'QUIT');
       assert.match(await client.rest(), /^250 2\.0\.0 Queued 7\r\n221 2\.0\.0 Bye\r\n$/);
       client.end();
       assert.equal(await run.status(), 0);
@@ -36,7 +36,7 @@ for (const server of SERVER_NAMES) {
       const { client, ...run } = await runShim(t, { server });
       await client.reply();
       await client.ask('HELO client');
-      client.say('QUIT');
+      client.sendLines('QUIT');
       assert.equal(await client.rest(), '221 2.0.0 Bye\r\n');
       assert.equal(await run.status(), 0);
       await run.allGone();
@@ -49,7 +49,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     await client.ask('HELO client');
-    client.say('XDO exit 37');
+    client.sendLines('XDO exit 37');
     await client.rest();
     client.end();
     assert.equal(await run.status(), 37);
@@ -59,7 +59,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     await client.ask('HELO client');
-    client.say('XDO die SIGKILL');
+    client.sendLines('XDO die SIGKILL');
     assert.match(await client.rest(), /^421 4\.3\.0 /);
     client.end();
     assert.equal(await run.status(), 137);
@@ -70,7 +70,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     await client.ask('HELO client');
-    client.say('XDO write 250-half a li; die SIGKILL');
+    client.sendLines('XDO write 250-half a li; die SIGKILL');
     assert.equal(await client.rest(), '250-half a li');
     client.end();
     assert.equal(await run.status(), 137);
@@ -130,7 +130,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     await client.reply();
     await client.ask('HELO client');
     client.pause();
-    client.say('XDO flood 100000; say 421 bye; exit 4');
+    client.sendLines('XDO flood 100000; say 421 bye; exit 4');
     const smtpd = await run.smtpd();
     await until('smtpd is gone', () => isGone(smtpd));
     client.resume();

@@ -23,7 +23,7 @@ for (const server of SERVER_NAMES) {
       assert.match(await client.ask('EHLO client'), /^250-smtpd-script\n/);
       await run.smtpd(first);
       await until('the first smtpd is gone', () => isGone(first));
-      client.say('QUIT');
+      client.sendLines('QUIT');
       assert.equal(await client.rest(), '221 2.0.0 Bye\r\n');
       client.end();
       assert.equal(await run.status(), 0);
@@ -61,7 +61,7 @@ it('input that arrives before the second smtpd’s greeting waits for it, with o
   await client.reply();
   const first = await run.smtpd();
   await client.startTls();
-  client.say('NOOP');
+  client.sendLines('NOOP');
   await run.smtpd(first);
   await until('the TLS server has read it', () => unreadOctets(run.port, run.clientPort) === 0);
   await run.release();
@@ -183,7 +183,7 @@ describe('a second smtpd', { concurrency: 4 }, () => {
     await client.startTls();
     assert.equal(await client.ask('NOOP'), '250 2.0.0 Ok');
     assert.ok(!isGone(first));
-    client.say('QUIT');
+    client.sendLines('QUIT');
     assert.equal(await client.rest(), '221 2.0.0 Bye\r\n');
     client.end();
     assert.equal(await run.status(), 0);

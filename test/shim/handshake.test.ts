@@ -64,7 +64,7 @@ describe('the answer of the TLS server', { concurrency: 4 }, () => {
       await client.reply();
       await client.startTls();
       assert.equal(await client.ask('NOOP'), '250 2.0.0 Ok');
-      client.say('QUIT');
+      client.sendLines('QUIT');
       client.end();
       assert.equal(await run.status(), 0);
     });
@@ -135,7 +135,7 @@ describe('the connection', { concurrency: 4 }, () => {
   it('is not read when the ClientHello arrives before the 220', async (t) => {
     const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:await-signal; say 250 ok'] });
     await client.reply();
-    client.say('STARTTLS');
+    client.sendLines('STARTTLS');
     await run.hasRead('RSET\r\n');
     const tcp = client.socket();
     tcp.removeAllListeners('data');
@@ -233,7 +233,7 @@ describe('in the relay, -T', { concurrency: 4 }, () => {
     const { client } = await runShim(t, { options: ['-T', SECONDS] });
     await client.reply();
     await client.ask('HELO client');
-    client.say('XDO write 250-half; await-end; exit 0');
+    client.sendLines('XDO write 250-half; await-end; exit 0');
     assert.equal(await client.rest(), '250-half');
   });
 });
@@ -263,7 +263,7 @@ describe('on stderr', { concurrency: 4 }, () => {
     const { client, ...run } = await runShim(t);
     await client.reply();
     await client.startTls();
-    client.say('QUIT');
+    client.sendLines('QUIT');
     await client.rest();
     client.end();
     assert.equal(await run.status(), 0);
@@ -273,9 +273,9 @@ describe('on stderr', { concurrency: 4 }, () => {
   it('-v 0 suppresses warnings', async (t) => {
     const { client, ...run } = await runShim(t, { options: ['-v', '0'] });
     await client.reply();
-    client.say('STARTTLS', 'XDO die SIGKILL');
+    client.sendLines('STARTTLS', 'XDO die SIGKILL');
     assert.match(await client.reply(), /^503 /);
-    client.say('XDO die SIGKILL');
+    client.sendLines('XDO die SIGKILL');
     await client.rest();
     client.end();
     assert.equal(await run.status(), 137);

@@ -49,7 +49,7 @@ describe('no process is left', { concurrency: 4 }, () => {
       it(`when the client is gone with bytes unread ${where}`, async (t) => {
         const run = await work(t, server, tls);
         run.client.pause();
-        run.client.say('XDO flood 10000000; exit 0');
+        run.client.sendLines('XDO flood 10000000; exit 0');
         await run.hasRead('XDO flood');
         // Closing with unread bytes resets the connection.
         run.client.destroy();
@@ -80,7 +80,7 @@ describe('no process is left', { concurrency: 4 }, () => {
     const run = await work(t, 's6-ucspitlsd', false);
     process.kill(run.served.pid, 'SIGKILL');
     assert.equal(await run.client.ask('NOOP'), '250 2.0.0 Ok');
-    run.client.say('QUIT');
+    run.client.sendLines('QUIT');
     assert.equal(await run.client.rest(), '221 2.0.0 Bye\r\n');
     run.client.end();
     await run.allGone();
@@ -99,7 +99,7 @@ describe('no process is left', { concurrency: 4 }, () => {
     const run = await runShim(t, { smtpd: ['--on=NOOP:await-signal; say 250 ok'] });
     await run.client.reply();
     await Promise.all([run.shim(), run.smtpd()]);
-    run.client.say('NOOP');
+    run.client.sendLines('NOOP');
     await run.hasRead('NOOP');
     run.client.destroy();
     await run.release();
@@ -109,7 +109,7 @@ describe('no process is left', { concurrency: 4 }, () => {
 
   it('when smtpd has left a process that holds its output: the client is not kept waiting', async (t) => {
     const run = await work(t, 's6-ucspitlsd', false);
-    run.client.say('XDO leave-child; say 250 left; exit 3');
+    run.client.sendLines('XDO leave-child; say 250 left; exit 3');
     assert.equal(await run.client.rest(), '250 left\r\n');
     run.client.end();
     assert.equal(await run.status(), 3);
@@ -126,7 +126,7 @@ describe('no process is left', { concurrency: 4 }, () => {
     const run = await runShim(t, { command: ['sh', '-c', script] });
     await run.client.reply();
     await Promise.all([run.shim(), run.smtpd()]);
-    run.client.say('HELO client');
+    run.client.sendLines('HELO client');
     assert.equal(await run.client.rest(), '250 hi\n250 from the child\n');
     run.client.end();
     assert.equal(await run.status(), 5);

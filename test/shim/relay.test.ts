@@ -20,9 +20,9 @@ for (const tls of [false, true]) {
 
     it('an smtpd that closes its output still receives from the client', async (t) => {
       const { client, ...run } = await open(t);
-      client.say('XDO say 250 last; close-output; await-end; exit 6');
+      client.sendLines('XDO say 250 last; close-output; await-end; exit 6');
       assert.equal(await client.rest(), '250 last\r\n');
-      client.say('still received');
+      client.sendLines('still received');
       await run.hasRead('still received\r\n');
       client.end();
       assert.equal(await run.status(), 6);
@@ -31,9 +31,9 @@ for (const tls of [false, true]) {
 
     it('an smtpd that closes its input can still send', async (t) => {
       const { client, ...run } = await open(t);
-      client.say('XDO close-input; say 250 input closed; await-signal; say 250 still sending; exit 6');
+      client.sendLines('XDO close-input; say 250 input closed; await-signal; say 250 still sending; exit 6');
       assert.equal(await client.reply(), '250 input closed');
-      client.say('lost', 'lost too');
+      client.sendLines('lost', 'lost too');
       await run.release();
       assert.equal(await client.rest(), '250 still sending\r\n');
       client.end();
@@ -43,7 +43,7 @@ for (const tls of [false, true]) {
 
     it('an smtpd that closes its input, then its output, then exits, is waited for', async (t) => {
       const { client, ...run } = await open(t);
-      client.say('XDO close-input; say 250 a; close-output; await-signal; exit 6');
+      client.sendLines('XDO close-input; say 250 a; close-output; await-signal; exit 6');
       assert.equal(await client.rest(), '250 a\r\n');
       await run.release();
       client.end();
@@ -53,9 +53,9 @@ for (const tls of [false, true]) {
 
     it('an smtpd that closes its output, then its input, then exits, is waited for', async (t) => {
       const { client, ...run } = await open(t);
-      client.say('XDO say 250 a; close-output; close-input; await-signal; exit 6');
+      client.sendLines('XDO say 250 a; close-output; close-input; await-signal; exit 6');
       assert.equal(await client.rest(), '250 a\r\n');
-      client.say('nobody reads this');
+      client.sendLines('nobody reads this');
       await run.release();
       client.end();
       assert.equal(await run.status(), 6);
@@ -64,7 +64,7 @@ for (const tls of [false, true]) {
 
     it(`an smtpd that exits ${tls ? 'without output since TLS began leaves the client with a 421' : 'after it has sent output adds no 421'}`, async (t) => {
       const { client, ...run } = await open(t, { smtpd: ['--on=NOOP:exit 0'] });
-      client.say('NOOP');
+      client.sendLines('NOOP');
       // In cleartext it has answered HELO in the relay.
       assert.match(await client.rest(), tls ? /^421 4\.3\.0 [^\n]*\n$/ : /^$/);
       client.end();
@@ -75,7 +75,7 @@ for (const tls of [false, true]) {
 
     it('a client that half-closes in the middle of DATA gets smtpd’s answer', async (t) => {
       const { client, ...run } = await open(t);
-      client.say('MAIL FROM:<a@b>', 'DATA', 'half a mail');
+      client.sendLines('MAIL FROM:<a@b>', 'DATA', 'half a mail');
       client.end();
       assert.match(await client.rest(), /^250 [^\n]*\n354 [^\n]*\n250 2\.0\.0 Queued cut\r\n$/);
       assert.equal(await run.status(), 0);
@@ -85,7 +85,7 @@ for (const tls of [false, true]) {
     it('a client that still sends to an smtpd that has exited gets its last output, and no reset', async (t) => {
       const { client } = await open(t);
       const closed = new Promise<boolean>((resolve) => client.socket().on('close', resolve));
-      client.say('XDO close-input; say 250 last line; exit 0', 'x'.repeat(1_000_000));
+      client.sendLines('XDO close-input; say 250 last line; exit 0', 'x'.repeat(1_000_000));
       assert.equal(await client.rest(), '250 last line\r\n');
       client.end();
       assert.equal(await within(DEADLINE, 'close of the connection', closed), false, 'it was reset');
@@ -97,14 +97,14 @@ for (const tls of [false, true]) {
       const strange = `${all}\rbare CR\nbare LF\0NUL\r\r\n\n\n.\r\n..\r.\n`;
       client.send(strange);
       await run.hasRead(strange);
-      client.say('', 'XDO write 250 \\0bare LF\\nbare CR\\r\\0\\n\\n; exit 0');
+      client.sendLines('', 'XDO write 250 \\0bare LF\\nbare CR\\r\\0\\n\\n; exit 0');
       assert.ok((await client.rest()).endsWith('250 \0bare LF\nbare CR\r\0\n\n'));
     });
 
     it('commands pipelined at once are answered in order', async (t) => {
       const { client, ...run } = await open(t);
       const count = 2000;
-      client.say(...Array.from({ length: count }, (_, number) => `XDO say 250 ${number}`), 'QUIT');
+      client.sendLines(...Array.from({ length: count }, (_, number) => `XDO say 250 ${number}`), 'QUIT');
       const replies = (await client.rest()).split('\r\n');
       assert.deepEqual(
         replies.slice(0, count),
@@ -142,7 +142,7 @@ describe('where the dialogue ends and the relay begins', { concurrency: 4 }, () 
       smtpd: ['--on=NOOP:write 250 ok\\r\\n250 unasked\\r\\n250-half a '],
     });
     await client.reply();
-    client.say('NOOP', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'XDO say line', 'QUIT');
+    client.sendLines('NOOP', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'XDO say line', 'QUIT');
     assert.match(await client.rest(), /^250 ok\r\n250 unasked\r\n250-half a /);
     assert.equal(run.record(), 'NOOP\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nXDO say line\r\nQUIT\r\n');
   });
@@ -153,9 +153,9 @@ describe('where the dialogue ends and the relay begins', { concurrency: 4 }, () 
       smtpd: ['--on=NOOP:say 250 ok; close-output; await-end; exit 9'],
     });
     await client.reply();
-    client.say('NOOP', 'MAIL FROM:<a@b>', 'received');
+    client.sendLines('NOOP', 'MAIL FROM:<a@b>', 'received');
     await client.rest();
-    client.say('received to the end');
+    client.sendLines('received to the end');
     client.end();
     assert.equal(await run.status(), 9);
     await run.allGone();

@@ -124,7 +124,7 @@ describe('a signal', { concurrency: 6 }, () => {
     assert.equal(await run.client.reply(), '250 signalled');
     process.kill(shim, 'SIGTERM');
     assert.equal(await run.client.reply(), '250 signalled');
-    run.client.say('QUIT');
+    run.client.sendLines('QUIT');
     assert.equal(await run.client.rest(), '221 2.0.0 Bye\r\n');
     run.client.end();
     assert.equal(await run.status(), 0);
@@ -135,11 +135,11 @@ describe('a signal', { concurrency: 6 }, () => {
       const run = await runShim(t, { server, smtpd: ['--signal=SIGTERM:'] });
       await run.client.reply();
       await run.client.startTls();
-      run.client.say('MAIL FROM:<a@b>', 'DATA');
+      run.client.sendLines('MAIL FROM:<a@b>', 'DATA');
       for (const code of ['250', '354']) assert.ok((await run.client.reply()).startsWith(code));
       process.kill(await run.shim(), 'SIGTERM');
       assert.equal(await run.client.ask('hello\r\n.'), '250 2.0.0 Queued 7');
-      run.client.say('QUIT');
+      run.client.sendLines('QUIT');
       await run.client.rest();
       run.client.end();
       assert.equal(await run.status(), 0);

@@ -18,7 +18,7 @@ for (const server of SERVER_NAMES) {
       assert.equal(await client.ask('EHLO client'), '250-smtpd-script\n250-8BITMIME\n250 STARTTLS');
       await client.startTls();
       assert.equal(await client.ask('EHLO client'), '250-smtpd-script\n250-8BITMIME\n250 AUTH LOGIN');
-      client.say('MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'DATA');
+      client.sendLines('MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'DATA');
       for (const code of ['250', '250', '354']) assert.ok((await client.reply()).startsWith(code));
       assert.equal(await client.ask('Subject: x\r\n\r\nhello\r\n.'), '250 2.0.0 Queued 21');
       assert.equal(await run.smtpd(), smtpd);
@@ -71,7 +71,7 @@ for (const server of SERVER_NAMES) {
       });
       await client.reply();
       await client.startTls();
-      client.say('MAIL FROM:<a@b>', 'DATA', 'hello', '.', 'QUIT');
+      client.sendLines('MAIL FROM:<a@b>', 'DATA', 'hello', '.', 'QUIT');
       client.end();
       await run.hasRead('DATA');
       await run.release();

@@ -130,7 +130,7 @@ function describeSplits(open: OpenSession): void {
       await isRead(session);
       session.client.send(ATTACK.slice(cut));
       assert.match(await session.client.reply(), cut === LINE_END ? /^220 / : /^503 /);
-      if (cut !== LINE_END) session.client.say('QUIT');
+      if (cut !== LINE_END) session.client.sendLines('QUIT');
       await assertNotInjected(session, cut === LINE_END ? 'RSET\r\n' : 'QUIT\r\n');
     });
   }
@@ -176,7 +176,7 @@ async function openGreeted(
 /** A session in which the injected bytes have arrived while smtpd has not replied to RSET. */
 async function openDuringReset(t: TestContext, open: OpenSession): Promise<InjectionSession> {
   const session = await openGreeted(t, open, ['--on=RSET:await-signal; say 250 ok']);
-  session.client.say('STARTTLS');
+  session.client.sendLines('STARTTLS');
   await session.hasRead('RSET\r\n');
   session.client.send(INJECTED);
   await haveArrived(session, INJECTED.length);
@@ -198,7 +198,7 @@ function isRead(session: InjectionSession): Promise<void> {
 export async function assertGoesOn(session: InjectionSession): Promise<void> {
   await session.client.startTls();
   assert.equal(await session.client.ask('NOOP'), '250 2.0.0 Ok');
-  session.client.say('QUIT');
+  session.client.sendLines('QUIT');
   assert.equal(await session.client.rest(), '221 2.0.0 Bye\r\n');
   await assertNotInjected(session, 'RSET\r\nNOOP\r\nQUIT\r\n');
 }

@@ -3,17 +3,17 @@ import type { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
 import { within } from './within.ts';
 
-/** A client that says what a test tells it to, and nothing by itself. */
+/** A client that sends only what a test sends through it. */
 export interface SmtpClient {
   /** Sends bytes as they are. */
   send(bytes: string | Uint8Array): void;
   /** Sends lines, each with CRLF, in one piece. */
-  say(...lines: string[]): void;
+  sendLines(...lines: string[]): void;
   /** The next whole reply, its lines joined by "\n". Rejects when the connection ends before that. */
   reply(): Promise<string>;
-  /** Says a line and gives the reply. */
+  /** Sends a line and returns the reply. */
   ask(line: string): Promise<string>;
-  /** Says STARTTLS, expects 220 and does the handshake. */
+  /** Sends STARTTLS, expects 220 and does the handshake. */
   startTls(options?: ConnectionOptions): Promise<void>;
   /** Does the handshake, the 220 being read already. */
   shakeHands(options?: ConnectionOptions): Promise<void>;
@@ -112,7 +112,7 @@ function createClient(tcp: Socket, limit: number | undefined): SmtpClient {
 
   const client: SmtpClient = {
     send: (bytes) => stream.write(typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes),
-    say: (...lines) => client.send(lines.map((line) => `${line}\r\n`).join('')),
+    sendLines: (...lines) => client.send(lines.map((line) => `${line}\r\n`).join('')),
     reply: () =>
       until('whole reply', () => {
         const match = /^(?:\d{3}-[^\n]*\n)*\d{3}(?: [^\n]*)?\n/.exec(received);
@@ -121,7 +121,7 @@ function createClient(tcp: Socket, limit: number | undefined): SmtpClient {
         return match[0].replaceAll('\r\n', '\n').trimEnd();
       }),
     ask: (line) => {
-      client.say(line);
+      client.sendLines(line);
       return client.reply();
     },
     startTls: async (options) => {
