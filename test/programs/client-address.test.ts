@@ -53,7 +53,7 @@ describe('the shim', { concurrency: 3, timeout: 60_000 }, () => {
     assert.deepEqual(valuesIn(await environmentOf(client)), expected(portOf(client), port));
     await client.startTls();
     assert.deepEqual(valuesIn(await environmentOf(client)), expected(portOf(client), port));
-    await run.served.says(/^smtpd-starttls-proxy-io: info: TLS with 127\.0\.0\.1: /m);
+    await run.served.logs(/^smtpd-starttls-proxy-io: info: TLS with 127\.0\.0\.1: /m);
   });
 
   it('gives a plain IPv4 address for an IPv6 socket', async (t) => {
@@ -113,7 +113,7 @@ describe('ucspi-tlsd', { concurrency: 3, timeout: 60_000 }, () => {
     await new Promise((resolve) => client.once('data', resolve));
     await puppet.write('control', 'Y');
     const tls = await startTls(client);
-    await tlsd.says(/^ucspi-tlsd: info: TLS with 127\.0\.0\.1: /m);
+    await tlsd.logs(/^ucspi-tlsd: info: TLS with 127\.0\.0\.1: /m);
     await puppet.write('write', 'hello');
     assert.equal(await hear(tls).octets(5), 'hello');
   });

@@ -54,7 +54,7 @@ describe('an endless stream of empty lines', { concurrency: 3, timeout: 60_000 }
       assert.equal(await untilClosed(client), ANSWER);
       client.destroy();
       server.signal('SIGUSR1');
-      await server.says(/ close=1 error_limit_reached=1 /);
+      await server.logs(/ close=1 error_limit_reached=1 /);
       const [line = '', counters = '', ...others] = server.stderr().split('\n');
       assert.match(
         line,
@@ -126,7 +126,7 @@ describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
       }),
     );
     server.signal('SIGUSR1');
-    await server.says(/ error_limit_reached=60 /);
+    await server.logs(/ error_limit_reached=60 /);
     const lines = server.stderr().match(/event=error-limit .*\n/g) ?? [];
     const suppressed = lines.reduce((sum, line) => sum + Number(/ suppressed=(\d+)/.exec(line)?.[1] ?? 0), 0);
     assert.ok(lines.length + suppressed <= 60, `${lines.length} lines and ${suppressed} suppressed`);

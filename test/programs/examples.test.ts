@@ -270,11 +270,11 @@ test('systemd: the server restarts with a passed socket, and no connection is re
   assert.match(await open.reply(), /^220 /);
   await beginMail(open);
   process.kill(old, 'SIGTERM');
-  await output.says(/event=stopping/);
+  await output.logs(/event=stopping/);
   // Nothing accepts connections now, so this one waits.
   const early = await connectSmtp(port);
   await endMail(open, port, maildir);
-  await output.says(/^ended$/m);
+  await output.logs(/^ended$/m);
   control.write('start\n');
   assert.match(await early.reply(), /^220 /);
   await beginMail(early);

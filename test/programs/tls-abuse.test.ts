@@ -35,7 +35,7 @@ interface FrontEnd {
   signal(name: NodeJS.Signals): Promise<void>;
   /** Settles when nothing is left of the only session. */
   gone(): Promise<void>;
-  says(pattern: RegExp): Promise<void>;
+  logs(pattern: RegExp): Promise<void>;
 }
 
 type Start = (t: TestContext, options: readonly string[]) => Promise<FrontEnd>;
@@ -47,7 +47,7 @@ async function server(t: TestContext, options: readonly string[]): Promise<Front
     port: running.port,
     signal: async (name) => running.signal(name),
     gone: () => until('smtpd is gone', () => childrenOf(running.pid).length === 0, 60_000),
-    says: (pattern) => within(DEADLINE, `line ${pattern}`, running.says(pattern)),
+    logs: (pattern) => within(DEADLINE, `line ${pattern}`, running.logs(pattern)),
   };
 }
 
@@ -63,7 +63,7 @@ async function chain(t: TestContext, command: readonly string[]): Promise<FrontE
         'end of the session',
         running.served(0).then((one) => one.ended),
       ).then(() => {}),
-    says: async (pattern) => within(DEADLINE, `line ${pattern}`, (await running.served(0)).says(pattern)),
+    logs: async (pattern) => within(DEADLINE, `line ${pattern}`, (await running.served(0)).logs(pattern)),
   };
 }
 
@@ -113,11 +113,11 @@ for (const [name, start] of Object.entries(PROGRAMS)) {
 
 describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
   it('ends a session whose client does not read', async (t) => {
-    const { port, gone, says } = await server(t, ['-t', '5']);
+    const { port, gone, logs } = await server(t, ['-t', '5']);
     const client = await connectUnreading(t, port);
     client.sendLines('VRFY everybody');
     await gone();
-    await says(/the client does not read its replies, closing/);
+    await logs(/the client does not read its replies, closing/);
   });
 
   for (const inTls of [false, true]) {
@@ -168,16 +168,16 @@ describe('smtpd-starttls-server', { concurrency: 3, timeout: 100_000 }, () => {
 
   describe('ends a session whose client floods it with KeyUpdate', { skip: noKeyUpdateClient() }, () => {
     it('without data', async (t) => {
-      const { port, says } = await server(t, []);
+      const { port, logs } = await server(t, []);
       const client = floodKeyUpdates(t, port, '');
-      await says(/event=tls-closed [^\n]*text="the client does not read the answers to its TLS records"/);
+      await logs(/event=tls-closed [^\n]*text="the client does not read the answers to its TLS records"/);
       assert.equal(await client, 0);
     });
 
     it('with data, and reads no reply', async (t) => {
-      const { port, says } = await server(t, []);
+      const { port, logs } = await server(t, []);
       const client = floodKeyUpdates(t, port, 'x'.repeat(40));
-      await says(/event=tls-closed [^\n]*text="the client does not read the answers to its TLS records"/);
+      await logs(/event=tls-closed [^\n]*text="the client does not read the answers to its TLS records"/);
       assert.equal(await client, 0);
     });
   });

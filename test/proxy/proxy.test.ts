@@ -102,7 +102,7 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(environment.TCPLOCALHOST, 'here.example');
     for (const name of ['CERTFILE', 'KEYFILE', 'CAFILE']) assert.equal(environment[name], undefined, name);
     await client.startTls();
-    await (await chain.served(0)).says(/^smtpd-starttls-proxy: info: TLS with 127\.0\.0\.1: TLSv1\.3, /m);
+    await (await chain.served(0)).logs(/^smtpd-starttls-proxy: info: TLS with 127\.0\.0\.1: TLSv1\.3, /m);
   });
 
   it('sets the variables of UCSPI-TCP for smtpd when they are missing, as under inetd', async (t) => {

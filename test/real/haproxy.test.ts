@@ -123,7 +123,7 @@ describe('behind HAProxy', { concurrency: 2, timeout: 60_000, skip }, () => {
     const { status, stdout } = await swaks(server?.port ?? 0);
     assert.notEqual(status, 0);
     assert.ok(!stdout.includes('<-  220'));
-    await server?.says(new RegExp(`warning: event=refused id=\\S+ remote=${CLIENT}:\\d+ why=untrusted\n`));
+    await server?.logs(new RegExp(`warning: event=refused id=\\S+ remote=${CLIENT}:\\d+ why=untrusted\n`));
   });
 
   it('the other machine takes over when one stops, and resumes its TLS session', async (t) => {
@@ -142,7 +142,7 @@ describe('behind HAProxy', { concurrency: 2, timeout: 60_000, skip }, () => {
     const serving = /event=tls/.test(one?.stderr() ?? '') ? one : two;
     serving?.signal('SIGTERM');
     assert.equal((await serving?.ended)?.code, 0);
-    await haproxy.says(/Server smtp\/(?:one|two) is DOWN/);
+    await haproxy.logs(/Server smtp\/(?:one|two) is DOWN/);
     const second = await connectSmtp(port.smtp);
     t.after(second.destroy);
     await second.reply();
@@ -186,7 +186,7 @@ describe('behind HAProxy', { concurrency: 2, timeout: 60_000, skip }, () => {
       assert.match(await client.ask('NOOP'), /^250 /);
       assert.match(await client.ask('QUIT'), /^221 /);
       client.end();
-      await haproxy.says(new RegExp(`^127\\.0\\.0\\.1:${localPort}$`, 'm'));
+      await haproxy.logs(new RegExp(`^127\\.0\\.0\\.1:${localPort}$`, 'm'));
     }
   });
 });

@@ -96,7 +96,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
       const server = await start(t, badOnce(t, `--start=${bad}`));
       const client = await connect(t, server);
       assert.match(await client.rest(), expected);
-      await server.says(/killed by SIGKILL/);
+      await server.logs(/killed by SIGKILL/);
       await assertServes(t, server);
     });
   }
@@ -112,7 +112,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
       await client.reply();
       client.sendLines('EHLO client.example');
       assert.match(await client.rest(), expected);
-      await server.says(/killed by SIGKILL/);
+      await server.logs(/killed by SIGKILL/);
       await assertServes(t, server);
     });
   }
@@ -126,7 +126,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
     await until('it is reaped', () => smtpdsOf(server.pid).length === 0);
     await client.shakeHands();
     assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\r\n$/);
-    await server.says(/killed by SIGKILL/);
+    await server.logs(/killed by SIGKILL/);
     await assertServes(t, server);
   });
 
@@ -142,7 +142,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
       client.sendLines('Subject: x', '', 'a message that is not');
       process.kill(await smtpdOf(server), 'SIGKILL');
       assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\r\n$/);
-      await server.says(/killed by SIGKILL/);
+      await server.logs(/killed by SIGKILL/);
       await assertServes(t, server);
     });
   }
@@ -188,11 +188,11 @@ describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
       const client = await connect(t, server);
       assert.match(await client.rest(), /^421 4\.3\.0 .*\r\n$/);
     }
-    await server.says(/cannot run [^ ]*smtpd: ENOENT/);
+    await server.logs(/cannot run [^ ]*smtpd: ENOENT/);
     writeFileSync(file, 'not for running');
     const client = await connect(t, server);
     assert.match(await client.rest(), /^421 4\.3\.0 .*\r\n$/);
-    await server.says(/cannot run [^ ]*smtpd: EACCES/);
+    await server.logs(/cannot run [^ ]*smtpd: EACCES/);
     writeFileSync(file, `#!/bin/sh\nexec ${fixture('smtpd-script').join(' ')}\n`);
     chmodSync(file, 0o755);
     await assertServes(t, server);
@@ -217,7 +217,7 @@ describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
       else refusal = reply;
     }
     assert.match(refusal, /^421 4\.3\.0 /);
-    await server.says(/cannot run sh: EAGAIN/);
+    await server.logs(/cannot run sh: EAGAIN/);
     assert.ok(served.length > 0);
     for (const client of served) assert.match(await client.ask('NOOP'), /^250 /);
     await served[0]?.startTls();
@@ -239,7 +239,7 @@ describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
     const client = await connect(t, server);
     assert.match(await client.rest(), /^421 4\.3\.0 .*\r\n$/);
     client.end();
-    await server.says(/cannot run [^ ]*node: EMFILE/);
+    await server.logs(/cannot run [^ ]*node: EMFILE/);
     await early.startTls();
     assert.match(await early.ask('NOOP'), /^250 /);
     limitDescriptors(server.pid, used + 100);

@@ -160,7 +160,7 @@ describe('a worker that is killed while mail flows', () => {
     await flow.more(10);
     const orphans = smtpdsOf(victim.pid);
     process.kill(victim.pid, 'SIGKILL');
-    await server.says(/worker-ended/);
+    await server.logs(/worker-ended/);
     await until('another worker has started', () => serversOf(server.pid).length === 3);
     assert.ok(serversOf(server.pid).includes(survivor.pid));
     await until('its smtpds have ended', () => orphans.every(isOver));
@@ -189,6 +189,6 @@ describe('the primary of two workers that is killed while mail flows', () => {
     await until('the workers have ended', () => workers.every(isOver), 20_000);
     assertDelivered(sent, maildir);
     for (const words of lastWords) assert.match(words, CLOSING_REPLY);
-    await server.says(/primary-gone/);
+    await server.logs(/primary-gone/);
   });
 });

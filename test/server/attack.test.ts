@@ -131,7 +131,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
     it('does not prevent shutdown after a second signal, whatever the grace period', async (t) => {
       const { server } = await startWithOneStopped(t, ['--grace', '3600', '-v2']);
       server.signal('SIGTERM');
-      await server.says(/event=stopping/);
+      await server.logs(/event=stopping/);
       server.signal('SIGTERM');
       assert.deepEqual(await server.ended, ENDED_WELL);
     });
@@ -143,7 +143,7 @@ describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
         assert.equal(await client.ask('QUIT'), '221 bye');
       }
       server.signal('SIGUSR1');
-      await server.says(/event=counters .*\n/);
+      await server.logs(/event=counters .*\n/);
     });
   });
 

@@ -260,7 +260,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     assert.match(await client.reply(), /^421 4\.3\.0 /);
     assert.equal(await client.rest(), '');
     client.end();
-    await server.says(
+    await server.logs(
       /: fatal: event=session id=\S+ remote=\S+ text="cannot reach 127\.0\.0\.1:\d+: ECONNREFUSED"\n/,
     );
   });
@@ -278,7 +278,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     t.after(server.close);
     const client = await connectTo(t, server);
     assert.match(await client.reply(), /^421 4\.3\.0 /);
-    await server.says(/text="cannot reach nowhere\.invalid:25: \w+"\n/);
+    await server.logs(/text="cannot reach nowhere\.invalid:25: \w+"\n/);
   });
 
   it('never greets: 421 after the idle timeout', async (t) => {
@@ -295,7 +295,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     assert.match(await client.reply(), /^421 4\.4\.2 /);
     assert.equal(await client.rest(), '');
     client.end();
-    await server.says(/event=end .*verdict=close/);
+    await server.logs(/event=end .*verdict=close/);
     assert.deepEqual(ended, [true]);
   });
 
@@ -329,7 +329,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
       assert.match(await client.reply(), /^421 4\.3\.0 /);
       assert.equal(await client.rest(), '');
       client.end();
-      await server.says(/text="lost 127\.0\.0\.1:\d+: ECONNRESET"\n/);
+      await server.logs(/text="lost 127\.0\.0\.1:\d+: ECONNRESET"\n/);
     });
   }
 });
@@ -355,7 +355,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
       client.sendLines('DATA');
       client.end();
       assert.equal(await client.rest(), `250 received ${secure ? 12 : 19}\r\n`);
-      await server.says(/event=end .* status=0 /);
+      await server.logs(/event=end .* status=0 /);
     });
 
     it(`a backend that half-closes ${how} ends the session, and its last bytes arrive`, async (t) => {
@@ -369,7 +369,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
       assert.equal(await client.reply(), '421 4.3.2 going down');
       assert.equal(await client.rest(), '');
       client.end();
-      await server.says(/event=end .* status=0 /);
+      await server.logs(/event=end .* status=0 /);
     });
   }
 
@@ -421,7 +421,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
     await deliver(client);
     const [name = ''] = readdirSync(join(maildir, 'new'));
     assert.match(readFileSync(join(maildir, 'new', name), 'latin1'), /^ {2}\(\[192\.0\.2\.7\]\)$/m);
-    await inner.says(/event=end id=\S+ remote=192\.0\.2\.7:4000 proxy=127\.0\.0\.1 verdict=plaintext/);
+    await inner.logs(/event=end id=\S+ remote=192\.0\.2\.7:4000 proxy=127\.0\.0\.1 verdict=plaintext/);
   });
 
   it('works with mailfront under tcpserver', { skip: missing('tcpserver', 'mailfront') }, async (t) => {

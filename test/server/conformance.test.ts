@@ -31,7 +31,7 @@ interface Scene {
 async function open(t: TestContext, ...options: string[]): Promise<Scene> {
   const server = await startServer(['-v2', '--metrics', '127.0.0.1:0', ...options], SMTPD);
   t.after(server.close);
-  await server.says(/event=metrics port=\d+\n/);
+  await server.logs(/event=metrics port=\d+\n/);
   const port = Number(/event=metrics port=(\d+)/.exec(server.stderr())?.[1]);
   return { server, metrics: async () => parse(await fetchText(`http://127.0.0.1:${port}/metrics`)) };
 }

@@ -263,7 +263,7 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
     copyFileSync(certFile, files.CERTFILE);
     copyFileSync(keyFile, files.KEYFILE);
     server.signal('SIGHUP');
-    await server.says(/event=secrets text="loaded new keys and certificates"/);
+    await server.logs(/event=secrets text="loaded new keys and certificates"/);
     const client = await enter(t, server.port);
     await client.startTls();
     assert.equal(client.tls().getPeerCertificate().subject.CN, 'new.example.org');

@@ -69,7 +69,7 @@ describe('a session with TLS', { concurrency: 2 }, () => {
     it(`has a line for TLS and one for its end at level ${options.join(' ')}`, async (t) => {
       const server = await start(t, ...options);
       await sendMail(server.port, 'tls');
-      await server.says(/event=end /);
+      await server.logs(/event=end /);
       const [listening, tls, end, stopping, ...more] = await linesOf(server);
       assert.match(
         listening ?? '',
@@ -96,7 +96,7 @@ describe('a session with TLS', { concurrency: 2 }, () => {
     it(`has one line per event at level ${options.join(' ')}`, async (t) => {
       const server = await start(t, ...options);
       await sendMail(server.port, 'tls');
-      await server.says(/event=end /);
+      await server.logs(/event=end /);
       const events = (await linesOf(server)).map((line) => /event=(\S+)/.exec(line)?.[1]);
       assert.deepEqual(events, ['listening', 'accepted', 'verdict', 'tls', 'end', 'stopping']);
     });

@@ -41,8 +41,8 @@ function take(server: RunningServer): number {
 }
 
 /** Settles when stderr matches. */
-function says(server: RunningServer, pattern: RegExp): Promise<void> {
-  return within(DEADLINE, () => `${pattern} in ${server.stderr()}`, server.says(pattern));
+function logs(server: RunningServer, pattern: RegExp): Promise<void> {
+  return within(DEADLINE, () => `${pattern} in ${server.stderr()}`, server.logs(pattern));
 }
 
 /** Connects and is greeted. */
@@ -73,7 +73,7 @@ describe('a hostile worker that listens', { concurrency: 2 }, () => {
     const server = await start(t, ['listen', { host: '127.0.0.1', port: 0 }]);
     const before = socketsOf(server.pid);
     take(server);
-    await says(server, /hostile: listening\n/);
+    await logs(server, /hostile: listening\n/);
     assert.deepEqual(socketsOf(server.pid), before);
   });
 
@@ -83,7 +83,7 @@ describe('a hostile worker that listens', { concurrency: 2 }, () => {
     const path = join(makeFolder(t), 'socket');
     const server = await start(t, ['listen', { path }], '-u', '65534', '-g', '65534');
     take(server);
-    await says(server, /hostile: .*\n/);
+    await logs(server, /hostile: .*\n/);
     assert.match(server.stderr(), /hostile: EACCES\n/);
     assert.equal(existsSync(path), false);
   });
@@ -93,7 +93,7 @@ describe('a hostile worker that listens', { concurrency: 2 }, () => {
   }, async (t) => {
     const server = await start(t, ['listen', { host: '127.6.6.6', port: 89 }], '-u', '65534', '-g', '65534');
     take(server);
-    await says(server, /hostile: .*\n/);
+    await logs(server, /hostile: .*\n/);
     assert.match(server.stderr(), /hostile: EACCES\n/);
   });
 });
@@ -103,12 +103,12 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const slot = { type: 'slot', slot: 1e6, address: '192.0.2.1' };
     const server = await start(t, ['send', [slot, slot, slot]], '-c', '3', '-t', '5');
     const worker = take(server);
-    await says(server, /hostile: sent\n/);
+    await logs(server, /hostile: sent\n/);
     // Its answer follows these messages.
     server.signal('SIGUSR1');
-    await says(server, /event=counters /);
+    await logs(server, /event=counters /);
     process.kill(worker, 'SIGKILL');
-    await says(server, /event=worker-ended/);
+    await logs(server, /event=worker-ended/);
     await Promise.all([enter(t, server.port), enter(t, server.port), enter(t, server.port)]);
   });
 
@@ -129,8 +129,8 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const server = await start(t, ['send', messages], '-v2');
     const worker = take(server);
     const text = 'sent too many invalid messages';
-    await says(server, new RegExp(`event=worker-killed worker=${worker} text="${text}"\n`));
-    await says(server, new RegExp(`event=worker-ended worker=${worker} end=SIGKILL\n`));
+    await logs(server, new RegExp(`event=worker-killed worker=${worker} text="${text}"\n`));
+    await logs(server, new RegExp(`event=worker-ended worker=${worker} end=SIGKILL\n`));
     const warning = `warning: event=worker-message worker=${worker} text="invalid message"\n`;
     assert.equal(server.stderr().split(warning).length - 1, 10);
     await isReplaced(server);
@@ -141,11 +141,11 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const text = '{"type":"slot","slot":1%,"address":"192.0.2.1"}\n';
     const server = await start(t, ['flood', { text, times: 1_000_000 }]);
     const worker = take(server);
-    await says(server, /hostile: .*\n/);
+    await logs(server, /hostile: .*\n/);
     // Otherwise it could not have sent everything.
     assert.match(server.stderr(), /hostile: stalled\n/);
     process.kill(worker, 'SIGKILL');
-    await says(server, /event=worker-ended/);
+    await logs(server, /event=worker-ended/);
     await enter(t, server.port);
   });
 
@@ -154,12 +154,12 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const server = await start(t, ['flood', { text: 'x'.repeat(kib * 1024), times }]);
     const before = memoryOf(server.pid);
     const worker = take(server);
-    await says(server, /hostile: .*\n/);
+    await logs(server, /hostile: .*\n/);
     assert.match(server.stderr(), /hostile: flooded\n/);
     const grown = memoryOf(server.pid) - before;
     assert.ok(grown < (times * kib) / 2, `${grown} KiB more`);
     process.kill(worker, 'SIGKILL');
-    await says(server, /event=worker-ended/);
+    await logs(server, /event=worker-ended/);
     await enter(t, server.port);
   });
 
@@ -167,8 +167,8 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const server = await start(t, ['pass', undefined]);
     const before = readdirSync(`/proc/${server.pid}/fd`);
     take(server);
-    await says(server, /hostile: passed 0\n/);
-    await says(server, /event=worker-message/);
+    await logs(server, /hostile: passed 0\n/);
+    await logs(server, /event=worker-message/);
     assert.deepEqual(readdirSync(`/proc/${server.pid}/fd`), before);
   });
 });
@@ -177,7 +177,7 @@ describe('a hostile worker that closes the channel', () => {
   it('is killed and replaced', { skip: missing('python3') }, async (t) => {
     const server = await start(t, ['hangUp', undefined], '-v2');
     const worker = take(server);
-    await says(server, new RegExp(`worker-killed worker=${worker} text="closed the channel"\n`));
+    await logs(server, new RegExp(`worker-killed worker=${worker} text="closed the channel"\n`));
     await isReplaced(server);
     await enter(t, server.port);
   });

@@ -497,7 +497,7 @@ describe('-b', { concurrency: 2 }, () => {
       const second = await connect(t, server.port);
       await counted(server, 'waiting', 1);
       await assertDismissed(await connect(t, server.port), BUSY);
-      await server.says(/warning: event=refused id=\S+ remote=127\.0\.0\.1:\d+ why=no-room\n/);
+      await server.logs(/warning: event=refused id=\S+ remote=127\.0\.0\.1:\d+ why=no-room\n/);
       await quit(first);
       await assertGreeted(second);
     });
@@ -613,7 +613,7 @@ describe('-C', { concurrency: 2 }, () => {
       const clients = [await connect(t, server.port), await connect(t, server.port)] as const;
       for (const client of clients) await assertGreeted(client);
       await assertDismissed(await connect(t, server.port), TOO_MANY);
-      await server.says(/warning: event=refused id=\S+ remote=127\.0\.0\.1:\d+ why=per-address\n/);
+      await server.logs(/warning: event=refused id=\S+ remote=127\.0\.0\.1:\d+ why=per-address\n/);
       await assertGreeted(await connect(t, server.port, '127.0.0.2'));
       await quit(clients[0]);
       await counted(server, 'open', 2);
@@ -639,7 +639,7 @@ describe('a timeout', { concurrency: 2 }, () => {
     await assertGreeted(first);
     assert.equal(await first.ask('MAIL FROM:<>'), '250 yes');
     await assertDismissed(await connect(t, server.port), BUSY);
-    await server.says(/why=wait-timeout\n/);
+    await server.logs(/why=wait-timeout\n/);
     await quit(first);
   });
 
@@ -656,7 +656,7 @@ describe('a timeout', { concurrency: 2 }, () => {
     await assertGreeted(client);
     assert.match(await client.ask('STARTTLS'), /^220 /);
     assert.equal(await client.rest(), '');
-    await server.says(
+    await server.logs(
       /warning: event=session id=\S+ [^\n]*text="unable to start TLS: the handshake took too long"\n/,
     );
     await counted(server, 'handshake_failures', 1);
@@ -666,7 +666,7 @@ describe('a timeout', { concurrency: 2 }, () => {
     const server = await start(t, '-K', '300', '--implicit-tls');
     const client = await connect(t, server.port);
     assert.equal(await client.rest(), '');
-    await server.says(/warning: event=tls-failed id=\S+ [^\n]*text="the handshake took too long"\n/);
+    await server.logs(/warning: event=tls-failed id=\S+ [^\n]*text="the handshake took too long"\n/);
     await counted(server, 'handshake_failures', 1);
   });
 
@@ -677,6 +677,6 @@ describe('a timeout', { concurrency: 2 }, () => {
     await client.startTls();
     assert.equal(await client.ask('EHLO me'), '250 yes');
     await assertDismissed(client, SLOW);
-    await server.says(/text="relay idle timeout, closing"\n/);
+    await server.logs(/text="relay idle timeout, closing"\n/);
   });
 });

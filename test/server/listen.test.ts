@@ -342,7 +342,7 @@ describe('readiness', { concurrency: 2 }, () => {
     symlinkSync(process.execPath, join(folder, 'node'));
     symlinkSync('/bin/sh', join(folder, 'sh'));
     const server = await start(t, [], { environment: { NOTIFY_SOCKET: '/nowhere', PATH: folder } });
-    await server.says(/warning: event=notify text="unable to run systemd-notify: ENOENT"\n/);
+    await server.logs(/warning: event=notify text="unable to run systemd-notify: ENOENT"\n/);
     await assertServes(server.port);
   });
 });

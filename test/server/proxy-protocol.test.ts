@@ -90,7 +90,7 @@ describe('a PROXY header of a trusted proxy', { concurrency: 3, timeout: 60_000 
       assert.equal(await client.reply(), `220 ${ip} 4000`);
       client.end();
       const remote = ip.includes(':') ? `"\\[${ip}\\]:4000"` : `${ip}:4000`;
-      await server.says(new RegExp(`event=end id=\\S+ remote=${remote} proxy=127\\.0\\.0\\.1 `));
+      await server.logs(new RegExp(`event=end id=\\S+ remote=${remote} proxy=127\\.0\\.0\\.1 `));
     });
 
     // The others are read in the same way.
@@ -215,7 +215,7 @@ describe('a connection without a valid PROXY header', { concurrency: 3, timeout:
       client.send(header);
       assert.equal(await client.rest().catch(() => ''), '');
     }
-    await server.says(/event=refused[\s\S]*event=refused/);
+    await server.logs(/event=refused[\s\S]*event=refused/);
     for (const line of refusals(server)) {
       assert.match(line, /: warning: event=refused id=\S+ remote=127\.0\.0\.1:\d+ why=untrusted$/);
     }
@@ -242,7 +242,7 @@ describe('a connection without a valid PROXY header', { concurrency: 3, timeout:
       const client = await connectTo(t, server);
       client.send(sent);
       assert.equal(await client.rest().catch(() => ''), '');
-      await server.says(
+      await server.logs(
         /: warning: event=refused id=\S+ remote=127\.0\.0\.1:\d+ why=proxy-header text="[^\n]+"\n/,
       );
       assert.equal(refusals(server).length, 1);
@@ -260,7 +260,7 @@ describe('a connection without a valid PROXY header', { concurrency: 3, timeout:
       client[end]();
       await client.rest().catch(() => '');
     }
-    await server.says(/event=refused[\s\S]*event=refused/);
+    await server.logs(/event=refused[\s\S]*event=refused/);
     for (const line of refusals(server)) assert.match(line, /why=proxy-header/);
     await assertServes(t, server);
   });
@@ -270,7 +270,7 @@ describe('a connection without a valid PROXY header', { concurrency: 3, timeout:
     const client = await connectTo(t, server);
     client.send('PROXY TCP4 ');
     assert.equal(await client.rest().catch(() => ''), '');
-    await server.says(/why=proxy-header text="timed out"/);
+    await server.logs(/why=proxy-header text="timed out"/);
     await assertServes(t, server);
   });
 
@@ -304,7 +304,7 @@ describe('clients behind a proxy', { concurrency: 3, timeout: 60_000 }, () => {
         assert.equal(await client.rest(), '');
         client.end();
       }
-      await server.says(/remote=192\.0\.2\.1:4000 proxy=127\.0\.0\.1 why=per-address/);
+      await server.logs(/remote=192\.0\.2\.1:4000 proxy=127\.0\.0\.1 why=per-address/);
       for (const client of greeted) client.destroy();
       const again = 'it is let in again when the first has gone';
       for (let served = false; !served; ) {

@@ -90,7 +90,7 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
       assert.equal(secure.tls().getPeerX509Certificate()?.subject, OLD);
       install(renewed);
       server.signal('SIGHUP');
-      await server.says(/event=secrets text="loaded new keys and certificates"/);
+      await server.logs(/event=secrets text="loaded new keys and certificates"/);
       await assertShown(t, server, NEW);
       // One that was still in cleartext is shown the new certificate.
       await silent.startTls();
@@ -192,6 +192,6 @@ describe('a renewed certificate', { concurrency: 4, timeout: 90_000 }, () => {
 
 /** The files are checked every few seconds. */
 async function assertShownSoon(t: TestContext, server: RunningServer): Promise<void> {
-  await server.says(/event=secrets text="loaded new keys and certificates"/);
+  await server.logs(/event=secrets text="loaded new keys and certificates"/);
   await assertShown(t, server, NEW);
 }

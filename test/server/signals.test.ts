@@ -213,12 +213,12 @@ for (const workers of ['1', '2']) {
 
       writeFileSync(files.CERTFILE, 'no certificate');
       server.signal('SIGHUP');
-      await server.says(/warning: event=secrets text="[^"]*; keeping the previous keys and certificates"/);
+      await server.logs(/warning: event=secrets text="[^"]*; keeping the previous keys and certificates"/);
       assert.equal(await shown(), 'mail.example.org');
 
       put(maker.selfSigned('new.example.org'));
       server.signal('SIGHUP');
-      await server.says(/info: event=secrets text="loaded new keys and certificates"/);
+      await server.logs(/info: event=secrets text="loaded new keys and certificates"/);
       let name: unknown;
       // Every worker receives its own message.
       for (let tries = 0; tries < 100 && name !== 'new.example.org'; tries++) name = await shown();
@@ -239,7 +239,7 @@ for (const workers of ['1', '2']) {
         // A client completes the handshake before the server does.
         assert.equal(await client.ask('NOOP'), '250 yes');
         server.signal('SIGUSR1');
-        await server.says(/event=counters/);
+        await server.logs(/event=counters/);
         for (const pid of workersOf(server)) process.kill(pid, 'SIGUSR1');
         assert.equal(await client.ask('QUIT'), '221 bye');
         client.destroy();

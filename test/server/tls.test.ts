@@ -104,7 +104,7 @@ describe('names and keys', { concurrency: 3, timeout: 60_000 }, () => {
       const client = await connectTo(t, server);
       await client.reply();
       await assert.rejects(client.startTls(name === undefined ? {} : { servername: name }));
-      await server.says(
+      await server.logs(
         /warning: event=session id=\S+ remote=\S+ text="unable to start TLS: no certificate for /,
       );
     });
@@ -147,7 +147,7 @@ describe('client certificates', { concurrency: 3, timeout: 60_000 }, () => {
         const options = { maxVersion, ...(client === undefined ? {} : shown(client)) };
         if (!isServed) {
           await assert.rejects(startTls(t, server, options));
-          await server.says(/warning: event=session .*text="unable to start TLS: [^\n]+"\n/);
+          await server.logs(/warning: event=session .*text="unable to start TLS: [^\n]+"\n/);
           return;
         }
         const served = await startTls(t, server, options);
@@ -194,7 +194,7 @@ describe('a handshake that stalls', { concurrency: 3, timeout: 60_000 }, () => {
         }
         client.send(Buffer.from(sent, 'hex'));
         await client.rest().catch(() => '');
-        await server.says(
+        await server.logs(
           /: warning: event=\S+ id=\S+ remote=\S+ text="[^\n]*the handshake took too long"\n/,
         );
         await until('no smtpd is left', () => childrenOf(server.pid).length === 0);
@@ -249,7 +249,7 @@ describe('--implicit-tls', { concurrency: 3, timeout: 60_000 }, () => {
     assert.match(await client.reply(), /^421 4\.3\.0 /);
     assert.equal(await client.rest(), '');
     client.end();
-    await server.says(/: fatal: event=session id=\S+ remote=\S+ text="cannot run \S+\/smtpd: ENOENT"\n/);
+    await server.logs(/: fatal: event=session id=\S+ remote=\S+ text="cannot run \S+\/smtpd: ENOENT"\n/);
   });
 
   for (const level of ['-k0', '-k1']) {
@@ -258,7 +258,7 @@ describe('--implicit-tls', { concurrency: 3, timeout: 60_000 }, () => {
       const client = await connectTo(t, server);
       client.sendLines('EHLO client', 'MAIL FROM:<a@b>');
       assert.doesNotMatch(await client.rest().catch(() => ''), /^[2-5]\d\d/m);
-      await server.says(/: warning: event=tls-failed id=\S+ remote=\S+ text=\S+\n/);
+      await server.logs(/: warning: event=tls-failed id=\S+ remote=\S+ text=\S+\n/);
       assert.deepEqual(childrenOf(server.pid), []);
       assert.equal(server.stderr().split('\n').length, 2);
     });
@@ -358,7 +358,7 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
         const session = await ticketFrom(t, server, options);
         writeFileSync(file, lines[1] ?? '');
         server.signal('SIGHUP');
-        await server.says(/event=secrets text="loaded new keys and certificates"/);
+        await server.logs(/event=secrets text="loaded new keys and certificates"/);
         // The workers receive it a moment later.
         let resumed = true;
         for (let tries = 0; resumed && tries < 50; tries++)
@@ -366,7 +366,7 @@ describe('session tickets', { concurrency: 3, timeout: 60_000 }, () => {
         assert.equal(resumed, false);
         writeFileSync(file, 'no keys');
         server.signal('SIGHUP');
-        await server.says(
+        await server.logs(
           /: warning: event=secrets text="[^\n]*ticket key file[^\n]*; keeping the previous keys and certificates"\n/,
         );
         const next = await ticketFrom(t, server, options);

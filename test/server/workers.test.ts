@@ -61,7 +61,7 @@ async function enterAll(t: TestContext, port: number, workers: number): Promise<
 
 /** Settles when stderr matches. */
 function logs(server: RunningServer, pattern: RegExp): Promise<void> {
-  return within(DEADLINE, () => `${pattern} in ${server.stderr()}`, server.says(pattern));
+  return within(DEADLINE, () => `${pattern} in ${server.stderr()}`, server.logs(pattern));
 }
 
 /** Settles when the server has exited. */
@@ -70,7 +70,7 @@ function ended(server: RunningServer): RunningServer['ended'] {
 }
 
 /** Settles when the server has logged that so many times. */
-async function says(server: RunningServer, what: string, times: number): Promise<void> {
+async function logsTimes(server: RunningServer, what: string, times: number): Promise<void> {
   await until(`${times} times ${what}`, () => server.stderr().split(what).length > times, DEADLINE);
 }
 
@@ -139,7 +139,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
       if (worker === other) assert.equal(await client.ask('QUIT'), '221 bye');
       client.destroy();
     }
-    await says(server, 'event=worker-ready', 3);
+    await logsTimes(server, 'event=worker-ready', 3);
     const later = new Set((await enterAll(t, server.port, 2)).map((one) => one.worker));
     assert.ok(later.has(other) && !later.has(victim));
     server.signal('SIGTERM');
@@ -187,7 +187,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     process.kill(worker, 'SIGKILL');
     await logs(server, /warning: event=worker-ended end=EMFILE\n/);
     execFileSync('prlimit', ['--pid', String(server.pid), `--nofile=${limit}:`]);
-    await says(server, 'event=worker-ready', 3);
+    await logsTimes(server, 'event=worker-ready', 3);
     await enterAll(t, server.port, 2);
   });
 
@@ -229,8 +229,8 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
       const server = await startServer(['--workers', '2', '-v2'], SMTPD, { listen });
       t.after(() => server.close());
       for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
-      await says(server, 'event=worker-ended', 2);
-      await says(server, 'event=worker-ready', 4);
+      await logsTimes(server, 'event=worker-ended', 2);
+      await logsTimes(server, 'event=worker-ready', 4);
       await enterAll(t, server.port, 2);
     });
   }
@@ -254,7 +254,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
     t.after(() => server.close());
     listener.close();
     for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
-    await says(server, 'event=worker-ready', 4);
+    await logsTimes(server, 'event=worker-ready', 4);
     await enterAll(t, server.port, 2);
   });
 
@@ -263,7 +263,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
     const server = await startMortal(t, mark);
     mark.set();
     killWorkers(server);
-    await says(server, 'event=worker-ended', 1);
+    await logsTimes(server, 'event=worker-ended', 1);
     const waiting = await connectSmtp(server.port);
     t.after(() => waiting.destroy());
     mark.remove();
@@ -274,8 +274,8 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
     const server = await startMortal(t, makeMark(t));
     for (let round = 1; round <= MOST_FAILED_STARTS + 1; round++) {
       killWorkers(server);
-      await says(server, 'event=worker-ended', round);
-      await says(server, 'event=worker-ready', round + 1);
+      await logsTimes(server, 'event=worker-ended', round);
+      await logsTimes(server, 'event=worker-ready', round + 1);
       assert.equal(await (await enter(t, server.port)).client.ask('QUIT'), '221 bye');
     }
     server.signal('SIGINT');
@@ -335,9 +335,9 @@ describe('workers that exit before they are ready', { concurrency: 2 }, () => {
     for (let round = 1; round <= 2; round++) {
       mark.set();
       killWorkers(server);
-      await says(server, 'end=3', (MOST_FAILED_STARTS - 1) * round);
+      await logsTimes(server, 'end=3', (MOST_FAILED_STARTS - 1) * round);
       mark.remove();
-      await says(server, 'event=worker-ready', 1 + round);
+      await logsTimes(server, 'event=worker-ready', 1 + round);
     }
     assert.equal(await (await enter(t, server.port)).client.ask('QUIT'), '221 bye');
   });
@@ -363,7 +363,7 @@ describe('a primary that is killed', { concurrency: 2 }, () => {
     assert.ok(talking !== undefined);
     assert.equal(await talking.client.ask('MAIL FROM:<>'), '250 yes');
     process.kill(server.pid, 'SIGKILL');
-    await says(server, 'event=primary-gone', 2);
+    await logsTimes(server, 'event=primary-gone', 2);
     await refuses(server.port);
     assert.equal(await talking.client.ask('RCPT TO:<me>'), '250 yes');
     for (const { client } of guests) {
@@ -418,7 +418,7 @@ describe('a primary that is killed behind a proxy', () => {
     const workers = childrenOf(server.pid);
     t.after(() => workers.forEach(tryKill));
     process.kill(server.pid, 'SIGKILL');
-    await says(server, 'event=primary-gone', 2);
+    await logsTimes(server, 'event=primary-gone', 2);
     client.send('PROXY TCP4 192.0.2.1 192.0.2.2 1000 25\r\n');
     assert.match(
       await within(DEADLINE, 'reply at the end of the time of grace', client.rest()),
@@ -438,7 +438,7 @@ describe('a worker that is stuck', () => {
     server.signal('SIGTERM');
     await ends(other);
     server.signal('SIGTERM');
-    const killed = server.says(
+    const killed = server.logs(
       new RegExp(`event=worker-killed worker=${stuck} text="did not exit in time"\n`),
     );
     await within(DEADLINE, 'end of the worker', killed);

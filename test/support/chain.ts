@@ -6,10 +6,10 @@ export interface Served {
   readonly pid: number;
   /** Settles when the process has ended. */
   readonly ended: Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }>;
-  /** What it and the processes below it have said on stderr so far. */
+  /** What it and the processes below it have written to stderr so far. */
   stderr(): string;
   /** Settles when stderr matches; rejects when stderr ends without it. */
-  says(pattern: RegExp): Promise<void>;
+  logs(pattern: RegExp): Promise<void>;
   kill(signal: NodeJS.Signals): void;
 }
 
@@ -86,19 +86,19 @@ function start(command: readonly string[], env: NodeJS.ProcessEnv, socket: Socke
   return { ...watch(child), pid: child.pid ?? 0 };
 }
 
-/** How long the last words of a process may take to come, in milliseconds. */
-const LAST_WORDS = 500;
+/** How long the last output of a process may take to arrive, in milliseconds. */
+const LAST_OUTPUT = 500;
 
 /** Watches a process that was started with its stderr on a pipe. */
 export function watch(child: ChildProcess): Omit<Served, 'pid'> {
-  let said = '';
+  let written = '';
   let over = false;
   const checks = new Set<() => void>();
   const check = (): void => {
     for (const one of checks) one();
   };
   child.stderr?.on('data', (bytes: Buffer) => {
-    said += bytes.toString('latin1');
+    written += bytes.toString('latin1');
     check();
   });
   child.stderr?.on('end', () => {
@@ -107,17 +107,17 @@ export function watch(child: ChildProcess): Omit<Served, 'pid'> {
   });
   return {
     ended: new Promise((resolve, reject) => {
-      // With its last words read, unless a process that it has left behind holds its stderr.
+      // With its last output read, unless a process that it has left behind keeps its stderr open.
       child.on('close', (code, signal) => resolve({ code, signal }));
-      child.on('exit', (code, signal) => setTimeout(resolve, LAST_WORDS, { code, signal }));
+      child.on('exit', (code, signal) => setTimeout(resolve, LAST_OUTPUT, { code, signal }));
       child.on('error', reject);
     }),
-    stderr: () => said,
-    says: (pattern) =>
+    stderr: () => written,
+    logs: (pattern) =>
       new Promise((resolve, reject) => {
         const look = (): void => {
-          if (pattern.test(said)) resolve();
-          else if (over) reject(new Error(`stderr has ended without ${pattern}: ${said}`));
+          if (pattern.test(written)) resolve();
+          else if (over) reject(new Error(`stderr has ended without ${pattern}: ${written}`));
           else return;
           checks.delete(look);
         };

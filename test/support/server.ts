@@ -12,11 +12,11 @@ import { certificate } from './shim.ts';
 export interface ServerSetup {
   /** Changes to the environment, which names a certificate; undefined takes a variable away. */
   readonly environment?: NodeJS.ProcessEnv;
-  /** What stands between the options and smtpd; 127.0.0.1 and port 0 unless said otherwise. */
+  /** What stands between the options and smtpd; 127.0.0.1 and port 0 by default. */
   readonly listen?: readonly string[];
   /** A command that runs the server, its own words before those of the server. */
   readonly under?: readonly string[];
-  /** What the server has on descriptor 0, and on 3 and beyond; nothing unless said otherwise. */
+  /** What the server has on descriptor 0, and on 3 and beyond; nothing by default. */
   readonly stdin?: Extract<SpawnOptions['stdio'], readonly unknown[]>[number];
   readonly descriptors?: Extract<SpawnOptions['stdio'], readonly unknown[]>;
   /** Makes it the first of a process group. */
@@ -30,10 +30,10 @@ export interface RunningServer {
   /** The ports of all. */
   readonly ports: readonly number[];
   readonly pid: number;
-  /** What it, and smtpds below it, have said on stderr so far. */
+  /** What it, and smtpds below it, have written to stderr so far. */
   stderr(): string;
   /** Settles when stderr matches; rejects when stderr ends without it. */
-  says(pattern: RegExp): Promise<void>;
+  logs(pattern: RegExp): Promise<void>;
   /** Settles when the process has ended. */
   readonly ended: Served['ended'];
   signal(name: NodeJS.Signals): void;
@@ -46,7 +46,7 @@ export interface RunningServer {
  *
  * @param options its options; -1 is added.
  * @param smtpd the smtpd and its arguments; empty with --to.
- * @throws Error with what it said on stderr, when it ends before it listens.
+ * @throws Error with its stderr if it exits before it listens.
  */
 export async function startServer(
   options: readonly string[],
@@ -77,7 +77,7 @@ export async function startServer(
       ports,
       pid,
       stderr: watched.stderr,
-      says: watched.says,
+      logs: watched.logs,
       ended: watched.ended,
       signal: (name) => void child.kill(name),
       close,
@@ -97,7 +97,7 @@ export function passingSmtpd(t: TestContext): { readonly path: string; remove():
   return { path, remove: () => rmSync(path) };
 }
 
-/** The environment of a server: a certificate, and nothing that would say how these tests were started. */
+/** The environment of a server: a certificate, and nothing about how these tests were started. */
 export function serverEnvironment(changes: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
   const { certFile, keyFile } = certificate();
   const { NODE_EXTRA_CA_CERTS, NOTIFY_SOCKET, LISTEN_FDS, LISTEN_PID, ...rest } = process.env;
@@ -127,7 +127,7 @@ function readPorts(child: ChildProcess, stderr: () => string): Promise<number[]>
       if (ports !== undefined) resolve(ports.trimEnd().split('\n').map(Number));
     });
     child.on('error', reject);
-    // Not 'exit': its last words may come behind that.
+    // Not 'exit': its last output may arrive after that.
     child.on('close', (code, signal) =>
       reject(new Error(`the server has ended with ${code ?? signal}: ${stderr()}`)),
     );
@@ -150,7 +150,7 @@ function tryChildrenOf(pid: number): number[] {
   }
 }
 
-/** Whether a process is gone, or a zombie: whoever has lost its parent is buried when the system likes. */
+/** Whether a process is gone, or a zombie: a process without its parent is reaped by the system at any time. */
 function isDead(pid: number): boolean {
   try {
     return statusOf(pid, 'State').startsWith('Z');

@@ -80,7 +80,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
     await puppet.write('control', 'Y');
     await refused;
     assert.equal((await puppet.readAll('control')).length, 0);
-    await tlsd.says(/unable to start TLS with 127\.0\.0\.1: ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE\n$/);
+    await tlsd.logs(/unable to start TLS with 127\.0\.0\.1: ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE\n$/);
   });
 
   for (const option of ['-Y', '-y']) {
@@ -93,7 +93,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
         await puppet.write('control', 'Y');
         assert.equal((await puppet.readAll('control')).length, 0);
         assert.equal((await puppet.readAll('read')).length, 0);
-        await tlsd.says(
+        await tlsd.logs(
           /unable to start TLS with 127\.0\.0\.1: invalid client certificate: UNABLE_TO_VERIFY_LEAF_SIGNATURE\n$/,
         );
         puppet.exit(0);
@@ -131,7 +131,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
     const shaken = startTls(client, { ...shown(bad), servername: 'a.example' }).catch(() => {});
     await puppet.write('control', 'Y');
     assert.equal((await puppet.readAll('control')).length, 0);
-    await tlsd.says(/unable to start TLS/);
+    await tlsd.logs(/unable to start TLS/);
     puppet.exit(0);
     await shaken;
   });

@@ -210,7 +210,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         assert.equal((await puppet.read('read')).toString(), 'cut');
         client.end();
         assert.equal((await puppet.readAll('read')).length, 0);
-        await tlsd.says(/^ucspi-tlsd: warning: 127\.0\.0\.1 ended the connection without close_notify\n$/);
+        await tlsd.logs(/^ucspi-tlsd: warning: 127\.0\.0\.1 ended the connection without close_notify\n$/);
         // The two descriptors are not closed at the same moment.
         await assert.rejects(async () => {
           for (;;) await puppet.write('write', 'is anybody there?');
@@ -227,7 +227,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       client.end(Buffer.from([22, 3, 1, 2, 0, 1]));
       assert.equal((await puppet.readAll('control')).length, 0);
       assert.equal((await puppet.readAll('read')).length, 0);
-      await tlsd.says(
+      await tlsd.logs(
         /^ucspi-tlsd: warning: unable to start TLS with 127\.0\.0\.1: the connection ended before the ClientHello\n$/,
       );
       puppet.exit(9);

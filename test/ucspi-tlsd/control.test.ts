@@ -79,7 +79,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     client.end('EHLO not.tls.example\r\n');
     assert.equal((await puppet.readAll('control')).length, 0);
     assert.equal((await puppet.readAll('read')).length, 0);
-    await tlsd.says(/^ucspi-tlsd: warning: unable to start TLS with 127\.0\.0\.1: ERR_SSL_\w+\n$/);
+    await tlsd.logs(/^ucspi-tlsd: warning: unable to start TLS with 127\.0\.0\.1: ERR_SSL_\w+\n$/);
   });
 
   for (const command of ['Y', 'y']) {
@@ -190,7 +190,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
   it('warns of an invalid command, and the program continues in cleartext', async (t) => {
     const { client, tlsd, puppet } = await openScene(t, scene);
     await puppet.write('control', 'x');
-    await tlsd.says(/^ucspi-tlsd: warning: invalid command from the program: x\n$/);
+    await tlsd.logs(/^ucspi-tlsd: warning: invalid command from the program: x\n$/);
     assert.equal((await puppet.readAll('control')).length, 0);
     const heard = hear(client);
     await puppet.write('stdout', 'hello');
@@ -203,6 +203,6 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
   it('escapes an unprintable command in the warning', async (t) => {
     const { tlsd, puppet } = await openScene(t, scene);
     await puppet.write('control', '\x1b');
-    await tlsd.says(/^ucspi-tlsd: warning: invalid command from the program: \\x1b\n$/);
+    await tlsd.logs(/^ucspi-tlsd: warning: invalid command from the program: \\x1b\n$/);
   });
 });

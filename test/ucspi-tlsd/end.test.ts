@@ -103,7 +103,7 @@ describe('the exit status of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, (
     it(`is ${status} for a program that cannot be started, with one line on stderr`, async (t) => {
       const served = await start(t, command);
       assert.deepEqual(await served.ended, { code: status, signal: null });
-      await served.says(pattern);
+      await served.logs(pattern);
     });
   }
 

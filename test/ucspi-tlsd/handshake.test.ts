@@ -54,7 +54,7 @@ describe('the versions and ciphers of ucspi-tlsd', { concurrency: 4, timeout: 60
       const scene = await openScene(t, { environment: variables(pair()) });
       await assert.rejects(shakeHands(scene, options), /alert (?:protocol version|handshake failure)/);
       assert.equal((await scene.puppet.readAll('control')).length, 0);
-      await scene.tlsd.says(
+      await scene.tlsd.logs(
         /^ucspi-tlsd: warning: unable to start TLS with 127\.0\.0\.1: ERR_SSL_(?:UNSUPPORTED_PROTOCOL|NO_SHARED_CIPHER)\n$/,
       );
     });
@@ -120,7 +120,7 @@ describe('the handshake timeout of ucspi-tlsd', { concurrency: 4, timeout: 60_00
     await puppet.write('control', 'Y');
     assert.equal((await puppet.readAll('control')).length, 0);
     assert.equal((await puppet.readAll('read')).length, 0);
-    await tlsd.says(/unable to start TLS with 127\.0\.0\.1: the handshake took too long\n$/);
+    await tlsd.logs(/unable to start TLS with 127\.0\.0\.1: the handshake took too long\n$/);
     puppet.exit(4);
     assert.deepEqual(await tlsd.ended, { code: 4, signal: null });
   });
@@ -131,7 +131,7 @@ describe('the handshake timeout of ucspi-tlsd', { concurrency: 4, timeout: 60_00
     // The header of a record of 512 octets, and only one octet of it.
     client.write(Buffer.from([22, 3, 1, 2, 0, 1]));
     assert.equal((await puppet.readAll('control')).length, 0);
-    await tlsd.says(/the handshake took too long\n$/);
+    await tlsd.logs(/the handshake took too long\n$/);
   });
 
   it('does not start before the program requests TLS, and does not end an established session', async (t) => {

@@ -80,7 +80,7 @@ describe('the certificate that ucspi-tlsd sends', { concurrency: 4, timeout: 60_
       await puppet.write('control', 'Y');
       await refused;
       assert.equal((await puppet.readAll('control')).length, 0);
-      await tlsd.says(/unable to start TLS with 127\.0\.0\.1: /);
+      await tlsd.logs(/unable to start TLS with 127\.0\.0\.1: /);
     });
   }
 });
