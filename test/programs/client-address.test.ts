@@ -9,7 +9,7 @@ import { fixture, ours } from '../support/programs.ts';
 import { openScene } from '../support/puppet.ts';
 import { certificate, runShim } from '../support/shim.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
-import { hear, startTls } from '../support/tls-client.ts';
+import { collect, startTls } from '../support/tls-client.ts';
 
 const { certFile, keyFile } = certificate();
 const KEYS: NodeJS.ProcessEnv = { CERTFILE: certFile, KEYFILE: keyFile };
@@ -115,13 +115,13 @@ describe('ucspi-tlsd', { concurrency: 3, timeout: 60_000 }, () => {
     const tls = await startTls(client);
     await tlsd.logs(/^ucspi-tlsd: info: TLS with 127\.0\.0\.1: /m);
     await puppet.write('write', 'hello');
-    assert.equal(await hear(tls).octets(5), 'hello');
+    assert.equal(await collect(tls).octets(5), 'hello');
   });
 
   it('releases a connection that it has derived the address from', async (t) => {
     const { client, puppet } = await openScene(t, { environment: { ...KEYS, ...NO_UCSPI_TCP } });
     await puppet.close('control');
-    const received = hear(client);
+    const received = collect(client);
     await puppet.readAll('read');
     await puppet.write('stdout', 'bye');
     await puppet.close('stdin');

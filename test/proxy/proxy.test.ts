@@ -17,7 +17,7 @@ import { fixture, ours } from '../support/programs.ts';
 import { run } from '../support/real.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 import { closedPort, listenTcp } from '../support/tcp.ts';
-import { hear, startTls } from '../support/tls-client.ts';
+import { collect, startTls } from '../support/tls-client.ts';
 
 const certificates = makeCertificates();
 const pair = certificates.selfSigned('localhost');
@@ -344,7 +344,7 @@ describe('smtpd-starttls-proxy --proxy-protocol', { concurrency: 3, timeout: 60_
         },
       });
       const tls = await startTls(wire, { servername: 'localhost' });
-      const received = hear(tls);
+      const received = collect(tls);
       tls.write('XDO environment\r\nQUIT\r\n');
       assert.match(await received.all, /"TCPREMOTEIP":"192\.0\.2\.1"/);
     });
@@ -492,7 +492,7 @@ describe('descriptors 0 and 1 of smtpd-starttls-proxy', { concurrency: 3, timeou
       stream.write('STARTTLS\r\n');
     });
     const tls = await startTls(stream);
-    const session = hear(tls);
+    const session = collect(tls);
     tls.write('XDO environment\r\nQUIT\r\n');
     const replies = await session.all;
     assert.match(replies, /\r\n221 [^\n]*\r\n$/);

@@ -9,7 +9,7 @@ import { childrenOf, until } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
 import { type RunningServer, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
-import { hear, startTls } from '../support/tls-client.ts';
+import { collect, startTls } from '../support/tls-client.ts';
 
 /** An smtpd that names the client in its greeting. */
 const NAMING = ['sh', '-c', 'printf "220 %s %s\\r\\n" "$TCPREMOTEIP" "$TCPREMOTEPORT"; cat >/dev/null'];
@@ -185,7 +185,7 @@ describe('a PROXY header of a trusted proxy', { concurrency: 3, timeout: 60_000 
           const client = await connectTo(t, server);
           const wire = behind(header, octets, client, server);
           const tls = await startTls(wire, { servername: 'localhost' });
-          assert.match(await hear(tls).octets(4), new RegExp(`^220 ${ip} 4000`));
+          assert.match(await collect(tls).octets(4), new RegExp(`^220 ${ip} 4000`));
           tls.destroy();
         }
       });

@@ -20,27 +20,27 @@ export async function startTls(wire: Duplex, options: ConnectionOptions = {}): P
   return socket;
 }
 
-/** What a client hears. */
-export interface Hearing {
-  /** Settles when that many octets have come, with all that has; rejects when the end comes before. */
+/** The bytes that a stream has delivered, latin1. */
+export interface Collected {
+  /** Settles when that many octets have arrived, with all that have; rejects when the stream ends before. */
   octets(count: number): Promise<string>;
-  /** Settles at the end, with all that has come; rejects when there is a failure instead of an end. */
+  /** Settles at the end, with all octets; rejects when the stream fails instead of ending. */
   readonly all: Promise<string>;
 }
 
-/** Reads a stream from now on. */
-export function hear(stream: Duplex): Hearing {
-  let heard = '';
+/** Collects what a stream delivers from now on. */
+export function collect(stream: Duplex): Collected {
+  let received = '';
   let isOver = false;
   let check: () => void = () => {};
   stream.on('data', (bytes: Buffer) => {
-    heard += bytes.toString('latin1');
+    received += bytes.toString('latin1');
     check();
   });
   const all = new Promise<string>((resolve, reject) => {
-    stream.on('end', () => resolve(heard));
+    stream.on('end', () => resolve(received));
     stream.on('error', reject);
-    stream.on('close', () => reject(new Error(`closed without an end, after ${JSON.stringify(heard)}`)));
+    stream.on('close', () => reject(new Error(`closed without an end, after ${JSON.stringify(received)}`)));
     stream.on('close', () => {
       isOver = true;
       check();
@@ -56,15 +56,15 @@ export function hear(stream: Duplex): Hearing {
     octets: (count) =>
       new Promise((resolve, reject) => {
         check = () => {
-          if (heard.length >= count) resolve(heard);
-          else if (isOver) reject(new Error(`the end came after ${JSON.stringify(heard)}`));
+          if (received.length >= count) resolve(received);
+          else if (isOver) reject(new Error(`the end came after ${JSON.stringify(received)}`));
         };
         check();
       }),
   };
 }
 
-/** The types of TLS records (RFC 5246 section 6.2.1), which TLS 1.2 shows to everybody. */
+/** The types of TLS records (RFC 5246 section 6.2.1), which TLS 1.2 does not encrypt. */
 export const RECORD = { changeCipherSpec: 20, alert: 21, handshake: 22, applicationData: 23 } as const;
 
 /** A connection whose incoming side is looked at. */

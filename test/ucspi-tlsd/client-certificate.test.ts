@@ -8,7 +8,7 @@ import { after, before, describe, it } from 'node:test';
 import type { ConnectionOptions } from 'node:tls';
 import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
 import { openScene } from '../support/puppet.ts';
-import { hear, startTls } from '../support/tls-client.ts';
+import { collect, startTls } from '../support/tls-client.ts';
 
 describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
   let certificates: CertificateMaker;
@@ -59,7 +59,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
             '',
           ]);
           await puppet.write('write', 'hello');
-          assert.equal(await hear(tls).octets(5), 'hello');
+          assert.equal(await collect(tls).octets(5), 'hello');
         });
       }
     }

@@ -8,7 +8,7 @@ import { targetOf, until } from '../support/processes.ts';
 import { ours } from '../support/programs.ts';
 import { openScene, type SceneOptions } from '../support/puppet.ts';
 import { run } from '../support/real.ts';
-import { hear, RECORD, startTls, tap } from '../support/tls-client.ts';
+import { collect, RECORD, startTls, tap } from '../support/tls-client.ts';
 
 describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
   let certificates: CertificateMaker;
@@ -28,11 +28,11 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         const { client, tlsd, puppet } = await openScene(t, scene(...options));
         await puppet.write('control', 'y');
         const { wire, records, ended } = tap(client);
-        const heard = hear(await startTls(wire, { maxVersion: 'TLSv1.2' }));
+        const received = collect(await startTls(wire, { maxVersion: 'TLSv1.2' }));
         await puppet.write('write', 'bye');
         await puppet.close('write');
         await ended;
-        assert.equal(await heard.all, 'bye');
+        assert.equal(await received.all, 'bye');
         assert.deepEqual(records().slice(-2), [RECORD.applicationData, RECORD.alert]);
         puppet.exit(0);
         client.end();
@@ -44,11 +44,11 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       const { client, tlsd, puppet } = await openScene(t, scene('-s'));
       await puppet.write('control', 'y');
       const { wire, records, ended } = tap(client);
-      const heard = hear(await startTls(wire, { maxVersion: 'TLSv1.2' }));
+      const received = collect(await startTls(wire, { maxVersion: 'TLSv1.2' }));
       await puppet.write('write', 'bye');
       await puppet.close('write');
       await ended;
-      assert.equal(await heard.all, 'bye');
+      assert.equal(await received.all, 'bye');
       assert.equal(records().at(-1), RECORD.applicationData);
       assert.ok(!records().includes(RECORD.alert));
       puppet.exit(0);
@@ -85,10 +85,10 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
           tls.write(text);
           assert.equal((await puppet.read('read')).toString(), text);
         }
-        const heard = hear(tls);
+        const received = collect(tls);
         await puppet.write('write', '221 bye');
         await puppet.halfClose('write');
-        assert.equal(await heard.all, '221 bye');
+        assert.equal(await received.all, '221 bye');
         tls.end('and more');
         assert.equal((await puppet.readAll('read')).toString(), 'and more');
         puppet.exit(0);
@@ -100,11 +100,11 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       const { client, tlsd, puppet } = await openScene(t, scene());
       await puppet.write('control', 'y');
       const { wire, records, ended } = tap(client);
-      const heard = hear(await startTls(wire, { maxVersion: 'TLSv1.2' }));
+      const received = collect(await startTls(wire, { maxVersion: 'TLSv1.2' }));
       await puppet.write('write', '221 bye\r\n');
       puppet.exit(3);
       await ended;
-      assert.equal(await heard.all, '221 bye\r\n');
+      assert.equal(await received.all, '221 bye\r\n');
       assert.equal(records().at(-1), RECORD.alert);
       client.end();
       assert.deepEqual(await tlsd.ended, { code: 3, signal: null });
@@ -133,12 +133,12 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         const { client, tlsd, puppet } = await openScene(t, scene(option));
         await puppet.write('control', 'y');
         const tls = await startTls(client);
-        const heard = hear(tls);
+        const received = collect(tls);
         tls.end('QUIT');
         assert.equal((await puppet.readAll('read')).toString(), 'QUIT');
         await puppet.write('write', '221 bye');
         puppet.exit(0);
-        assert.equal(await heard.all, '221 bye');
+        assert.equal(await received.all, '221 bye');
         assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
         assert.equal(tlsd.stderr(), '');
       });
@@ -147,16 +147,16 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         const { client, tlsd, puppet } = await openScene(t, scene(option));
         await puppet.write('control', 'y');
         const tls = await startTls(client);
-        const heard = hear(tls);
+        const received = collect(tls);
         // More than the buffers to the program hold, so that the end arrives before all is read.
         const message = 'x'.repeat(600_000);
         await new Promise<void>((resolve) => tls.end(message, resolve));
         await puppet.write('write', 'I have not read a word');
-        assert.equal(await heard.octets(22), 'I have not read a word');
+        assert.equal(await received.octets(22), 'I have not read a word');
         assert.equal((await puppet.hash('read')).size, message.length);
         await puppet.write('write', '!');
         puppet.exit(0);
-        assert.equal(await heard.all, 'I have not read a word!');
+        assert.equal(await received.all, 'I have not read a word!');
         assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
         assert.equal(tlsd.stderr(), '');
       });
@@ -170,9 +170,9 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         const { client, tlsd, puppet } = await openScene(t, scene('-J'));
         await puppet.write('control', 'y');
         const tls = await startTls(client);
-        const heard = hear(tls);
+        const received = collect(tls);
         await puppet.close('write');
-        assert.equal(await heard.all, '');
+        assert.equal(await received.all, '');
         await new Promise<void>((resolve) => tls.end('x'.repeat(size), resolve));
         // When it has reached the end, ucspi-tlsd closes the connection. It need not.
         await until('', () => targetOf(tlsd.pid, 0) === '/dev/null', 500).catch(() => {});
@@ -188,13 +188,13 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
       await puppet.write('control', 'y');
       const { wire } = tap(client);
       const tls = await startTls(wire);
-      const heard = hear(tls);
+      const received = collect(tls);
       await new Promise((resolve) => tls.write('cut', resolve));
       client.end();
       assert.equal((await puppet.readAll('read')).toString(), 'cut');
       await puppet.write('write', 'bye');
       puppet.exit(0);
-      assert.equal(await heard.all, 'bye');
+      assert.equal(await received.all, 'bye');
       assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
       assert.equal(tlsd.stderr(), '');
     });
@@ -205,7 +205,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         await puppet.write('control', 'y');
         const { wire } = tap(client);
         const tls = await startTls(wire, { maxVersion });
-        const heard = hear(tls);
+        const received = collect(tls);
         await new Promise((resolve) => tls.write('cut', resolve));
         assert.equal((await puppet.read('read')).toString(), 'cut');
         client.end();
@@ -217,7 +217,7 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
         }, /EPIPE/);
         puppet.exit(0);
         assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
-        await heard.all.catch(() => {});
+        await received.all.catch(() => {});
       });
     }
 
@@ -251,12 +251,12 @@ describe('the end of a TLS session under ucspi-tlsd', { concurrency: 4, timeout:
     const { client, tlsd, puppet } = await openScene(t, { options: ['-J', '-k2'], environment: names });
     await puppet.write('control', 'y');
     const tls = await startTls(client, { servername: 'a.example' });
-    const heard = hear(tls);
+    const received = collect(tls);
     tls.end('QUIT');
     assert.equal((await puppet.readAll('read')).toString(), 'QUIT');
     await puppet.write('write', '221 bye');
     puppet.exit(0);
-    assert.equal(await heard.all, '221 bye');
+    assert.equal(await received.all, '221 bye');
     assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
     assert.equal(tlsd.stderr(), '');
   });

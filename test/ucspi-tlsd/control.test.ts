@@ -5,7 +5,7 @@ import { after, before, describe, it } from 'node:test';
 import { type CertificateMaker, makeCertificates } from '../support/certificate.ts';
 import { isNonBlocking, targetOf, until } from '../support/processes.ts';
 import { openScene, type SceneOptions } from '../support/puppet.ts';
-import { hear, startTls } from '../support/tls-client.ts';
+import { collect, startTls } from '../support/tls-client.ts';
 
 describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
   let certificates: CertificateMaker;
@@ -23,7 +23,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     const tls = await startTls(client);
     assert.equal((await puppet.readAll('control')).toString(), '');
     await puppet.write('write', 'hello, client');
-    assert.equal(await hear(tls).octets(13), 'hello, client');
+    assert.equal(await collect(tls).octets(13), 'hello, client');
     tls.write('hello, program');
     assert.equal((await puppet.read('read')).toString(), 'hello, program');
   });
@@ -38,7 +38,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
         'SSL_PEER_CERT_HASH\0SSL_PEER_CERT_SUBJECT\0\0',
     );
     await puppet.write('write', 'hello');
-    assert.equal(await hear(tls).octets(5), 'hello');
+    assert.equal(await collect(tls).octets(5), 'hello');
   });
 
   it('names the negotiated protocol, cipher and server name', async (t) => {
@@ -91,7 +91,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
       const answer = (await puppet.readAll('control')).toString('latin1');
       assert.match(answer, command === 'Y' ? /^SSL_PROTOCOL=TLSv1\.3\0.*\0\0$/s : /^$/);
       await puppet.write('write', 'hello, client');
-      assert.equal(await hear(tls).octets(13), 'hello, client');
+      assert.equal(await collect(tls).octets(13), 'hello, client');
       tls.write('hello, program');
       assert.equal((await puppet.read('read')).toString(), 'hello, program');
       puppet.exit(0);
@@ -105,7 +105,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     await puppet.halfClose('control');
     assert.equal((await puppet.readAll('control')).length, 0);
     await puppet.write('stdout', 'hello');
-    assert.equal(await hear(client).octets(5), 'hello');
+    assert.equal(await collect(client).octets(5), 'hello');
   });
 
   it('is closed after the answer, even if the program keeps its end open', async (t) => {
@@ -140,9 +140,9 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
       [puppet.parent, puppet.pid].flatMap((pid) => [isNonBlocking(pid, 0), isNonBlocking(pid, 1)]),
       [false, false, false, false],
     );
-    const heard = hear(client);
+    const received = collect(client);
     await puppet.write('stdout', '250 mail.example.org\r\n');
-    assert.equal(await heard.octets(22), '250 mail.example.org\r\n');
+    assert.equal(await received.octets(22), '250 mail.example.org\r\n');
     assert.equal(tlsd.stderr(), '');
   });
 
@@ -173,13 +173,13 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     const connection = targetOf(puppet.pid, 0);
     assert.equal(targetOf(puppet.parent, 0), connection);
     await puppet.close('control');
-    const heard = hear(client);
+    const received = collect(client);
     client.write('MAIL');
     assert.equal((await puppet.read('stdin')).toString(), 'MAIL');
     await puppet.write('stdout', '250 ok');
     await puppet.close('stdin');
     await puppet.close('stdout');
-    assert.equal(await heard.all, '250 ok');
+    assert.equal(await received.all, '250 ok');
     for (const fd of [0, 1]) assert.notEqual(targetOf(puppet.parent, fd), connection);
     assert.equal((await puppet.readAll('read')).length, 0);
     puppet.exit(5);
@@ -192,12 +192,12 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     await puppet.write('control', 'x');
     await tlsd.logs(/^ucspi-tlsd: warning: invalid command from the program: x\n$/);
     assert.equal((await puppet.readAll('control')).length, 0);
-    const heard = hear(client);
+    const received = collect(client);
     await puppet.write('stdout', 'hello');
-    assert.equal(await heard.octets(5), 'hello');
+    assert.equal(await received.octets(5), 'hello');
     puppet.exit(0);
     assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
-    assert.equal(await heard.all, 'hello');
+    assert.equal(await received.all, 'hello');
   });
 
   it('escapes an unprintable command in the warning', async (t) => {

@@ -10,7 +10,7 @@ import { childrenOf, isGone, isNonBlocking, until } from '../support/processes.t
 import { ours } from '../support/programs.ts';
 import { connectTcp, openScene, type Scene } from '../support/puppet.ts';
 import { run } from '../support/real.ts';
-import { hear, startTls } from '../support/tls-client.ts';
+import { collect, startTls } from '../support/tls-client.ts';
 
 let certificates: CertificateMaker;
 let environment: NodeJS.ProcessEnv;
@@ -47,7 +47,7 @@ const STAGES: Readonly<Record<string, (scene: Scene) => Promise<Duplex>>> = {
     await puppet.write('write', '250 half a rep');
     // Read first, so that nothing is in transit when the client disconnects: when Node's TLS engine fails to send
     // the tickets after the handshake, it reports no error, and the client counts as slow for five minutes.
-    assert.equal(await hear(tls).octets(14), '250 half a rep');
+    assert.equal(await collect(tls).octets(14), '250 half a rep');
     return tls;
   },
 };
@@ -60,10 +60,10 @@ describe('the exit status of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, (
   for (const [stage, reach] of Object.entries(STAGES)) {
     it(`is that of a program that exits ${stage}, and the client sees the end`, async (t) => {
       const scene = await openScene(t, { environment });
-      const heard = hear(await reach(scene)).all;
+      const received = collect(await reach(scene)).all;
       scene.puppet.exit(7);
       // During a handshake, a reset is also an end.
-      assert.match(await heard.catch(String), /^$|ECONNRESET/);
+      assert.match(await received.catch(String), /^$|ECONNRESET/);
       scene.client.end();
       assert.deepEqual(await scene.tlsd.ended, { code: 7, signal: null });
       await assertGone(scene);
@@ -115,7 +115,7 @@ describe('the exit status of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, (
     ]);
     const client = await served.connection;
     const tls = await startTls(client);
-    const pid = Number(await hear(tls).all);
+    const pid = Number(await collect(tls).all);
     t.after(() => process.kill(pid));
     tls.end();
     assert.deepEqual(await served.ended, { code: 5, signal: null });
@@ -158,9 +158,9 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     const { client, puppet, tlsd } = await openScene(t, { environment });
     await puppet.write('control', 'y');
     const tls = await startTls(client);
-    const heard = hear(tls);
+    const received = collect(tls);
     await puppet.close('write');
-    assert.equal(await heard.all, '');
+    assert.equal(await received.all, '');
     tls.write('still here');
     assert.equal((await puppet.read('read')).toString(), 'still here');
     tls.end();
@@ -175,8 +175,8 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     await puppet.close('write');
     await until('ucspi-tlsd opens the connection', () => isNonBlocking(puppet.parent, 0));
     const tls = await startTls(client);
-    const heard = hear(tls);
-    assert.equal(await heard.all, '');
+    const received = collect(tls);
+    assert.equal(await received.all, '');
     tls.write('still here');
     assert.equal((await puppet.read('read')).toString(), 'still here');
   });
@@ -185,14 +185,14 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     const { client, puppet, tlsd } = await openScene(t, { environment });
     await puppet.write('control', 'y');
     const tls = await startTls(client);
-    const heard = hear(tls);
+    const received = collect(tls);
     await puppet.close('read');
     tls.write('x'.repeat(300_000));
     await puppet.write('write', 'still here');
-    assert.equal(await heard.octets(10), 'still here');
+    assert.equal(await received.octets(10), 'still here');
     await puppet.write('write', ', and bye');
     puppet.exit(0);
-    assert.equal(await heard.all, 'still here, and bye');
+    assert.equal(await received.all, 'still here, and bye');
     tls.end();
     assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
   });
@@ -201,9 +201,9 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
     const { client, puppet, tlsd } = await openScene(t, { environment });
     await puppet.write('control', 'y');
     const tls = await startTls(client);
-    const heard = hear(tls);
+    const received = collect(tls);
     puppet.exit(0);
-    assert.equal(await heard.all, '');
+    assert.equal(await received.all, '');
     assert.equal(isGone(tlsd.pid), false);
     await until('the program is gone', () => isGone(puppet.pid));
     assert.deepEqual(childrenOf(tlsd.pid), []);

@@ -5,7 +5,7 @@ import { after, before, describe, it } from 'node:test';
 import type { ConnectionOptions, TLSSocket } from 'node:tls';
 import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
 import { openScene, type Scene } from '../support/puppet.ts';
-import { hear, startTls } from '../support/tls-client.ts';
+import { collect, startTls } from '../support/tls-client.ts';
 
 let certificates: CertificateMaker;
 let p256: Pair;
@@ -101,7 +101,7 @@ describe('the ALPN check of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, ()
       const tls = await shakeHands(scene, offered === undefined ? {} : { ALPNProtocols: [...offered] });
       assert.equal(tls.alpnProtocol, agreed);
       await scene.puppet.write('write', 'hello');
-      assert.equal(await hear(tls).octets(5), 'hello');
+      assert.equal(await collect(tls).octets(5), 'hello');
     });
   }
 
@@ -148,7 +148,7 @@ describe('the handshake timeout of ucspi-tlsd', { concurrency: 4, timeout: 60_00
     const tls = await startTls(client);
     await timeoutPasses();
     await puppet.write('write', 'hello');
-    assert.equal(await hear(tls).octets(5), 'hello');
+    assert.equal(await collect(tls).octets(5), 'hello');
     assert.equal(tlsd.stderr(), '');
   });
 });

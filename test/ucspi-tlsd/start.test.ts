@@ -8,7 +8,7 @@ import { after, before, describe, it } from 'node:test';
 import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
 import { statusOf } from '../support/processes.ts';
 import { openScene } from '../support/puppet.ts';
-import { hear, startTls } from '../support/tls-client.ts';
+import { collect, startTls } from '../support/tls-client.ts';
 
 let certificates: CertificateMaker;
 let pair: Pair;
@@ -117,7 +117,7 @@ describe('the environment of the program under ucspi-tlsd', { concurrency: 4, ti
     await puppet.write('control', 'y');
     const tls = await startTls(client);
     await puppet.write('write', 'hello');
-    assert.equal(await hear(tls).octets(5), 'hello');
+    assert.equal(await collect(tls).octets(5), 'hello');
   });
 });
 
@@ -136,6 +136,6 @@ describe('TLS_UID and TLS_GID', { skip: process.getuid?.() === 0 ? false : 'not 
     await puppet.write('control', 'y');
     const tls = await startTls(client);
     await puppet.write('write', 'hello');
-    assert.equal(await hear(tls).octets(5), 'hello');
+    assert.equal(await collect(tls).octets(5), 'hello');
   });
 });

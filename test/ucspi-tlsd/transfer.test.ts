@@ -31,9 +31,9 @@ describe('a large transfer through ucspi-tlsd', { concurrency: 2, timeout: 120_0
       const tls = await startTls(client);
       const up = puppet.hash('read');
       const down = puppet.pour('write', PIECE, COUNT).then(() => puppet.close('write'));
-      const [heard] = await Promise.all([hash(tls), pour(tls), down]);
+      const [received] = await Promise.all([hash(tls), pour(tls), down]);
       const expected = hashOf(poured(PIECE, COUNT));
-      assert.deepEqual(heard, expected);
+      assert.deepEqual(received, expected);
       assert.deepEqual(await up, expected);
       puppet.exit(0);
       assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
@@ -54,9 +54,9 @@ describe('a large transfer through ucspi-tlsd', { concurrency: 2, timeout: 120_0
     );
     assert.ok(client.bytesWritten < (PIECE.length * COUNT) / 2, `${client.bytesWritten} octets were taken`);
     assert.ok(residentKiB(puppet.parent) < 120_000, `${residentKiB(puppet.parent)} KiB`);
-    const heard = puppet.hash('read');
+    const received = puppet.hash('read');
     await sent;
-    assert.deepEqual(await heard, hashOf(poured(PIECE, COUNT)));
+    assert.deepEqual(await received, hashOf(poured(PIECE, COUNT)));
   });
 
   it('waits for a client that does not read, and then arrives complete after the program has ended', async (t) => {

@@ -19,7 +19,7 @@ import {
 } from '../../../lib/tls/handshake.ts';
 import { type CertificateMaker, makeCertificates, type Pair } from '../../support/certificate.ts';
 import { run } from '../../support/real.ts';
-import { hear, startTls as startClient } from '../../support/tls-client.ts';
+import { collect, startTls as startClient } from '../../support/tls-client.ts';
 import { listen, plainClient } from '../../support/tls-listener.ts';
 import { within } from '../../support/within.ts';
 
@@ -258,7 +258,7 @@ describe('the reason of a failure', { concurrency: 4, timeout: 60_000 }, () => {
       it(`is bad-client-certificate when one is ${clientCertificate}, in ${maxVersion}`, async (t) => {
         const scene = await listen(t, createTlsServer(askingFiles(), { ...OPTIONS, clientCertificate }));
         const socket = await plainClient(t, scene.port);
-        const shaken = startTls(socket, { ...shown(badClient), maxVersion }).then((tls) => hear(tls).all);
+        const shaken = startTls(socket, { ...shown(badClient), maxVersion }).then((tls) => collect(tls).all);
         // Node sends no alert. In TLS 1.3 the client completes the handshake before the server sees the certificate.
         const seen =
           maxVersion === 'TLSv1.2'
