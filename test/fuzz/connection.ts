@@ -112,7 +112,7 @@ class Connection {
   #clientSays(): void {
     const text = this.#piece(this.#speech.text.slice(this.#readTo), this.#clientSize);
     const bytes = Buffer.from(text, 'latin1');
-    this.#record?.({ type: 'client-says', bytes });
+    this.#record?.({ type: 'client-sends', bytes });
     this.#count(bytes);
     this.#readTo += bytes.length;
     this.#model.read(bytes.length);
@@ -125,7 +125,7 @@ class Connection {
     const text = this.#piece(this.#saying, this.#smtpdSize);
     this.#saying = this.#saying.slice(text.length);
     const bytes = Buffer.from(text, 'latin1');
-    this.#record?.({ type: 'smtpd-says', bytes });
+    this.#record?.({ type: 'smtpd-sends', bytes });
     this.#count(bytes);
     this.#model.said(text);
     this.#dialogue.fromSmtpd(bytes);

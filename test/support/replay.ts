@@ -1,6 +1,6 @@
 /**
- * Plays the driver of a dialogue to a transcript, honestly: what the client sends waits, as in a kernel,
- * until the dialogue has nothing left to do and wants to hear it. The client's end waits there too.
+ * Drives a dialogue with a transcript as a real driver does: what the client sends waits, as in a kernel, until
+ * the dialogue has nothing left to do and wants to read it. The client's end waits there too.
  */
 
 import { createDialogue } from '../../lib/smtp/dialogue.ts';
@@ -50,7 +50,7 @@ export function replay(transcript: Transcript, cut?: Cut): Entry[] {
       else if (clientEnds) {
         clientEnds = false;
         dialogue.clientEnded();
-        if (dialogue.wantsClient()) throw new Error('the dialogue wants to hear a client that ended');
+        if (dialogue.wantsClient()) throw new Error('the dialogue wants to read a client that ended');
       } else break;
     }
     const { client, smtpd } = dialogue.rest();
@@ -78,10 +78,10 @@ export function replay(transcript: Transcript, cut?: Cut): Entry[] {
   for (const [number, entry] of inputsOf(transcript).entries()) {
     seen.push(entry);
     switch (entry.type) {
-      case 'client-says':
+      case 'client-sends':
         waiting.push(...(cut === undefined ? [entry.bytes] : cut(entry.bytes, number)));
         break;
-      case 'smtpd-says':
+      case 'smtpd-sends':
         for (const piece of cut === undefined ? [entry.bytes] : cut(entry.bytes, number)) readSmtpd(piece);
         break;
       case 'client-ends':
@@ -107,15 +107,15 @@ export function replay(transcript: Transcript, cut?: Cut): Entry[] {
 
 /** What is put in, without what is expected to come out. */
 export function inputsOf(transcript: Transcript): Entry[] {
-  const inputs = ['client-says', 'smtpd-says', 'client-ends', 'smtpd-ends', 'timeout'];
+  const inputs = ['client-sends', 'smtpd-sends', 'client-ends', 'smtpd-ends', 'timeout'];
   return transcript.entries.filter((entry) => inputs.includes(entry.type));
 }
 
 /** Sums up what came out of a dialogue. */
 export function outcomeOf(entries: readonly Entry[]): Outcome {
   const others: string[] = [];
-  const said = new Map<string, string>();
-  const add = (type: string, text: string) => said.set(type, (said.get(type) ?? '') + text);
+  const texts = new Map<string, string>();
+  const add = (type: string, text: string) => texts.set(type, (texts.get(type) ?? '') + text);
   for (const entry of entries) {
     if ('bytes' in entry) add(entry.type, entry.bytes.toString('latin1'));
     else if (entry.type === 'end-smtpd') add('to-smtpd', '(end)');
@@ -123,10 +123,10 @@ export function outcomeOf(entries: readonly Entry[]): Outcome {
     else if (entry.type === 'verdict') others.push(`= ${entry.verdict}`);
   }
   return {
-    toClient: said.get('to-client') ?? '',
-    toSmtpd: said.get('to-smtpd') ?? '',
+    toClient: texts.get('to-client') ?? '',
+    toSmtpd: texts.get('to-smtpd') ?? '',
     others,
-    leftFromClient: (said.get('left-client') ?? '') + (said.get('unread') ?? ''),
-    leftFromSmtpd: said.get('left-smtpd') ?? '',
+    leftFromClient: (texts.get('left-client') ?? '') + (texts.get('unread') ?? ''),
+    leftFromSmtpd: texts.get('left-smtpd') ?? '',
   };
 }

@@ -1,51 +1,50 @@
 /**
- * Transcripts: a dialogue written down so that a person can read it, write it, and send it in with a bug.
+ * Transcripts: a dialogue in a form that a person can read, write, and attach to a bug report.
  *
- *     # A line that is no command gets smtpd's answer        the title; more # lines explain
+ *     # An unknown command gets smtpd's reply                the title; more # lines are comments
  *     -- options require-tls plaintext-auth error-limit=3    the options; none and 100 are the default
- *     < 220 host ready                                       smtpd says
- *     S: 220 host ready                                      the client must hear
- *     C: NOOP                                                the client says
- *     > NOOP                                                 smtpd must hear
+ *     < 220 host ready                                       sent by smtpd
+ *     S: 220 host ready                                      expected by the client
+ *     C: NOOP                                                sent by the client
+ *     > NOOP                                                 expected by smtpd
  *     < 250 ok
  *     S: 250 ok
- *     -- client ends                                         the client will say no more
+ *     -- client ends                                         the client will send no more
  *     > (end)                                                smtpd's standard input must be closed
- *     -- smtpd ends                                          or could not even be started
- *     ! smtpd says STARTTLS itself                           one line on stderr
+ *     -- smtpd ends                                          or could not be started
+ *     ! smtpd offers STARTTLS itself                         one line on stderr
  *     ! [smtpd-end] smtpd exited mid-dialogue                the same, and what it is about
- *     -- timeout                                             nothing happened for too long
+ *     -- timeout                                             the idle timeout has passed
  *     = close                                                the verdict: plaintext, tls or close
  *     = left from client: MAIL FROM:<a@b>                    read and not consumed: where the relay begins
  *     = left from smtpd: 421 bye
  *     = unread: \x16\x03\x01\                                sent by the client and never read
  *
- * The two last kinds stand at the end, whether there was a verdict or not. A blank line ends a scenario,
- * so a file may hold several.
+ * The two last kinds stand at the end, with or without a verdict. A blank line separates scenarios.
  *
- * Bytes. A line ends with CRLF unless a lone backslash ends it here. Escapes: `\r \n \t \0 \\ \{ \xNN`.
- * `{A*20000}` is twenty thousand times A; the thing repeated may be longer and may hold escapes. A space
- * at a line's end is written `\x20`.
+ * Bytes. A line ends with CRLF, unless it ends with a single backslash here. Escapes: `\r \n \t \0 \\ \{ \xNN`.
+ * `{A*20000}` is twenty thousand times A; the repeated text may be longer and may contain escapes. A space
+ * at the end of a line is written `\x20`.
  *
- * Packets. Lines of one side that follow each other are one packet. A line of `--` alone parts two packets.
+ * Packets. Consecutive lines of one side are one packet. A line of `--` alone separates two packets.
  *
- * `-- repeat 17` ... `-- end repeat` stands for what is between, as many times.
+ * `-- repeat 17` ... `-- end repeat` repeats the lines between, so many times.
  *
- * Splits. Every transcript is replayed with its packets cut in pieces, too, and has to come out the same
- * (see replay.ts). What cannot says so:
- * `-- behind STARTTLS: word` where the cut behind STARTTLS changes the answer, as it should. Then smtpd
- * must never hear the word, wherever the cut is.
- * `-- unsplit: why` where the cut makes another conversation of it.
+ * Splits. Every transcript is also replayed with its packets cut into pieces, and must give the same result
+ * (see replay.ts). The exceptions are marked:
+ * `-- behind STARTTLS: word` where a cut after STARTTLS changes the reply, as it should. smtpd must
+ * never receive the word, wherever the cut is.
+ * `-- unsplit: why` where a cut makes it a different dialogue.
  *
- * `-- todo: why` marks a scenario that shows a known defect and fails for now.
+ * `-- todo: why` marks a scenario that shows a known defect and fails until that is fixed.
  */
 
 import type { DialogueOptions, Step } from '../../lib/smtp/dialogue.ts';
 
-/** One thing in a transcript: what was put in, or a step that came out. */
+/** One entry of a transcript: an input, or a step that came out. */
 export type Entry =
   | Step
-  | { readonly type: 'client-says' | 'smtpd-says'; readonly bytes: Buffer }
+  | { readonly type: 'client-sends' | 'smtpd-sends'; readonly bytes: Buffer }
   | { readonly type: 'client-ends' | 'smtpd-ends' | 'timeout' }
   | { readonly type: 'left-client' | 'left-smtpd' | 'unread'; readonly bytes: Buffer };
 
@@ -54,7 +53,7 @@ export interface Transcript {
   readonly title: string;
   readonly options: DialogueOptions;
   readonly entries: readonly Entry[];
-  /** The word that smtpd must not hear wherever the packets are cut. */
+  /** The word that smtpd must not receive wherever the packets are cut. */
   readonly behindStarttls: string | undefined;
   /** Why the packets are not to be cut. */
   readonly unsplit: string | undefined;
@@ -64,9 +63,9 @@ export interface Transcript {
 
 /** What each kind of entry that holds bytes begins with. */
 const PREFIXES = {
-  'client-says': 'C:',
+  'client-sends': 'C:',
   'to-client': 'S:',
-  'smtpd-says': '<',
+  'smtpd-sends': '<',
   'to-smtpd': '>',
   'left-client': '= left from client:',
   'left-smtpd': '= left from smtpd:',
@@ -115,7 +114,7 @@ function parseScenario(text: string): Transcript {
       continue;
     }
     const entry = parseEntry(line);
-    if (entry === undefined) throw new Error(`${title}: line ${index + 1} makes no sense: ${line}`);
+    if (entry === undefined) throw new Error(`${title}: line ${index + 1} is malformed: ${line}`);
     addEntry(entries, entry, joined);
     joined = true;
   }
@@ -199,14 +198,14 @@ function addEntry(entries: Entry[], entry: Entry, join: boolean): void {
 }
 
 /**
- * Writes entries down as `parseTranscripts` reads them. Steps that say something to the same side one
- * after the other look the same as one step.
+ * Formats entries as `parseTranscripts` reads them. Consecutive steps that send to the same side look the same as
+ * one step.
  */
 export function formatEntries(entries: readonly Entry[]): string {
   const lines: string[] = [];
   let before: Entry | undefined;
   for (const entry of entries) {
-    const isPacket = entry.type === 'client-says' || entry.type === 'smtpd-says';
+    const isPacket = entry.type === 'client-sends' || entry.type === 'smtpd-sends';
     if (isPacket && before?.type === entry.type) lines.push('--');
     lines.push(...formatEntry(entry));
     before = entry;
