@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { connectTcp } from '../support/puppet.ts';
+import { connectTcp } from '../support/controlled-program.ts';
 import { inTurns } from './crowd.ts';
 
 /** A client that is no good. */

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { ConnectionOptions } from 'node:tls';
 import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
-import { openScene } from '../support/puppet.ts';
+import { openScene } from '../support/controlled-program.ts';
 import { collect, startTls } from '../support/tls-client.ts';
 
 describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {

@@ -4,9 +4,9 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { type CertificateMaker, makeCertificates } from '../support/certificate.ts';
 import { serve } from '../support/chain.ts';
+import { openScene, type SceneOptions } from '../support/controlled-program.ts';
 import { targetOf, until } from '../support/processes.ts';
 import { ours } from '../support/programs.ts';
-import { openScene, type SceneOptions } from '../support/puppet.ts';
 import { run } from '../support/real.ts';
 import { collect, RECORD, startTls, tap } from '../support/tls-client.ts';
 

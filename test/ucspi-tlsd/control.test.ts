@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { type CertificateMaker, makeCertificates } from '../support/certificate.ts';
+import { openScene, type SceneOptions } from '../support/controlled-program.ts';
 import { isNonBlocking, targetOf, until } from '../support/processes.ts';
-import { openScene, type SceneOptions } from '../support/puppet.ts';
 import { collect, startTls } from '../support/tls-client.ts';
 
 describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {

@@ -6,9 +6,9 @@ import type { Duplex } from 'node:stream';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { type CertificateMaker, makeCertificates } from '../support/certificate.ts';
 import { type Served, serve } from '../support/chain.ts';
+import { connectTcp, openScene, type Scene } from '../support/controlled-program.ts';
 import { childrenOf, isGone, isNonBlocking, until } from '../support/processes.ts';
 import { ours } from '../support/programs.ts';
-import { connectTcp, openScene, type Scene } from '../support/puppet.ts';
 import { run } from '../support/real.ts';
 import { collect, startTls } from '../support/tls-client.ts';
 

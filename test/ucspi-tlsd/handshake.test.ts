@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { ConnectionOptions, TLSSocket } from 'node:tls';
 import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
-import { openScene, type Scene } from '../support/puppet.ts';
+import { openScene, type Scene } from '../support/controlled-program.ts';
 import { collect, startTls } from '../support/tls-client.ts';
 
 let certificates: CertificateMaker;

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
-import { openScene } from '../support/puppet.ts';
+import { openScene } from '../support/controlled-program.ts';
 import { startTls } from '../support/tls-client.ts';
 
 describe('the certificate that ucspi-tlsd sends', { concurrency: 4, timeout: 60_000 }, () => {

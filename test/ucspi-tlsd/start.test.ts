@@ -6,8 +6,8 @@ import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
+import { openScene } from '../support/controlled-program.ts';
 import { statusOf } from '../support/processes.ts';
-import { openScene } from '../support/puppet.ts';
 import { collect, startTls } from '../support/tls-client.ts';
 
 let certificates: CertificateMaker;

@@ -6,9 +6,9 @@ import { once } from 'node:events';
 import { after, before, describe, it } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import { type CertificateMaker, makeCertificates } from '../support/certificate.ts';
+import { type Digest, openScene, poured } from '../support/controlled-program.ts';
 import { unreadOctets } from '../support/kernel.ts';
 import { statusOf, until } from '../support/processes.ts';
-import { type Digest, openScene, poured } from '../support/puppet.ts';
 import { startTls } from '../support/tls-client.ts';
 
 const PIECE = 'abcdefghijklmnopqrstuvwxyz'.repeat(1000);

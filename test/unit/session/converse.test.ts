@@ -6,7 +6,7 @@ import { deferred } from '../../../lib/program/deferred.ts';
 import { converse } from '../../../lib/session/converse.ts';
 import { createDialogue } from '../../../lib/smtp/dialogue.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeParty, makeSmtpd, outcomeOf } from '../../support/party.ts';
+import { makeParty, makeSmtpd, outcomeOf } from '../../support/test-stream.ts';
 
 /** The idle timeout of these tests, in milliseconds. */
 const IDLE = 300_000;

@@ -5,7 +5,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
 import { type RelayEnd, type RelayOptions, relay } from '../../../lib/session/relay.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeParty, makeSmtpd, outcomeOf } from '../../support/party.ts';
+import { makeParty, makeSmtpd, outcomeOf } from '../../support/test-stream.ts';
 
 /** Timeouts that do not expire in these tests. */
 const BOUNDS = { idleTimeout: undefined, stallTimeout: undefined, endedTimeout: 60_000 };

@@ -5,7 +5,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
 import { startSession, type TlsClient, type TlsOffer } from '../../../lib/session/session.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { type FakeSmtpd, makeParty, makeSmtpd, outcomeOf, type Party } from '../../support/party.ts';
+import { type FakeSmtpd, makeParty, makeSmtpd, outcomeOf, type Party } from '../../support/test-stream.ts';
 
 interface Setup {
   readonly fresh?: boolean;

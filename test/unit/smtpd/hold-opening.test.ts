@@ -5,7 +5,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
 import { holdOpening } from '../../../lib/smtpd/hold-opening.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeParty, makeSmtpd, outcomeOf } from '../../support/party.ts';
+import { makeParty, makeSmtpd, outcomeOf } from '../../support/test-stream.ts';
 
 describe('the opening held with an smtpd', () => {
   function start(t: TestContext, ...hellos: string[]) {

@@ -6,7 +6,7 @@ import type { Introduction } from '../../../lib/smtp/prelude.ts';
 import { onDemand, type SmtpdSlot } from '../../../lib/smtpd/on-demand.ts';
 import type { Smtpd } from '../../../lib/smtpd/smtpd.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { type FakeSmtpd, makeSmtpd, outcomeOf } from '../../support/party.ts';
+import { type FakeSmtpd, makeSmtpd, outcomeOf } from '../../support/test-stream.ts';
 
 const INTRODUCTION: Introduction = {
   greeting: { code: 220, texts: ['host ESMTP'] },

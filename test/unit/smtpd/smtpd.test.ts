@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { startProgram } from '../../../lib/smtpd/process.ts';
 import { endAfterOutput, endSmtpd, type Smtpd, type SmtpdEnd } from '../../../lib/smtpd/smtpd.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeSmtpd, outcomeOf } from '../../support/party.ts';
+import { makeSmtpd, outcomeOf } from '../../support/test-stream.ts';
 import { DEADLINE, within } from '../../support/within.ts';
 
 function startShell(script: string): Smtpd {

@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { flow } from '../../../lib/stream/flow.ts';
 import { drain, hangUp } from '../../../lib/stream/hang-up.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeParty, outcomeOf, type Party } from '../../support/party.ts';
+import { makeParty, outcomeOf, type Party } from '../../support/test-stream.ts';
 
 function start(from: Party, to: Party, first = '') {
   let passed = '';

@@ -6,7 +6,7 @@ import { deferred } from '../../../lib/program/deferred.ts';
 import { createTicker, within } from '../../../lib/stream/time.ts';
 import { settle, stopClock } from '../../support/clock.ts';
 import { stopIntervals } from '../../support/intervals.ts';
-import { outcomeOf } from '../../support/party.ts';
+import { outcomeOf } from '../../support/test-stream.ts';
 
 describe('within', () => {
   it('returns the value of a promise that settles in time, and cancels the timer', async (t) => {

@@ -56,7 +56,7 @@ export interface SceneOptions {
 /** Connects to ucspi-tlsd with a puppet below it. All is ended with the test. */
 export async function openScene(t: TestContext, { options, environment }: SceneOptions): Promise<Scene> {
   const hand = await openHand();
-  const command = [ours('ucspi-tlsd'), ...(options ?? []), '--', ...fixture('tlsd-puppet')];
+  const command = [ours('ucspi-tlsd'), ...(options ?? []), '--', ...fixture('controlled-program')];
   const chain = await serve(command, { ...environment, PUPPET: String(hand.port) });
   const client = await connectTcp(chain.port);
   t.after(async () => {
