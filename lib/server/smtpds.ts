@@ -14,8 +14,8 @@ import type { Metrics } from './metrics/metrics.ts';
 
 /** What a connection learns about its smtpds. */
 export interface SmtpdEvents {
-  /** One was started; `label` is what the log calls it. */
-  started(label: string): void;
+  /** One was started: `label` is what the log calls it. Or it could not be: then that is undefined. */
+  started(label: string | undefined): void;
   /** See `PreludeNotice`. */
   notice(notice: PreludeNotice): void;
 }
@@ -75,13 +75,14 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   let isClosed = false;
 
   /** Starts what the command line names, and counts it. */
-  function realFor(ends: Endpoints, started: (label: string) => void): StartSmtpd {
+  function realFor(ends: Endpoints, started: SmtpdEvents['started']): StartSmtpd {
     const start = smtpdFor(options.smtpd, ends, environment, options.localHost);
     return (tlsEnvironment) => {
       const smtpd = start(tlsEnvironment);
+      started(smtpd.label);
+      if (smtpd.label === undefined) return smtpd;
       metrics.smtpdStarted();
       void smtpd.ended.then(metrics.smtpdStopped);
-      if (smtpd.label !== undefined) started(smtpd.label);
       return smtpd;
     };
   }

@@ -1,6 +1,12 @@
 import { deferred } from '../program/deferred.ts';
 import { EXIT } from '../program/failure.ts';
-import { createPrelude, type Introduction, type Prelude, type PreludeNotice } from '../smtp/prelude.ts';
+import {
+  createPrelude,
+  type Introduction,
+  type Prelude,
+  type PreludeNotice,
+  type PreludeStep,
+} from '../smtp/prelude.ts';
 import { REPLIES } from '../smtp/reply.ts';
 import { createFront } from '../stream/front.ts';
 import { watchIdle, within } from '../stream/time.ts';
@@ -76,6 +82,10 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
   const { promise: abort, resolve: startAbort } = deferred();
   let state: 'prelude' | 'starting' | 'connected' | 'ended' = 'prelude';
   let real: Smtpd | undefined;
+  /** The replies that were sent are to be taken before more are sent. */
+  let isFull = false;
+  /** The step that waits for that. */
+  let waiting: PreludeStep | undefined;
   let idle = watchIdle(prelude === undefined ? undefined : idleTimeout, timedOut);
   /** Without a prelude: what the client has sent before the real smtpd was there. */
   const early: Buffer[] = [];
@@ -86,6 +96,7 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
       return advance();
     },
     drained: () => {
+      isFull = false;
       if (advance()) front.proceed();
     },
     ended: () => {
@@ -100,12 +111,16 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
   /** Carries out the steps of the prelude. @returns whether it has processed all that it was given. */
   function advance(): boolean {
     while (state === 'prelude') {
-      const step = prelude?.next();
+      const step = waiting ?? prelude?.next();
+      waiting = undefined;
       if (step === undefined) return true;
+      if (isFull) {
+        waiting = step;
+        return false;
+      }
       idle.active();
-      if (step.type === 'to-client') {
-        if (!front.send(step.bytes)) return false;
-      } else if (step.type === 'smtpd-needed') startReal(step.hello);
+      if (step.type === 'to-client') isFull = !front.send(step.bytes);
+      else if (step.type === 'smtpd-needed') startReal(step.hello);
       else if (step.type === 'notice') notice(step);
       else end({ status: EXIT.success });
     }
@@ -139,8 +154,7 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
     state = 'prelude';
     idle = watchIdle(idleTimeout, timedOut);
     prelude.refuse(REPLIES.noRoomNow);
-    // What waits behind the command is processed when the reply has been taken, or now.
-    advance();
+    if (advance()) front.proceed();
   }
 
   async function takeOver(smtpd: Smtpd, hello: string | undefined): Promise<void> {
@@ -180,6 +194,8 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
     state = 'ended';
     idle.stop();
     front.end();
+    // Who has written may wait for that and not read.
+    front.proceed();
     settle(how);
   }
 

@@ -261,7 +261,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(await client.rest(), '');
     client.end();
     await server.logs(
-      /: fatal: event=session id=\S+ remote=\S+ text="cannot reach 127\.0\.0\.1:\d+: ECONNREFUSED"\n/,
+      /: fatal: event=session id=\S+ remote=\S+ smtpd=\S+ text="cannot reach 127\.0\.0\.1:\d+: ECONNREFUSED"\n/,
     );
   });
 

@@ -84,7 +84,7 @@ describe('a session with TLS', { concurrency: 2 }, () => {
       assert.match(
         end ?? '',
         new RegExp(
-          `^smtpd-starttls-server: info: event=end ${ID} ${REMOTE} verdict=tls status=0 in=\\d+ out=\\d+ seconds=\\d+\\.\\d{3}$`,
+          `^smtpd-starttls-server: info: event=end ${ID} ${REMOTE} verdict=tls smtpd=\\d+ status=0 in=\\d+ out=\\d+ seconds=\\d+\\.\\d{3}$`,
         ),
       );
       assert.equal(stopping, 'smtpd-starttls-server: info: event=stopping signal=SIGTERM');
@@ -193,7 +193,7 @@ describe('a server that can no longer start smtpd', { concurrency: 2 }, () => {
       assert.match(
         line,
         new RegExp(
-          `^smtpd-starttls-server: fatal: event=session ${ID} ${REMOTE} text="cannot run ${smtpd.path}: ENOENT"$`,
+          `^smtpd-starttls-server: fatal: event=session ${ID} ${REMOTE} smtpd=none text="cannot run ${smtpd.path}: ENOENT"$`,
         ),
       );
     }

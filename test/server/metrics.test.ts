@@ -46,6 +46,9 @@ describe('formatPrometheus', () => {
     metrics.handshakeFailed('ECONNRESET');
     metrics.smtpdEnded(0);
     metrics.smtpdEnded(111);
+    for (let count = 0; count < 3; count++) metrics.smtpdStarted();
+    metrics.smtpdStopped();
+    metrics.sessionWithoutSmtpd();
     metrics.received(1000);
     metrics.received(23);
     metrics.sent(4096);
@@ -91,6 +94,15 @@ smtpd_starttls_tls_handshake_failures_total{reason="ECONNRESET"} 1
 # TYPE smtpd_starttls_smtpd_exits_total counter
 smtpd_starttls_smtpd_exits_total{status="0"} 1
 smtpd_starttls_smtpd_exits_total{status="111"} 1
+# HELP smtpd_starttls_smtpd_running smtpds currently running.
+# TYPE smtpd_starttls_smtpd_running gauge
+smtpd_starttls_smtpd_running 2
+# HELP smtpd_starttls_smtpd_started_total smtpds started.
+# TYPE smtpd_starttls_smtpd_started_total counter
+smtpd_starttls_smtpd_started_total 3
+# HELP smtpd_starttls_sessions_without_smtpd_total Sessions that ended without having needed an smtpd (--on-demand).
+# TYPE smtpd_starttls_sessions_without_smtpd_total counter
+smtpd_starttls_sessions_without_smtpd_total 1
 # HELP smtpd_starttls_received_bytes_total Bytes received from clients, on the wire.
 # TYPE smtpd_starttls_received_bytes_total counter
 smtpd_starttls_received_bytes_total 1023
@@ -398,6 +410,9 @@ describe('formatLine', () => {
       metrics.handshakeDone({ protocol: 'p', cipher: resumed ? 'a' : 'yes', resumed, seconds: 1 });
     }
     for (const status of [0, 0, 1, 111]) metrics.smtpdEnded(status);
+    for (let count = 0; count < 7; count++) metrics.smtpdStarted();
+    for (let count = 0; count < 4; count++) metrics.smtpdStopped();
+    metrics.sessionWithoutSmtpd();
     metrics.handshakeFailed('a');
     metrics.handshakeFailed('b');
     metrics.errorLimitReached();
@@ -418,6 +433,9 @@ describe('formatLine', () => {
       handshakes: 3,
       resumed: 2,
       handshake_failures: 2,
+      smtpd_running: 3,
+      smtpd_started: 7,
+      without_smtpd: 1,
       smtpd_exits: 4,
       smtpd_failures: 2,
       received_bytes: 10,

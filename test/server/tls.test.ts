@@ -249,7 +249,9 @@ describe('--implicit-tls', { concurrency: 3, timeout: 60_000 }, () => {
     assert.match(await client.reply(), /^421 4\.3\.0 /);
     assert.equal(await client.rest(), '');
     client.end();
-    await server.logs(/: fatal: event=session id=\S+ remote=\S+ text="cannot run \S+\/smtpd: ENOENT"\n/);
+    await server.logs(
+      /: fatal: event=session id=\S+ remote=\S+ smtpd=none text="cannot run \S+\/smtpd: ENOENT"\n/,
+    );
   });
 
   for (const level of ['-k0', '-k1']) {

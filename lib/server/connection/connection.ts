@@ -60,8 +60,8 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   const { promise: stopping, resolve: beginStopping } = deferred();
   let log = context.log.with({ id });
   let session: Session | undefined;
-  /** What the log calls the last smtpd that was started. */
-  let smtpd: string | undefined;
+  /** The last smtpd that was started, and what the log calls it; undefined for one that could not be started. */
+  let smtpd: { readonly label: string | undefined } | undefined;
   let isStopping = false;
   /** See `AdmissionResult`. */
   let isProxyOwn = false;
@@ -101,7 +101,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   async function serveClient(ends: Endpoints): Promise<void> {
     const startSmtpd = context.smtpds.startFor(ends, {
       started: (label) => {
-        smtpd = label;
+        smtpd = { label };
       },
       notice: ({ about, text }) => (about === 'error-limit' ? errorLimitReached() : report().warning(text)),
     });
@@ -153,7 +153,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     metrics.sessionEnded(seconds);
     log.info('end', {
       verdict,
-      smtpd: smtpd ?? 'none',
+      smtpd: smtpd?.label ?? 'none',
       status: smtpd && status,
       signal: smtpd && signal,
       in: socket.bytesRead,
@@ -164,7 +164,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
 
   /** For lines about the session: they name the smtpd of the moment. */
   function report(): Reporter {
-    return log.with({ smtpd: smtpd ?? 'none' }).reporter();
+    return log.with({ smtpd: smtpd?.label ?? 'none' }).reporter();
   }
 
   function errorLimitReached(): void {

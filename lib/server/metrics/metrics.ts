@@ -33,7 +33,7 @@ export interface Metrics {
   handshakeFailed(reason: string): void;
   /** @param status as in SmtpdEnd (lib/smtpd/smtpd.ts): 128 plus the signal number when killed by a signal. */
   smtpdEnded(status: number): void;
-  /** An smtpd was started, or could not be. */
+  /** An smtpd was started. */
   smtpdStarted(): void;
   /** It has ended. */
   smtpdStopped(): void;

@@ -308,6 +308,49 @@ describe('an smtpd on demand', () => {
   });
 });
 
+describe('an smtpd on demand whose user reads nothing while a write waits, as the dialogue does', () => {
+  /** Writes one command; reads when it is taken. */
+  async function command(smtpd: Smtpd, line: string): Promise<void> {
+    smtpd.sink.listen({ drained: () => smtpd.source.read(), failed() {} });
+    if (!smtpd.sink.write(Buffer.from(`${line}\r\n`))) smtpd.source.pause();
+    await settle();
+  }
+
+  it('gets a reply that is larger than what may wait', async (t) => {
+    const texts = Array.from({ length: 60 }, () => 'x'.repeat(1000));
+    const { client, smtpd } = open(t, { introduction: { ...INTRODUCTION, ehlo: { code: 250, texts } } });
+    await settle();
+    await command(smtpd, 'EHLO me');
+    assert.ok(client.received().length > 60_000);
+  });
+
+  it('gets the replies of the real smtpd', async (t) => {
+    const { client, smtpd, real } = open(t);
+    await command(smtpd, 'HELP');
+    real().send('220 real\r\n');
+    await settle();
+    real().send('214 help\r\n');
+    assert.equal(client.received(), `${GREETING}214 help\r\n`);
+  });
+
+  it('gets the end of one that fails', async (t) => {
+    const { client, smtpd, real } = open(t);
+    await command(smtpd, 'HELP');
+    real().finish();
+    real().exit({ status: 5 });
+    await settle();
+    assert.ok(client.hasEnded());
+  });
+
+  it('gets a 451 when there is no room', async (t) => {
+    const { client, smtpd } = open(t, {
+      slot: () => ({ admission: Promise.resolve('no-room'), release() {} }),
+    });
+    await command(smtpd, 'HELP');
+    assert.match(client.received(), /\n451 /);
+  });
+});
+
 describe('an smtpd on demand without room', () => {
   /** Slots that the test grants. */
   function makeSlots() {
