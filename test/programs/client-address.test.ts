@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { describe, it, type TestContext } from 'node:test';
 import { type Chain, NO_UCSPI_TCP, serve } from '../support/chain.ts';
-import { openScene } from '../support/controlled-program.ts';
+import { runTlsd } from '../support/controlled-program.ts';
 import { isNonBlocking } from '../support/processes.ts';
 import { fixture, ours } from '../support/programs.ts';
 import { certificate, runShim } from '../support/shim.ts';
@@ -97,35 +97,35 @@ describe('the shim', { concurrency: 3, timeout: 60_000 }, () => {
 
 describe('ucspi-tlsd', { concurrency: 3, timeout: 60_000 }, () => {
   it("derives the client's address from the connection and does not change it", async (t) => {
-    const { client, tlsd, puppet } = await openScene(t, {
+    const { client, tlsd, program } = await runTlsd(t, {
       environment: { ...KEYS, ...NO_UCSPI_TCP },
       options: ['-v2'],
     });
     const ports = [client.localPort ?? 0, client.remotePort ?? 0] as const;
-    assert.deepEqual(valuesIn(puppet.environment), expected(...ports));
+    assert.deepEqual(valuesIn(program.environment), expected(...ports));
     client.write('EHLO client.example\r\n');
-    assert.equal((await puppet.read('stdin')).toString(), 'EHLO client.example\r\n');
+    assert.equal((await program.read('stdin')).toString(), 'EHLO client.example\r\n');
     assert.deepEqual(
-      [puppet.parent, puppet.pid].flatMap((pid) => [isNonBlocking(pid, 0), isNonBlocking(pid, 1)]),
+      [program.parent, program.pid].flatMap((pid) => [isNonBlocking(pid, 0), isNonBlocking(pid, 1)]),
       [false, false, false, false],
     );
-    await puppet.write('stdout', '250 mail.example.org\r\n');
+    await program.write('stdout', '250 mail.example.org\r\n');
     await new Promise((resolve) => client.once('data', resolve));
-    await puppet.write('control', 'Y');
+    await program.write('control', 'Y');
     const tls = await startTls(client);
     await tlsd.logs(/^ucspi-tlsd: info: TLS with 127\.0\.0\.1: /m);
-    await puppet.write('write', 'hello');
+    await program.write('write', 'hello');
     assert.equal(await collect(tls).octets(5), 'hello');
   });
 
   it('releases a connection that it has derived the address from', async (t) => {
-    const { client, puppet } = await openScene(t, { environment: { ...KEYS, ...NO_UCSPI_TCP } });
-    await puppet.close('control');
+    const { client, program } = await runTlsd(t, { environment: { ...KEYS, ...NO_UCSPI_TCP } });
+    await program.close('control');
     const received = collect(client);
-    await puppet.readAll('read');
-    await puppet.write('stdout', 'bye');
-    await puppet.close('stdin');
-    await puppet.close('stdout');
+    await program.readAll('read');
+    await program.write('stdout', 'bye');
+    await program.close('stdin');
+    await program.close('stdout');
     assert.equal(await received.all, 'bye');
   });
 
@@ -147,9 +147,9 @@ describe('ucspi-tlsd', { concurrency: 3, timeout: 60_000 }, () => {
       ...{ PROTO: 'SSL', SSLREMOTEIP: '::ffff:192.0.2.1', SSLREMOTEPORT: '4000', SSLREMOTEINFO: 'joe' },
       ...{ SSLLOCALIP: '2001:db8::25', SSLLOCALPORT: '25' },
     };
-    const { puppet } = await openScene(t, { environment: { ...KEYS, ...NO_UCSPI_TCP, ...above } });
-    assert.deepEqual(valuesIn(puppet.environment), ['TCP', '192.0.2.1', '4000', '2001:db8::25', '25']);
-    assert.equal(puppet.environment.TCPREMOTEINFO, 'joe');
+    const { program } = await runTlsd(t, { environment: { ...KEYS, ...NO_UCSPI_TCP, ...above } });
+    assert.deepEqual(valuesIn(program.environment), ['TCP', '192.0.2.1', '4000', '2001:db8::25', '25']);
+    assert.equal(program.environment.TCPREMOTEINFO, 'joe');
   });
 
   it('derives nothing if descriptor 0 is not a network connection', async (t) => {

@@ -7,31 +7,31 @@ import { fixture, ours } from './programs.ts';
 /** The descriptors of a program under a UCSPI-TLS server. */
 export type Descriptor = 'stdin' | 'stdout' | 'control' | 'read' | 'write';
 
-/** How much has passed, and what. */
+/** The size and the SHA-256 of a transfer. */
 export interface Digest {
   readonly size: number;
   readonly sha256: string;
 }
 
-/** A program that ucspi-tlsd runs, in the hand of a test. */
-export interface Puppet {
+/** A program that ucspi-tlsd runs and a test controls. */
+export interface ControlledProgram {
   readonly pid: number;
   /** The process number of its parent, ucspi-tlsd. */
   readonly parent: number;
   readonly environment: NodeJS.ProcessEnv;
-  /** What comes next; empty at the end. */
+  /** The next bytes; empty at the end. */
   read(from: Descriptor): Promise<Buffer>;
-  /** All that comes until the end. */
+  /** All bytes until the end. */
   readAll(from: Descriptor): Promise<Buffer>;
   write(to: Descriptor, bytes: string | Uint8Array): Promise<void>;
   close(what: Descriptor): Promise<void>;
   /** Writes no more: shutdown(2) with SHUT_WR, and the descriptor stays open. */
   halfClose(what: Descriptor): Promise<void>;
-  /** Reads until the end and tells what it was. */
+  /** Reads until the end, and returns the digest of that. */
   hash(from: Descriptor): Promise<Digest>;
   /** Writes a piece so many times, each time with a number and a colon in front, as `poured` does. */
   pour(to: Descriptor, piece: string, count: number): Promise<void>;
-  /** Catches a signal from now on; `caught` then tells of it. */
+  /** Catches a signal from now on; see `caught`. */
   catch(signal: NodeJS.Signals): Promise<void>;
   /** The next signal that was caught. */
   caught(): Promise<string>;
@@ -41,45 +41,45 @@ export interface Puppet {
 }
 
 /** A client, ucspi-tlsd and its program. */
-export interface Scene {
+export interface TlsdRun {
   readonly client: Socket;
   readonly tlsd: Served;
-  readonly puppet: Puppet;
+  readonly program: ControlledProgram;
 }
 
 /** How ucspi-tlsd is to be started. */
-export interface SceneOptions {
+export interface TlsdSetup {
   readonly options?: readonly string[];
   readonly environment?: NodeJS.ProcessEnv;
 }
 
-/** Connects to ucspi-tlsd with a puppet below it. All is ended with the test. */
-export async function openScene(t: TestContext, { options, environment }: SceneOptions): Promise<Scene> {
-  const hand = await openHand();
+/** Starts ucspi-tlsd with a controlled program, and connects to it. All of it ends with the test. */
+export async function runTlsd(t: TestContext, { options, environment }: TlsdSetup): Promise<TlsdRun> {
+  const listener = await listenForProgram();
   const command = [ours('ucspi-tlsd'), ...(options ?? []), '--', ...fixture('controlled-program')];
-  const chain = await serve(command, { ...environment, PUPPET: String(hand.port) });
+  const chain = await serve(command, { ...environment, CONTROL_PORT: String(listener.port) });
   const client = await connectTcp(chain.port);
   t.after(async () => {
     client.destroy();
     await chain.close();
-    hand.close();
+    listener.close();
   });
   const tlsd = await chain.served(0);
   const over = tlsd.ended.then(() => {
-    throw new Error(`ucspi-tlsd has ended before its program began: ${tlsd.stderr()}`);
+    throw new Error(`ucspi-tlsd has ended before its program started: ${tlsd.stderr()}`);
   });
-  // Only the first of the two counts: later on, ended is what ucspi-tlsd is to be.
-  return { client, tlsd, puppet: await Promise.race([hand.puppet, over]) };
+  // Only the first of the two counts: later ucspi-tlsd is expected to end.
+  return { client, tlsd, program: await Promise.race([listener.program, over]) };
 }
 
-/** Connects to 127.0.0.1, in cleartext. */
+/** Connects to 127.0.0.1 in cleartext. */
 export async function connectTcp(port: number): Promise<Socket> {
   const client = connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
   await new Promise<void>((resolve, reject) => {
     client.once('connect', resolve);
     client.once('error', reject);
   });
-  // What becomes of a connection is asserted where it matters; elsewhere a reset is none of our business.
+  // A test that depends on the end of the connection asserts it; others ignore a reset.
   client.on('error', () => {});
   return client;
 }
@@ -89,21 +89,25 @@ export function* poured(piece: string, count: number): Generator<Buffer> {
   for (let n = 0; n < count; n++) yield Buffer.from(`${n}:${piece}`, 'latin1');
 }
 
-/** Waits for one puppet to call. */
-async function openHand(): Promise<{ port: number; puppet: Promise<Puppet>; close(): void }> {
+/** Waits for the connection of one program. */
+async function listenForProgram(): Promise<{
+  port: number;
+  program: Promise<ControlledProgram>;
+  close(): void;
+}> {
   const server = createServer();
   let connection: Socket | undefined;
-  const puppet = new Promise<Puppet>((resolve) => {
+  const program = new Promise<ControlledProgram>((resolve) => {
     server.once('connection', (socket) => {
       connection = socket;
       socket.on('error', () => {});
-      takeInHand(socket, resolve);
+      attach(socket, resolve);
     });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
     port: (server.address() as AddressInfo).port,
-    puppet,
+    program,
     close: () => {
       server.close();
       connection?.destroy();
@@ -117,12 +121,12 @@ interface Answer {
   readonly error?: string;
 }
 
-function takeInHand(socket: Socket, ready: (puppet: Puppet) => void): void {
+function attach(socket: Socket, ready: (program: ControlledProgram) => void): void {
   const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (why: Error) => void }>();
   let count = 0;
   let begun = false;
 
-  function order(verb: string, more: Record<string, unknown> = {}): Promise<unknown> {
+  function request(verb: string, more: Record<string, unknown> = {}): Promise<unknown> {
     count += 1;
     const id = count;
     socket.write(`${JSON.stringify({ id, verb, ...more })}\n`);
@@ -137,7 +141,7 @@ function takeInHand(socket: Socket, ready: (puppet: Puppet) => void): void {
       waiting.delete(id);
     } else {
       begun = true;
-      ready(createPuppet(JSON.parse(line), order));
+      ready(createProgram(JSON.parse(line), request));
     }
   });
   socket.on('close', () => {
@@ -145,10 +149,10 @@ function takeInHand(socket: Socket, ready: (puppet: Puppet) => void): void {
   });
 }
 
-function createPuppet(
-  self: Pick<Puppet, 'pid' | 'parent' | 'environment'>,
-  order: (verb: string, more?: Record<string, unknown>) => Promise<unknown>,
-): Puppet {
+function createProgram(
+  self: Pick<ControlledProgram, 'pid' | 'parent' | 'environment'>,
+  request: (verb: string, more?: Record<string, unknown>) => Promise<unknown>,
+): ControlledProgram {
   const { SSLCTLFD, SSLREADFD, SSLWRITEFD } = self.environment;
   const numbers: Readonly<Record<Descriptor, number>> = {
     stdin: 0,
@@ -158,7 +162,7 @@ function createPuppet(
     write: Number(SSLWRITEFD),
   };
   async function read(from: Descriptor): Promise<Buffer> {
-    return Buffer.from(String(await order('read', { fd: numbers[from] })), 'base64');
+    return Buffer.from(String(await request('read', { fd: numbers[from] })), 'base64');
   }
   return {
     ...self,
@@ -170,24 +174,24 @@ function createPuppet(
     },
     write: async (to, bytes) => {
       const data = typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : Buffer.from(bytes);
-      await order('write', { fd: numbers[to], data: data.toString('base64') });
+      await request('write', { fd: numbers[to], data: data.toString('base64') });
     },
     close: async (what) => {
-      await order('close', { fd: numbers[what] });
+      await request('close', { fd: numbers[what] });
     },
     halfClose: async (what) => {
-      await order('half-close', { fd: numbers[what] });
+      await request('half-close', { fd: numbers[what] });
     },
-    hash: async (from) => (await order('hash', { fd: numbers[from] })) as Digest,
+    hash: async (from) => (await request('hash', { fd: numbers[from] })) as Digest,
     pour: async (to, piece, count) => {
-      await order('pour', { fd: numbers[to], data: piece, size: count });
+      await request('pour', { fd: numbers[to], data: piece, size: count });
     },
     catch: async (signal) => {
-      await order('catch', { data: signal });
+      await request('catch', { data: signal });
     },
-    caught: async () => String(await order('caught')),
-    // Whoever has ended does not answer.
-    exit: (status) => void order('exit', { size: status }).catch(() => {}),
-    die: (signal) => void order('die', { data: signal }).catch(() => {}),
+    caught: async () => String(await request('caught')),
+    // A program that has ended sends no answer.
+    exit: (status) => void request('exit', { size: status }).catch(() => {}),
+    die: (signal) => void request('die', { data: signal }).catch(() => {}),
   };
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { ConnectionOptions } from 'node:tls';
 import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
-import { openScene } from '../support/controlled-program.ts';
+import { runTlsd } from '../support/controlled-program.ts';
 import { collect, startTls } from '../support/tls-client.ts';
 
 describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
@@ -46,11 +46,11 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
     for (const option of ['-Y', '-y']) {
       for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
         it(`${option} accepts a valid one by ${from} in ${maxVersion}, and describes it to the program`, async (t) => {
-          const scene = { options: [option], environment: environment(from) };
-          const { client, puppet } = await openScene(t, scene);
-          await puppet.write('control', 'Y');
+          const run = { options: [option], environment: environment(from) };
+          const { client, program } = await runTlsd(t, run);
+          await program.write('control', 'Y');
           const tls = await startTls(client, { ...shown(good), maxVersion });
-          const answer = (await puppet.readAll('control')).toString('latin1').split('\0');
+          const answer = (await program.readAll('control')).toString('latin1').split('\0');
           const hash = new X509Certificate(readFileSync(good.certFile)).fingerprint256;
           assert.deepEqual(answer.slice(3), [
             `SSL_PEER_CERT_HASH=SHA256:${hash.replaceAll(':', '').toLowerCase()}`,
@@ -58,7 +58,7 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
             '',
             '',
           ]);
-          await puppet.write('write', 'hello');
+          await program.write('write', 'hello');
           assert.equal(await collect(tls).octets(5), 'hello');
         });
       }
@@ -66,73 +66,73 @@ describe('client certificates under ucspi-tlsd', { concurrency: 4, timeout: 60_0
   }
 
   it('-Y accepts a client that sends none', async (t) => {
-    const { client, puppet } = await openScene(t, { options: ['-Y'], environment: environment('CAFILE') });
-    await puppet.write('control', 'Y');
+    const { client, program } = await runTlsd(t, { options: ['-Y'], environment: environment('CAFILE') });
+    await program.write('control', 'Y');
     await startTls(client);
-    const answer = (await puppet.readAll('control')).toString('latin1');
+    const answer = (await program.readAll('control')).toString('latin1');
     assert.match(answer, /\0SSL_PEER_CERT_HASH\0SSL_PEER_CERT_SUBJECT\0\0$/);
   });
 
   it('-y refuses a client that sends none, with an alert', async (t) => {
-    const scene = { options: ['-y'], environment: environment('CAFILE') };
-    const { client, tlsd, puppet } = await openScene(t, scene);
+    const run = { options: ['-y'], environment: environment('CAFILE') };
+    const { client, tlsd, program } = await runTlsd(t, run);
     const refused = assert.rejects(startTls(client, { maxVersion: 'TLSv1.2' }), /alert handshake failure/);
-    await puppet.write('control', 'Y');
+    await program.write('control', 'Y');
     await refused;
-    assert.equal((await puppet.readAll('control')).length, 0);
+    assert.equal((await program.readAll('control')).length, 0);
     await tlsd.logs(/unable to start TLS with 127\.0\.0\.1: ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE\n$/);
   });
 
   for (const option of ['-Y', '-y']) {
     for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
       it(`${option} refuses an invalid one in ${maxVersion}, reports why, and the handshake fails`, async (t) => {
-        const scene = { options: [option], environment: environment('CAFILE') };
-        const { client, tlsd, puppet } = await openScene(t, scene);
+        const run = { options: [option], environment: environment('CAFILE') };
+        const { client, tlsd, program } = await runTlsd(t, run);
         // In TLS 1.3 the client completes the handshake before the server sees its certificate.
         const shaken = startTls(client, { ...shown(bad), maxVersion }).catch(() => {});
-        await puppet.write('control', 'Y');
-        assert.equal((await puppet.readAll('control')).length, 0);
-        assert.equal((await puppet.readAll('read')).length, 0);
+        await program.write('control', 'Y');
+        assert.equal((await program.readAll('control')).length, 0);
+        assert.equal((await program.readAll('read')).length, 0);
         await tlsd.logs(
           /unable to start TLS with 127\.0\.0\.1: invalid client certificate: UNABLE_TO_VERIFY_LEAF_SIGNATURE\n$/,
         );
-        puppet.exit(0);
+        program.exit(0);
         await shaken;
       });
     }
   }
 
   it('are not requested without an option, and CAFILE is not read', async (t) => {
-    const scene = { environment: { ...environment('CAFILE'), CAFILE: '/nonexistent' } };
-    const { client, puppet } = await openScene(t, scene);
-    await puppet.write('control', 'Y');
+    const run = { environment: { ...environment('CAFILE'), CAFILE: '/nonexistent' } };
+    const { client, program } = await runTlsd(t, run);
+    await program.write('control', 'Y');
     await startTls(client, shown(bad));
-    const answer = (await puppet.readAll('control')).toString('latin1');
+    const answer = (await program.readAll('control')).toString('latin1');
     assert.match(answer, /\0SSL_PEER_CERT_HASH\0SSL_PEER_CERT_SUBJECT\0\0$/);
   });
 
   it('are requested and verified with a certificate by name too', async (t) => {
     const { certFile, keyFile } = certificates.selfSigned('named');
     const names = { 'CERTFILE:a.example': certFile, 'KEYFILE:a.example': keyFile };
-    const scene = { options: ['-y', '-k2'], environment: { ...environment('CAFILE'), ...names } };
-    const { client, puppet } = await openScene(t, scene);
-    await puppet.write('control', 'Y');
+    const run = { options: ['-y', '-k2'], environment: { ...environment('CAFILE'), ...names } };
+    const { client, program } = await runTlsd(t, run);
+    await program.write('control', 'Y');
     const tls = await startTls(client, { ...shown(good), servername: 'a.example' });
     assert.equal(tls.getPeerCertificate().subject.CN, 'named');
-    const answer = (await puppet.readAll('control')).toString('latin1');
+    const answer = (await program.readAll('control')).toString('latin1');
     assert.match(answer, /\0SSL_PEER_CERT_SUBJECT=CN=client\.example\.org\0\0$/);
   });
 
   it('are refused with a certificate by name too', async (t) => {
     const { certFile, keyFile } = certificates.selfSigned('named');
     const names = { 'CERTFILE:a.example': certFile, 'KEYFILE:a.example': keyFile };
-    const scene = { options: ['-y', '-k1'], environment: { ...environment('CAFILE'), ...names } };
-    const { client, tlsd, puppet } = await openScene(t, scene);
+    const run = { options: ['-y', '-k1'], environment: { ...environment('CAFILE'), ...names } };
+    const { client, tlsd, program } = await runTlsd(t, run);
     const shaken = startTls(client, { ...shown(bad), servername: 'a.example' }).catch(() => {});
-    await puppet.write('control', 'Y');
-    assert.equal((await puppet.readAll('control')).length, 0);
+    await program.write('control', 'Y');
+    assert.equal((await program.readAll('control')).length, 0);
     await tlsd.logs(/unable to start TLS/);
-    puppet.exit(0);
+    program.exit(0);
     await shaken;
   });
 });

@@ -6,7 +6,7 @@ import type { Duplex } from 'node:stream';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { type CertificateMaker, makeCertificates } from '../support/certificate.ts';
 import { type Served, serve } from '../support/chain.ts';
-import { connectTcp, openScene, type Scene } from '../support/controlled-program.ts';
+import { connectTcp, runTlsd, type TlsdRun } from '../support/controlled-program.ts';
 import { childrenOf, isGone, isNonBlocking, until } from '../support/processes.ts';
 import { ours } from '../support/programs.ts';
 import { run } from '../support/real.ts';
@@ -22,29 +22,29 @@ before(() => {
 after(() => certificates.remove());
 
 /** The stages of a connection, and the stream that the client reads at each. */
-const STAGES: Readonly<Record<string, (scene: Scene) => Promise<Duplex>>> = {
+const STAGES: Readonly<Record<string, (tlsdRun: TlsdRun) => Promise<Duplex>>> = {
   'before the command': async ({ client }) => client,
-  'in cleartext': async ({ client, puppet }) => {
-    await puppet.close('control');
-    assert.equal((await puppet.readAll('read')).length, 0);
+  'in cleartext': async ({ client, program }) => {
+    await program.close('control');
+    assert.equal((await program.readAll('read')).length, 0);
     return client;
   },
-  'before the handshake': async ({ client, puppet }) => {
-    await puppet.write('control', 'y');
+  'before the handshake': async ({ client, program }) => {
+    await program.write('control', 'y');
     return client;
   },
-  'in the middle of the handshake': async ({ client, puppet }) => {
-    await puppet.write('control', 'y');
+  'in the middle of the handshake': async ({ client, program }) => {
+    await program.write('control', 'y');
     // The header of a record of 512 octets, and only one octet of it.
     await new Promise((resolve) => client.write(Buffer.from([22, 3, 1, 2, 0, 1]), resolve));
     return client;
   },
-  'in the middle of TLS data': async ({ client, puppet }) => {
-    await puppet.write('control', 'y');
+  'in the middle of TLS data': async ({ client, program }) => {
+    await program.write('control', 'y');
     const tls = await startTls(client);
     tls.write('a line without an e');
-    assert.equal((await puppet.read('read')).toString(), 'a line without an e');
-    await puppet.write('write', '250 half a rep');
+    assert.equal((await program.read('read')).toString(), 'a line without an e');
+    await program.write('write', '250 half a rep');
     // Read first, so that nothing is in transit when the client disconnects: when Node's TLS engine fails to send
     // the tickets after the handshake, it reports no error, and the client counts as slow for five minutes.
     assert.equal(await collect(tls).octets(14), '250 half a rep');
@@ -52,46 +52,48 @@ const STAGES: Readonly<Record<string, (scene: Scene) => Promise<Duplex>>> = {
   },
 };
 
-function assertGone({ tlsd, puppet }: Scene): Promise<void> {
-  return until('both processes are gone', () => isGone(tlsd.pid) && isGone(puppet.pid));
+function assertGone({ tlsd, program }: TlsdRun): Promise<void> {
+  return until('both processes are gone', () => isGone(tlsd.pid) && isGone(program.pid));
 }
 
 describe('the exit status of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }, () => {
   for (const [stage, reach] of Object.entries(STAGES)) {
     it(`is that of a program that exits ${stage}, and the client sees the end`, async (t) => {
-      const scene = await openScene(t, { environment });
-      const received = collect(await reach(scene)).all;
-      scene.puppet.exit(7);
+      const tlsdRun = await runTlsd(t, { environment });
+      const received = collect(await reach(tlsdRun)).all;
+      tlsdRun.program.exit(7);
       // During a handshake, a reset is also an end.
       assert.match(await received.catch(String), /^$|ECONNRESET/);
-      scene.client.end();
-      assert.deepEqual(await scene.tlsd.ended, { code: 7, signal: null });
-      await assertGone(scene);
+      tlsdRun.client.end();
+      assert.deepEqual(await tlsdRun.tlsd.ended, { code: 7, signal: null });
+      await assertGone(tlsdRun);
     });
 
     it(`shows the signal that killed the program ${stage}`, async (t) => {
-      const scene = await openScene(t, { environment });
-      await reach(scene);
-      scene.puppet.die('SIGKILL');
-      scene.client.end();
-      assert.deepEqual(await scene.tlsd.ended, { code: 128 + constants.signals.SIGKILL, signal: null });
-      await assertGone(scene);
+      const tlsdRun = await runTlsd(t, { environment });
+      await reach(tlsdRun);
+      tlsdRun.program.die('SIGKILL');
+      tlsdRun.client.end();
+      assert.deepEqual(await tlsdRun.tlsd.ended, { code: 128 + constants.signals.SIGKILL, signal: null });
+      await assertGone(tlsdRun);
     });
 
     for (const [how, hangUp] of [
-      ['hangs up', (scene: Scene) => scene.client.destroy()],
-      ['resets the connection', (scene: Scene) => scene.client.resetAndDestroy()],
+      ['hangs up', (tlsdRun: TlsdRun) => tlsdRun.client.destroy()],
+      ['resets the connection', (tlsdRun: TlsdRun) => tlsdRun.client.resetAndDestroy()],
     ] as const) {
       it(`is that of the program when the client ${how} ${stage}`, async (t) => {
-        const scene = await openScene(t, { environment });
-        await reach(scene);
-        hangUp(scene);
+        const tlsdRun = await runTlsd(t, { environment });
+        await reach(tlsdRun);
+        hangUp(tlsdRun);
         const side = stage === 'before the command' || stage === 'in cleartext' ? 'stdin' : 'read';
         // A reset is an error for a program that reads the connection itself.
-        await scene.puppet.readAll(side).catch((error: Error) => assert.match(error.message, /ECONNRESET/));
-        scene.puppet.exit(8);
-        assert.deepEqual(await scene.tlsd.ended, { code: 8, signal: null });
-        await assertGone(scene);
+        await tlsdRun.program
+          .readAll(side)
+          .catch((error: Error) => assert.match(error.message, /ECONNRESET/));
+        tlsdRun.program.exit(8);
+        assert.deepEqual(await tlsdRun.tlsd.ended, { code: 8, signal: null });
+        await assertGone(tlsdRun);
       });
     }
   }
@@ -127,85 +129,85 @@ describe('a signal to ucspi-tlsd', { concurrency: 8, timeout: 60_000 }, () => {
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
     for (const [stage, reach] of Object.entries(STAGES)) {
       it(`is passed on to the program, ${signal} ${stage}`, async (t) => {
-        const scene = await openScene(t, { environment });
-        await reach(scene);
-        await scene.puppet.catch(signal);
-        scene.tlsd.kill(signal);
-        assert.equal(await scene.puppet.caught(), signal);
-        scene.puppet.exit(9);
-        scene.client.end();
-        assert.deepEqual(await scene.tlsd.ended, { code: 9, signal: null });
-        await assertGone(scene);
+        const tlsdRun = await runTlsd(t, { environment });
+        await reach(tlsdRun);
+        await tlsdRun.program.catch(signal);
+        tlsdRun.tlsd.kill(signal);
+        assert.equal(await tlsdRun.program.caught(), signal);
+        tlsdRun.program.exit(9);
+        tlsdRun.client.end();
+        assert.deepEqual(await tlsdRun.tlsd.ended, { code: 9, signal: null });
+        await assertGone(tlsdRun);
       });
     }
   }
 
   for (const [stage, reach] of Object.entries(STAGES)) {
     it(`finally kills a program that ignores it, ${stage}`, async (t) => {
-      const scene = await openScene(t, { environment });
-      await reach(scene);
-      await scene.puppet.catch('SIGTERM');
-      scene.tlsd.kill('SIGTERM');
-      assert.equal(await scene.puppet.caught(), 'SIGTERM');
-      assert.deepEqual(await scene.tlsd.ended, { code: 128 + constants.signals.SIGKILL, signal: null });
-      await assertGone(scene);
+      const tlsdRun = await runTlsd(t, { environment });
+      await reach(tlsdRun);
+      await tlsdRun.program.catch('SIGTERM');
+      tlsdRun.tlsd.kill('SIGTERM');
+      assert.equal(await tlsdRun.program.caught(), 'SIGTERM');
+      assert.deepEqual(await tlsdRun.tlsd.ended, { code: 128 + constants.signals.SIGKILL, signal: null });
+      await assertGone(tlsdRun);
     });
   }
 });
 
 describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
   it('a program that closes its output first still receives data', async (t) => {
-    const { client, puppet, tlsd } = await openScene(t, { environment });
-    await puppet.write('control', 'y');
+    const { client, program, tlsd } = await runTlsd(t, { environment });
+    await program.write('control', 'y');
     const tls = await startTls(client);
     const received = collect(tls);
-    await puppet.close('write');
+    await program.close('write');
     assert.equal(await received.all, '');
     tls.write('still here');
-    assert.equal((await puppet.read('read')).toString(), 'still here');
+    assert.equal((await program.read('read')).toString(), 'still here');
     tls.end();
-    assert.equal((await puppet.readAll('read')).length, 0);
-    puppet.exit(0);
+    assert.equal((await program.readAll('read')).length, 0);
+    program.exit(0);
     assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
   });
 
   it('a program that closed its output before the handshake still receives data; the client sees the end', async (t) => {
-    const { client, puppet } = await openScene(t, { environment });
-    await puppet.write('control', 'y');
-    await puppet.close('write');
-    await until('ucspi-tlsd opens the connection', () => isNonBlocking(puppet.parent, 0));
+    const { client, program } = await runTlsd(t, { environment });
+    await program.write('control', 'y');
+    await program.close('write');
+    await until('ucspi-tlsd opens the connection', () => isNonBlocking(program.parent, 0));
     const tls = await startTls(client);
     const received = collect(tls);
     assert.equal(await received.all, '');
     tls.write('still here');
-    assert.equal((await puppet.read('read')).toString(), 'still here');
+    assert.equal((await program.read('read')).toString(), 'still here');
   });
 
   it('a program that closes its input first can still send; data from the client is discarded', async (t) => {
-    const { client, puppet, tlsd } = await openScene(t, { environment });
-    await puppet.write('control', 'y');
+    const { client, program, tlsd } = await runTlsd(t, { environment });
+    await program.write('control', 'y');
     const tls = await startTls(client);
     const received = collect(tls);
-    await puppet.close('read');
+    await program.close('read');
     tls.write('x'.repeat(300_000));
-    await puppet.write('write', 'still here');
+    await program.write('write', 'still here');
     assert.equal(await received.octets(10), 'still here');
-    await puppet.write('write', ', and bye');
-    puppet.exit(0);
+    await program.write('write', ', and bye');
+    program.exit(0);
     assert.equal(await received.all, 'still here, and bye');
     tls.end();
     assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
   });
 
   it('a program that has ended leaves no zombie while the client is connected', async (t) => {
-    const { client, puppet, tlsd } = await openScene(t, { environment });
-    await puppet.write('control', 'y');
+    const { client, program, tlsd } = await runTlsd(t, { environment });
+    await program.write('control', 'y');
     const tls = await startTls(client);
     const received = collect(tls);
-    puppet.exit(0);
+    program.exit(0);
     assert.equal(await received.all, '');
     assert.equal(isGone(tlsd.pid), false);
-    await until('the program is gone', () => isGone(puppet.pid));
+    await until('the program is gone', () => isGone(program.pid));
     assert.deepEqual(childrenOf(tlsd.pid), []);
     // ucspi-tlsd then ends after a timeout.
     assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
@@ -225,7 +227,7 @@ describe('while ucspi-tlsd serves', { concurrency: 4, timeout: 60_000 }, () => {
   });
 });
 
-/** Starts ucspi-tlsd with a program other than the puppet, and connects to it. */
+/** Starts ucspi-tlsd with a program other than the program, and connects to it. */
 async function start(
   t: TestContext,
   command: readonly string[],

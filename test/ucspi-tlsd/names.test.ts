@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
-import { openScene } from '../support/controlled-program.ts';
+import { runTlsd } from '../support/controlled-program.ts';
 import { startTls } from '../support/tls-client.ts';
 
 describe('the certificate that ucspi-tlsd sends', { concurrency: 4, timeout: 60_000 }, () => {
@@ -32,8 +32,8 @@ describe('the certificate that ucspi-tlsd sends', { concurrency: 4, timeout: 60_
     environment: NodeJS.ProcessEnv,
     servername: string,
   ): Promise<string> {
-    const { client, puppet } = await openScene(t, { options: level, environment });
-    await puppet.write('control', 'y');
+    const { client, program } = await runTlsd(t, { options: level, environment });
+    await program.write('control', 'y');
     const tls = await startTls(client, { servername });
     return String(tls.getPeerCertificate().subject.CN);
   }
@@ -72,14 +72,14 @@ describe('the certificate that ucspi-tlsd sends', { concurrency: 4, timeout: 60_
 
   for (const servername of ['unknown.example', '']) {
     it(`is none at level 2 for a client that requests "${servername}", which gets an alert`, async (t) => {
-      const { client, tlsd, puppet } = await openScene(t, {
+      const { client, tlsd, program } = await runTlsd(t, {
         options: ['-k2'],
         environment: { ...plain, ...named },
       });
       const refused = assert.rejects(startTls(client, { servername }), /alert handshake failure/);
-      await puppet.write('control', 'Y');
+      await program.write('control', 'Y');
       await refused;
-      assert.equal((await puppet.readAll('control')).length, 0);
+      assert.equal((await program.readAll('control')).length, 0);
       await tlsd.logs(/unable to start TLS with 127\.0\.0\.1: /);
     });
   }

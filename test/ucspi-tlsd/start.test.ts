@@ -6,7 +6,7 @@ import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type CertificateMaker, makeCertificates, type Pair } from '../support/certificate.ts';
-import { openScene } from '../support/controlled-program.ts';
+import { runTlsd } from '../support/controlled-program.ts';
 import { statusOf } from '../support/processes.ts';
 import { collect, startTls } from '../support/tls-client.ts';
 
@@ -64,8 +64,8 @@ describe('ucspi-tlsd accepts', { concurrency: 4, timeout: 60_000 }, () => {
     ],
   ] as const) {
     it(what, async (t) => {
-      const { client, puppet } = await openScene(t, { environment: { ...environment, ...variables() } });
-      await puppet.write('control', 'y');
+      const { client, program } = await runTlsd(t, { environment: { ...environment, ...variables() } });
+      await program.write('control', 'y');
       const tls = await startTls(client);
       assert.equal(tls.getPeerCertificate().subject.CN, 'mail.example.org');
     });
@@ -76,8 +76,8 @@ describe('ucspi-tlsd accepts', { concurrency: 4, timeout: 60_000 }, () => {
     const leaf = certificates.signedBy(authority, 'leaf.example.org');
     const chain = [leaf, authority].map(({ certFile }) => readFileSync(certFile));
     const variables = { CERTFILE: file('chain', Buffer.concat(chain)), KEYFILE: leaf.keyFile };
-    const { client, puppet } = await openScene(t, { environment: variables });
-    await puppet.write('control', 'y');
+    const { client, program } = await runTlsd(t, { environment: variables });
+    await program.write('control', 'y');
     const tls = await startTls(client);
     const shown = tls.getPeerCertificate(true);
     assert.equal(shown.subject.CN, 'leaf.example.org');
@@ -98,25 +98,25 @@ describe('the environment of the program under ucspi-tlsd', { concurrency: 4, ti
 
   for (const options of [[], ['-z']]) {
     it(`lacks the variables for TLS servers, with ${options[0] ?? 'no option'}`, async (t) => {
-      const { puppet } = await openScene(t, { options, environment: more() });
-      const left = Object.keys(puppet.environment).filter((name) => NAMES.test(name));
+      const { program } = await runTlsd(t, { options, environment: more() });
+      const left = Object.keys(program.environment).filter((name) => NAMES.test(name));
       assert.deepEqual(left, ['KEYFILES']);
-      assert.equal(puppet.environment.TCPREMOTEIP, '127.0.0.1');
-      assert.equal(puppet.environment.PATH, process.env.PATH);
+      assert.equal(program.environment.TCPREMOTEIP, '127.0.0.1');
+      assert.equal(program.environment.PATH, process.env.PATH);
     });
   }
 
   it('has them with -Z', async (t) => {
-    const { puppet } = await openScene(t, { options: ['-Z'], environment: more() });
-    for (const [name, value] of Object.entries(more())) assert.equal(puppet.environment[name], value);
+    const { program } = await runTlsd(t, { options: ['-Z'], environment: more() });
+    for (const [name, value] of Object.entries(more())) assert.equal(program.environment[name], value);
   });
 
   it('names only the descriptors of ucspi-tlsd when there is another UCSPI-TLS server above', async (t) => {
     const above = { SSLCTLFD: '77', SSLREADFD: '78', SSLWRITEFD: '79' };
-    const { client, puppet } = await openScene(t, { environment: { ...environment, ...above } });
-    await puppet.write('control', 'y');
+    const { client, program } = await runTlsd(t, { environment: { ...environment, ...above } });
+    await program.write('control', 'y');
     const tls = await startTls(client);
-    await puppet.write('write', 'hello');
+    await program.write('write', 'hello');
     assert.equal(await collect(tls).octets(5), 'hello');
   });
 });
@@ -125,17 +125,17 @@ describe('TLS_UID and TLS_GID', { skip: process.getuid?.() === 0 ? false : 'not 
   it('set the user of ucspi-tlsd after it has read a key of root, not that of the program', async (t) => {
     chmodSync(pair.keyFile, 0o600);
     const variables = { ...environment, TLS_UID: '54321', TLS_GID: '54322' };
-    const { client, puppet } = await openScene(t, { environment: variables });
-    assert.equal(statusOf(puppet.parent, 'Uid'), '54321 54321 54321 54321');
-    assert.equal(statusOf(puppet.parent, 'Gid'), '54322 54322 54322 54322');
-    assert.equal(statusOf(puppet.parent, 'Groups'), '54322');
-    assert.equal(statusOf(puppet.parent, 'CapEff'), '0000000000000000');
+    const { client, program } = await runTlsd(t, { environment: variables });
+    assert.equal(statusOf(program.parent, 'Uid'), '54321 54321 54321 54321');
+    assert.equal(statusOf(program.parent, 'Gid'), '54322 54322 54322 54322');
+    assert.equal(statusOf(program.parent, 'Groups'), '54322');
+    assert.equal(statusOf(program.parent, 'CapEff'), '0000000000000000');
     for (const name of ['Uid', 'Gid', 'Groups']) {
-      assert.equal(statusOf(puppet.pid, name), statusOf(process.pid, name));
+      assert.equal(statusOf(program.pid, name), statusOf(process.pid, name));
     }
-    await puppet.write('control', 'y');
+    await program.write('control', 'y');
     const tls = await startTls(client);
-    await puppet.write('write', 'hello');
+    await program.write('write', 'hello');
     assert.equal(await collect(tls).octets(5), 'hello');
   });
 });

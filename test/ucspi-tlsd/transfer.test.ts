@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { after, before, describe, it } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import { type CertificateMaker, makeCertificates } from '../support/certificate.ts';
-import { type Digest, openScene, poured } from '../support/controlled-program.ts';
+import { type Digest, poured, runTlsd } from '../support/controlled-program.ts';
 import { unreadOctets } from '../support/kernel.ts';
 import { statusOf, until } from '../support/processes.ts';
 import { startTls } from '../support/tls-client.ts';
@@ -26,47 +26,47 @@ describe('a large transfer through ucspi-tlsd', { concurrency: 2, timeout: 120_0
 
   for (const options of [['-S'], ['-s'], ['-J'], ['-J', '-s']]) {
     it(`arrives complete in both directions at once, with ${options.join(' ')}`, async (t) => {
-      const { client, tlsd, puppet } = await openScene(t, { options, environment });
-      await puppet.write('control', 'y');
+      const { client, tlsd, program } = await runTlsd(t, { options, environment });
+      await program.write('control', 'y');
       const tls = await startTls(client);
-      const up = puppet.hash('read');
-      const down = puppet.pour('write', PIECE, COUNT).then(() => puppet.close('write'));
+      const up = program.hash('read');
+      const down = program.pour('write', PIECE, COUNT).then(() => program.close('write'));
       const [received] = await Promise.all([hash(tls), pour(tls), down]);
       const expected = hashOf(poured(PIECE, COUNT));
       assert.deepEqual(received, expected);
       assert.deepEqual(await up, expected);
-      puppet.exit(0);
+      program.exit(0);
       assert.deepEqual(await tlsd.ended, { code: 0, signal: null });
       assert.equal(tlsd.stderr(), '');
     });
   }
 
   it('waits for a program that does not read, in bounded memory, and then arrives complete', async (t) => {
-    const { client, puppet } = await openScene(t, { environment });
-    await puppet.write('control', 'y');
+    const { client, program } = await runTlsd(t, { environment });
+    await program.write('control', 'y');
     const tls = await startTls(client);
     tls.resume();
     const sent = pour(tls);
     const port = client.remotePort ?? 0;
     await until('the client waits', () => tls.writableNeedDrain);
     await until('ucspi-tlsd has stopped reading', () =>
-      isHeldUp(puppet.parent, unreadOctets(port, client.localPort ?? 0)),
+      isHeldUp(program.parent, unreadOctets(port, client.localPort ?? 0)),
     );
     assert.ok(client.bytesWritten < (PIECE.length * COUNT) / 2, `${client.bytesWritten} octets were taken`);
-    assert.ok(residentKiB(puppet.parent) < 120_000, `${residentKiB(puppet.parent)} KiB`);
-    const received = puppet.hash('read');
+    assert.ok(residentKiB(program.parent) < 120_000, `${residentKiB(program.parent)} KiB`);
+    const received = program.hash('read');
     await sent;
     assert.deepEqual(await received, hashOf(poured(PIECE, COUNT)));
   });
 
   it('waits for a client that does not read, and then arrives complete after the program has ended', async (t) => {
-    const { client, tlsd, puppet } = await openScene(t, { environment });
-    await puppet.write('control', 'y');
+    const { client, tlsd, program } = await runTlsd(t, { environment });
+    await program.write('control', 'y');
     const tls = await startTls(client);
     tls.pause();
     // As much as the buffers hold, so that the program can end before the client reads.
-    await puppet.pour('write', PIECE, 12);
-    puppet.exit(2);
+    await program.pour('write', PIECE, 12);
+    program.exit(2);
     assert.deepEqual(await hash(tls), hashOf(poured(PIECE, 12)));
     tls.end();
     assert.deepEqual(await tlsd.ended, { code: 2, signal: null });
@@ -95,7 +95,7 @@ async function hash(tls: TLSSocket): Promise<Digest> {
   return { size, sha256: digest.digest('hex') };
 }
 
-/** Writes the same data as the puppet, and half-closes. */
+/** Writes the same data as the program, and half-closes. */
 async function pour(tls: TLSSocket): Promise<void> {
   for (const piece of poured(PIECE, COUNT)) if (!tls.write(piece)) await once(tls, 'drain');
   await new Promise<void>((resolve) => tls.end(resolve));

@@ -1,8 +1,8 @@
 /**
- * A program for ucspi-tlsd to run, which does what a test tells it to and nothing by itself.
+ * A program for ucspi-tlsd to run, which does only what a test requests.
  *
- * It is told over a connection to port PUPPET, a JSON object a line, and answers each with one. Descriptors
- * are read and written by plain system calls on the thread pool, so that nothing about them is changed.
+ * It connects to CONTROL_PORT, where each request and each answer is a line with a JSON object. Descriptors are read
+ * and written by plain system calls on the thread pool, which change nothing about them.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -12,7 +12,7 @@ import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 
-interface Order {
+interface Request {
   readonly id: number;
   readonly verb: string;
   readonly fd: number;
@@ -24,25 +24,25 @@ const readDescriptor = promisify(read);
 const writeDescriptor = promisify(write);
 const closeDescriptor = promisify(close);
 
-const test = connect(Number(process.env.PUPPET), '127.0.0.1');
+const test = connect(Number(process.env.CONTROL_PORT), '127.0.0.1');
 const caught: string[] = [];
 let wake: () => void = () => {};
 test.write(`${JSON.stringify({ pid: process.pid, parent: process.ppid, environment: process.env })}\n`);
 test.on('error', () => process.exit(1));
-// Without a test there is nobody to end this process.
+// Without a test nothing else ends this process.
 test.on('close', () => process.exit(1));
 
 createInterface({ input: test }).on('line', async (line) => {
-  const order: Order = JSON.parse(line);
+  const request: Request = JSON.parse(line);
   try {
-    test.write(`${JSON.stringify({ id: order.id, result: await carryOut(order) })}\n`);
+    test.write(`${JSON.stringify({ id: request.id, result: await execute(request) })}\n`);
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    test.write(`${JSON.stringify({ id: order.id, error: message })}\n`);
+    test.write(`${JSON.stringify({ id: request.id, error: message })}\n`);
   }
 });
 
-async function carryOut({ verb, fd, data, size }: Order): Promise<unknown> {
+async function execute({ verb, fd, data, size }: Request): Promise<unknown> {
   switch (verb) {
     case 'read':
       return (await readSome(fd)).toString('base64');
@@ -82,7 +82,7 @@ async function carryOut({ verb, fd, data, size }: Order): Promise<unknown> {
   }
 }
 
-/** What comes next; empty at the end. */
+/** The next bytes; empty at the end. */
 async function readSome(fd: number): Promise<Buffer> {
   const buffer = Buffer.allocUnsafe(65536);
   const { bytesRead } = await readDescriptor(fd, buffer, 0, buffer.length, null);
@@ -105,7 +105,7 @@ async function hash(fd: number): Promise<{ size: number; sha256: string }> {
   return { size, sha256: digest.digest('hex') };
 }
 
-/** Writes a piece again and again, each time with a number in front. */
+/** Writes a piece so many times, each with its number in front. */
 async function pour(fd: number, piece: string, count: number): Promise<void> {
   for (let n = 0; n < count; n++) await writeAll(fd, Buffer.from(`${n}:${piece}`, 'latin1'));
 }
