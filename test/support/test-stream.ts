@@ -1,24 +1,24 @@
-/** Streams that are made up, for tests of what is between them. */
+/** Streams and smtpds that a test controls, for tests of what connects them. */
 
 import type { Smtpd, SmtpdEnd } from '../../lib/smtpd/smtpd.ts';
 import type { ByteStream, SinkListener, SourceListener } from '../../lib/stream/byte-stream.ts';
 
-/** A stream whose other end is the test. It does what byte-stream.ts says of a Source and a Sink. */
-export interface Party extends ByteStream {
-  /** Sends bytes. They wait, as in a kernel, while nobody reads. */
+/** A stream whose other end is the test. Its Source and Sink behave as byte-stream.ts specifies. */
+export interface TestStream extends ByteStream {
+  /** Sends bytes. They wait, as in a kernel, until the Source is read. */
   send(text: string): void;
   /**
-   * Delivers bytes though nobody reads, as a Source may once after `pause`: Node resumes the output of a program
+   * Delivers bytes although the Source is paused, as a Source may once after `pause`: Node resumes the output of a program
    * that exits.
    */
   push(text: string): void;
-  /** Sends the end, or a failure of reading, behind the bytes that wait. */
+  /** Sends the end, or a read error, after the bytes that wait. */
   finish(failure?: Error): void;
   /** From now on a write is not taken in full, until `take`. */
   stall(): void;
   /** Takes what was written. */
   take(): void;
-  /** Takes no more: what is written from now on is lost. */
+  /** Fails: what is written from now on is lost. */
   fail(): void;
   /** All that was written, taken or not. */
   received(): string;
@@ -33,17 +33,17 @@ export interface Party extends ByteStream {
   overruns(): number;
 }
 
-const NO_ONE: SourceListener & SinkListener = { bytes() {}, ended() {}, drained() {}, failed() {} };
+const NO_LISTENER: SourceListener & SinkListener = { bytes() {}, ended() {}, drained() {}, failed() {} };
 
 /**
- * Makes a stream.
+ * Creates a stream.
  *
  * @param reuses whether it delivers all bytes in one buffer, as a descriptor of ours does: they are overwritten
  * when it reads again.
  */
-export function makeParty(reuses = true): Party {
-  let reader: SourceListener = NO_ONE;
-  let writer: SinkListener = NO_ONE;
+export function createTestStream(reuses = true): TestStream {
+  let reader: SourceListener = NO_LISTENER;
+  let writer: SinkListener = NO_LISTENER;
   const written: Uint8Array[] = [];
   let reading = false;
   let lent = Buffer.alloc(0);
@@ -70,7 +70,7 @@ export function makeParty(reuses = true): Party {
 
   function deliver(): void {
     while (reading && queue.length > 0) give(queue.shift() ?? '');
-    // A failure comes whether anybody reads or not.
+    // An error is delivered even while the Source is paused.
     if (over !== undefined && !isOver && (reading || over.failure !== undefined)) {
       isOver = true;
       reader.ended(over.failure);
@@ -102,7 +102,7 @@ export function makeParty(reuses = true): Party {
       },
       close: () => {
         reading = false;
-        reader = NO_ONE;
+        reader = NO_LISTENER;
         closed.push('source');
       },
     },
@@ -128,7 +128,7 @@ export function makeParty(reuses = true): Party {
       close: () => {
         ended = true;
         waiting = false;
-        writer = NO_ONE;
+        writer = NO_LISTENER;
         closed.push('sink');
       },
     },
@@ -167,23 +167,23 @@ export function makeParty(reuses = true): Party {
   };
 }
 
-/** A program that is made up. */
-export interface FakeSmtpd extends Party, Smtpd {
-  /** The program ends. Its output stays open until `finish`. */
+/** An smtpd that a test controls. */
+export interface TestSmtpd extends TestStream, Smtpd {
+  /** It ends. Its output stays open until `finish`. */
   exit(end: SmtpdEnd): void;
   /** The signals that it was sent. */
   signals(): NodeJS.Signals[];
 }
 
-/** Makes a program. */
-export function makeSmtpd(): FakeSmtpd {
+/** Creates an smtpd. */
+export function createTestSmtpd(): TestSmtpd {
   const signals: NodeJS.Signals[] = [];
   let exit: (end: SmtpdEnd) => void = () => {};
   const ended = new Promise<SmtpdEnd>((resolve) => {
     exit = resolve;
   });
   return {
-    ...makeParty(false),
+    ...createTestStream(false),
     ended,
     exit: (end) => exit(end),
     kill: (signal) => void signals.push(signal),

@@ -6,15 +6,15 @@ import { deferred } from '../../../lib/program/deferred.ts';
 import { converse } from '../../../lib/session/converse.ts';
 import { createDialogue } from '../../../lib/smtp/dialogue.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeParty, makeSmtpd, outcomeOf } from '../../support/test-stream.ts';
+import { createTestSmtpd, createTestStream, outcomeOf } from '../../support/test-stream.ts';
 
 /** The idle timeout of these tests, in milliseconds. */
 const IDLE = 300_000;
 
 function start(t: TestContext) {
   const clock = stopClock(t);
-  const client = makeParty();
-  const smtpd = makeSmtpd();
+  const client = createTestStream();
+  const smtpd = createTestSmtpd();
   const messages: string[] = [];
   const { promise: stopping, resolve: terminate } = deferred();
   const { promise: abort, resolve: abortNow } = deferred();

@@ -5,7 +5,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
 import { type RelayEnd, type RelayOptions, relay } from '../../../lib/session/relay.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeParty, makeSmtpd, outcomeOf } from '../../support/test-stream.ts';
+import { createTestSmtpd, createTestStream, outcomeOf } from '../../support/test-stream.ts';
 
 /** Timeouts that do not expire in these tests. */
 const BOUNDS = { idleTimeout: undefined, stallTimeout: undefined, endedTimeout: 60_000 };
@@ -15,8 +15,8 @@ const CLOSING = '421 closing\r\n';
 
 function start(t: TestContext, more: Partial<RelayOptions> = {}) {
   const clock = stopClock(t);
-  const client = makeParty();
-  const smtpd = makeSmtpd();
+  const client = createTestStream();
+  const smtpd = createTestSmtpd();
   const { promise: abort, resolve: abortNow } = deferred();
   const ends: RelayEnd[] = [];
   const closing: RelayOptions['closingReply'] = (end) => {

@@ -5,7 +5,13 @@ import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
 import { startSession, type TlsClient, type TlsOffer } from '../../../lib/session/session.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { type FakeSmtpd, makeParty, makeSmtpd, outcomeOf, type Party } from '../../support/test-stream.ts';
+import {
+  createTestSmtpd,
+  createTestStream,
+  outcomeOf,
+  type TestSmtpd,
+  type TestStream,
+} from '../../support/test-stream.ts';
 
 interface Setup {
   readonly fresh?: boolean;
@@ -19,9 +25,9 @@ interface Setup {
 
 function open(t: TestContext, setup: Setup = {}) {
   const clock = stopClock(t);
-  const client = makeParty();
-  const tlsParty = makeParty();
-  const smtpds: FakeSmtpd[] = [];
+  const client = createTestStream();
+  const tlsStream = createTestStream();
+  const smtpds: TestSmtpd[] = [];
   const environments: object[] = [];
   const messages: string[] = [];
   const verdicts: string[] = [];
@@ -34,7 +40,7 @@ function open(t: TestContext, setup: Setup = {}) {
       void abort.then(() => calls.push('aborted'));
       return new Promise<TlsClient>((resolve, reject) => {
         completeHandshake = () =>
-          resolve({ ...tlsParty, early: Buffer.from(setup.early ?? ''), environment });
+          resolve({ ...tlsStream, early: Buffer.from(setup.early ?? ''), environment });
         void abort.then(() => reject(new Error('shutting down')));
       });
     },
@@ -45,7 +51,7 @@ function open(t: TestContext, setup: Setup = {}) {
     tls: setup.implicit ? undefined : tls,
     startSmtpd: (given) => {
       environments.push(given);
-      const smtpd = makeSmtpd();
+      const smtpd = createTestSmtpd();
       smtpds.push(smtpd);
       return smtpd;
     },
@@ -63,13 +69,13 @@ function open(t: TestContext, setup: Setup = {}) {
     },
   });
   /** The smtpd that was started as number `index`. */
-  function smtpd(index = 0): FakeSmtpd {
+  function smtpd(index = 0): TestSmtpd {
     const one = smtpds[index];
     assert.ok(one !== undefined, `smtpd ${index} was not started`);
     return one;
   }
   return {
-    ...{ clock, client, tlsParty, session, smtpd, smtpds, environments, messages, verdicts, calls },
+    ...{ clock, client, tlsStream, session, smtpd, smtpds, environments, messages, verdicts, calls },
     outcome: outcomeOf(session.ended),
     completeHandshake: async () => {
       completeHandshake();
@@ -87,14 +93,14 @@ function open(t: TestContext, setup: Setup = {}) {
 }
 
 /** Ends an smtpd as a process ends: its output ends too. */
-async function exit(smtpd: FakeSmtpd, status: number, signal?: NodeJS.Signals): Promise<void> {
+async function exit(smtpd: TestSmtpd, status: number, signal?: NodeJS.Signals): Promise<void> {
   smtpd.finish();
   smtpd.exit(signal === undefined ? { status } : { status, signal });
   await settle();
 }
 
 /** Ends the side of a client that has read everything. */
-async function hangUp(client: Party): Promise<void> {
+async function hangUp(client: TestStream): Promise<void> {
   client.finish();
   await settle();
 }
@@ -113,12 +119,12 @@ describe('a signal', () => {
   });
 
   it('is passed on each time, to every smtpd', async (t) => {
-    const { session, smtpd, askForTls, completeHandshake, tlsParty } = open(t, { fresh: true });
+    const { session, smtpd, askForTls, completeHandshake, tlsStream } = open(t, { fresh: true });
     await askForTls();
     await completeHandshake();
     smtpd(1).send('220 again\r\n');
     await settle();
-    tlsParty.send('NOOP\r\n');
+    tlsStream.send('NOOP\r\n');
     session.terminate('SIGTERM');
     session.terminate('SIGINT');
     assert.deepEqual(smtpd(0).signals(), ['SIGTERM', 'SIGINT']);
@@ -186,7 +192,7 @@ describe('a session', () => {
   });
 
   it('in TLS continues with the same smtpd, and with the bytes read already', async (t) => {
-    const { client, tlsParty, smtpd, smtpds, askForTls, completeHandshake } = open(t, {
+    const { client, tlsStream, smtpd, smtpds, askForTls, completeHandshake } = open(t, {
       early: 'EHLO me\r\n',
     });
     await askForTls();
@@ -194,7 +200,7 @@ describe('a session', () => {
     assert.equal(smtpds.length, 1);
     assert.equal(smtpd().received(), 'RSET\r\nEHLO me\r\n');
     smtpd().send('250 host\r\n');
-    assert.equal(tlsParty.received(), '250 host\r\n');
+    assert.equal(tlsStream.received(), '250 host\r\n');
     client.send('in cleartext');
     assert.doesNotMatch(smtpd().received(), /cleartext/);
   });
@@ -207,12 +213,12 @@ describe('a session', () => {
   });
 
   it('delivers in TLS what smtpd has sent before it exits during the handshake', async (t) => {
-    const { client, tlsParty, smtpd, askForTls, completeHandshake } = open(t);
+    const { client, tlsStream, smtpd, askForTls, completeHandshake } = open(t);
     await askForTls();
     smtpd().push('421 bye\r\n');
     await exit(smtpd(), 0);
     await completeHandshake();
-    assert.equal(tlsParty.received().slice(0, 9), '421 bye\r\n');
+    assert.equal(tlsStream.received().slice(0, 9), '421 bye\r\n');
     assert.doesNotMatch(client.received(), /421/);
   });
 
@@ -303,18 +309,18 @@ describe('the greeting of a second smtpd', () => {
   }
 
   it('is not sent to the client; the bytes after it are', async (t) => {
-    const { tlsParty, smtpd, environments } = await refresh(t, { early: 'EHLO ' });
+    const { tlsStream, smtpd, environments } = await refresh(t, { early: 'EHLO ' });
     assert.deepEqual(environments, [{}, { SSL_PROTOCOL: 'TLSv1.3' }]);
     smtpd(1).send('220-one\r\n22');
     smtpd(1).send('0 two\r\n250 unasked\r\n');
     await settle();
-    assert.equal(tlsParty.received(), '250 unasked\r\n');
-    tlsParty.send('me\r\n');
+    assert.equal(tlsStream.received(), '250 unasked\r\n');
+    tlsStream.send('me\r\n');
     assert.deepEqual([smtpd(0).received(), smtpd(1).received()], ['RSET\r\n', 'EHLO me\r\n']);
   });
 
   it('has the idle timeout of the dialogue between its bytes', async (t) => {
-    const { clock, smtpd, tlsParty, messages } = await refresh(t, { idleTimeout: 10_000 });
+    const { clock, smtpd, tlsStream, messages } = await refresh(t, { idleTimeout: 10_000 });
     for (const piece of ['22', '0 slo', 'w']) {
       await clock.pass(9_000);
       smtpd(1).send(piece);
@@ -323,16 +329,16 @@ describe('the greeting of a second smtpd', () => {
     assert.deepEqual(messages, []);
     await clock.pass(1);
     assert.match(messages.join(), /unable to read the greeting of the second smtpd: /);
-    assert.match(tlsParty.received(), /^421 4\.3\.0 /);
+    assert.match(tlsStream.received(), /^421 4\.3\.0 /);
   });
 
   it('may have 65,536 octets and no more', async (t) => {
     const line = `220-${'x'.repeat(1018)}\r\n`;
-    const { smtpd, tlsParty, messages } = await refresh(t);
+    const { smtpd, tlsStream, messages } = await refresh(t);
     smtpd(1).send(line.repeat(63));
     smtpd(1).send(`220 ${'x'.repeat(1018)}\r\n`);
     await settle();
-    assert.deepEqual([messages, tlsParty.received()], [[], '']);
+    assert.deepEqual([messages, tlsStream.received()], [[], '']);
     const other = await refresh(t);
     other.smtpd(1).send(line.repeat(64));
     other.smtpd(1).send('2');
@@ -342,28 +348,28 @@ describe('the greeting of a second smtpd', () => {
 
   for (const greeting of ['421-busy\r\n421 come again\r\n', '450 no\r\n', '554 no\r\n', '354 what\r\n']) {
     it(`is sent to the client when it refuses service: ${greeting.slice(0, 3)}`, async (t) => {
-      const { tlsParty, smtpd } = await refresh(t);
+      const { tlsStream, smtpd } = await refresh(t);
       smtpd(1).send(greeting.slice(0, 7));
       smtpd(1).send(`${greeting.slice(7)}more`);
       await settle();
-      assert.equal(tlsParty.received(), `${greeting}more`);
+      assert.equal(tlsStream.received(), `${greeting}more`);
     });
   }
 
   it('is not awaited after the grace period of a signal', async (t) => {
-    const { clock, session, tlsParty, smtpd } = await refresh(t);
+    const { clock, session, tlsStream, smtpd } = await refresh(t);
     session.terminate('SIGTERM');
     await clock.pass(5_000);
-    assert.match(tlsParty.received(), /^421 4\.3\.[02] /);
+    assert.match(tlsStream.received(), /^421 4\.3\.[02] /);
     assert.deepEqual(smtpd(1).signals().slice(0, 2), ['SIGTERM', 'SIGKILL']);
   });
 
   it('leaves the session open until the first smtpd has ended too', async (t) => {
-    const { tlsParty, smtpd, outcome } = await refresh(t);
+    const { tlsStream, smtpd, outcome } = await refresh(t);
     smtpd(1).send('220 hi\r\n');
     await settle();
     await exit(smtpd(1), 0);
-    await hangUp(tlsParty);
+    await hangUp(tlsStream);
     assert.equal(outcome(), undefined);
     await exit(smtpd(0), 7);
     assert.deepEqual(outcome(), { status: 0 });
@@ -374,8 +380,8 @@ describe('a handshake that fails', () => {
   it('ends smtpd and the connection, with one line on stderr', async (t) => {
     const { promise, resolve: fail } = deferred();
     const clock = stopClock(t);
-    const client = makeParty();
-    const smtpd = makeSmtpd();
+    const client = createTestStream();
+    const smtpd = createTestSmtpd();
     const messages: string[] = [];
     const session = startSession({
       client,

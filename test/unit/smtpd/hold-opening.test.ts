@@ -5,13 +5,13 @@ import { describe, it, type TestContext } from 'node:test';
 import { deferred } from '../../../lib/program/deferred.ts';
 import { holdOpening } from '../../../lib/smtpd/hold-opening.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeParty, makeSmtpd, outcomeOf } from '../../support/test-stream.ts';
+import { createTestSmtpd, createTestStream, outcomeOf } from '../../support/test-stream.ts';
 
 describe('the opening held with an smtpd', () => {
   function start(t: TestContext, ...hellos: string[]) {
     const clock = stopClock(t);
     // All bytes are given in one buffer, which is overwritten: to keep them, the reader must copy them.
-    const smtpd = { ...makeSmtpd(), ...makeParty() };
+    const smtpd = { ...createTestSmtpd(), ...createTestStream() };
     const { promise: abort, resolve: abortNow } = deferred();
     return { clock, smtpd, abortNow, held: outcomeOf(holdOpening(smtpd, hellos, 10_000, abort)) };
   }

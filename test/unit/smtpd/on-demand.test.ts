@@ -6,7 +6,7 @@ import type { Introduction } from '../../../lib/smtp/prelude.ts';
 import { onDemand, type SmtpdSlot } from '../../../lib/smtpd/on-demand.ts';
 import type { Smtpd } from '../../../lib/smtpd/smtpd.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { type FakeSmtpd, makeSmtpd, outcomeOf } from '../../support/test-stream.ts';
+import { createTestSmtpd, outcomeOf, type TestSmtpd } from '../../support/test-stream.ts';
 
 const INTRODUCTION: Introduction = {
   greeting: { code: 220, texts: ['host ESMTP'] },
@@ -62,12 +62,12 @@ interface Setup {
 
 function open(t: TestContext, setup: Setup = {}) {
   const clock = stopClock(t);
-  const started: FakeSmtpd[] = [];
+  const started: TestSmtpd[] = [];
   const environments: unknown[] = [];
   const notices: string[] = [];
   const start = onDemand({
     start: (environment) => {
-      const smtpd = makeSmtpd();
+      const smtpd = createTestSmtpd();
       started.push(smtpd);
       environments.push(environment);
       return smtpd;
@@ -78,7 +78,7 @@ function open(t: TestContext, setup: Setup = {}) {
     errorLimit: setup.errorLimit ?? 100,
     notice: ({ text }) => void notices.push(text),
   });
-  const real = (index = 0): FakeSmtpd => {
+  const real = (index = 0): TestSmtpd => {
     const smtpd = started[index];
     assert.ok(smtpd !== undefined, 'no smtpd was started');
     return smtpd;
@@ -88,7 +88,7 @@ function open(t: TestContext, setup: Setup = {}) {
 }
 
 /** Lets a real smtpd answer greeting and EHLO. */
-async function openReal(smtpd: FakeSmtpd, hello = 'EHLO me'): Promise<void> {
+async function openReal(smtpd: TestSmtpd, hello = 'EHLO me'): Promise<void> {
   smtpd.send('220 real\r\n');
   await settle();
   assert.equal(smtpd.received(), `${hello}\r\n`);
@@ -185,8 +185,8 @@ describe('an smtpd on demand', () => {
 
   it('ends with a failure when the real smtpd fails in its opening', async (t) => {
     for (const [act, failure] of [
-      [(smtpd: FakeSmtpd) => smtpd.send('hello\r\n'), /: invalid SMTP reply$/],
-      [(smtpd: FakeSmtpd) => smtpd.finish(), /: exit status 5$/],
+      [(smtpd: TestSmtpd) => smtpd.send('hello\r\n'), /: invalid SMTP reply$/],
+      [(smtpd: TestSmtpd) => smtpd.finish(), /: exit status 5$/],
     ] as const) {
       const { client, smtpd, real } = open(t);
       const outcome = outcomeOf(smtpd.ended);

@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { startProgram } from '../../../lib/smtpd/process.ts';
 import { endAfterOutput, endSmtpd, type Smtpd, type SmtpdEnd } from '../../../lib/smtpd/smtpd.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeSmtpd, outcomeOf } from '../../support/test-stream.ts';
+import { createTestSmtpd, outcomeOf } from '../../support/test-stream.ts';
 import { DEADLINE, within } from '../../support/within.ts';
 
 function startShell(script: string): Smtpd {
@@ -90,7 +90,7 @@ describe('endSmtpd', () => {
 
   it('closes the input of a program, and sends no signal if it exits then', async (t) => {
     const clock = stopClock(t);
-    const child = makeSmtpd();
+    const child = createTestSmtpd();
     const outcome = outcomeOf(endSmtpd(child));
     await clock.pass(4_999);
     assert.deepEqual([child.hasEnded(), child.signals()], [true, []]);
@@ -102,7 +102,7 @@ describe('endSmtpd', () => {
 
   it('sends SIGTERM after five seconds and SIGKILL after ten, and waits for the end', async (t) => {
     const clock = stopClock(t);
-    const child = makeSmtpd();
+    const child = createTestSmtpd();
     const outcome = outcomeOf(endSmtpd(child));
     await clock.pass(5_000);
     assert.deepEqual(child.signals(), ['SIGTERM']);
@@ -121,7 +121,7 @@ describe('endSmtpd', () => {
 describe('endAfterOutput', () => {
   it('waits half a second for the end, and no longer', async (t) => {
     const clock = stopClock(t);
-    const [quick, slow] = [makeSmtpd(), makeSmtpd()];
+    const [quick, slow] = [createTestSmtpd(), createTestSmtpd()];
     const [one, other] = [outcomeOf(endAfterOutput(quick)), outcomeOf(endAfterOutput(slow).then(String))];
     await clock.pass(499);
     assert.deepEqual([one(), other()], [undefined, undefined]);

@@ -5,9 +5,9 @@ import { describe, it } from 'node:test';
 import { flow } from '../../../lib/stream/flow.ts';
 import { drain, hangUp } from '../../../lib/stream/hang-up.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { makeParty, outcomeOf, type Party } from '../../support/test-stream.ts';
+import { createTestStream, outcomeOf, type TestStream } from '../../support/test-stream.ts';
 
-function start(from: Party, to: Party, first = '') {
+function start(from: TestStream, to: TestStream, first = '') {
   let passed = '';
   const one = flow(from.source, to.sink, {
     first: Buffer.from(first),
@@ -20,7 +20,7 @@ function start(from: Party, to: Party, first = '') {
 
 describe('flow', () => {
   it('does not end before a slow client has taken the last bytes, though the source has ended', async () => {
-    const [from, to] = [makeParty(), makeParty()];
+    const [from, to] = [createTestStream(), createTestStream()];
     const one = start(from, to);
     to.stall();
     from.send('tail');
@@ -35,7 +35,7 @@ describe('flow', () => {
   });
 
   it('reads nothing while the sink is stalled, and resumes when it is not', async () => {
-    const [from, to] = [makeParty(), makeParty()];
+    const [from, to] = [createTestStream(), createTestStream()];
     const one = start(from, to);
     assert.ok(from.isRead());
     to.stall();
@@ -51,7 +51,7 @@ describe('flow', () => {
   });
 
   it('does not read while the first bytes wait', () => {
-    const [from, to] = [makeParty(), makeParty()];
+    const [from, to] = [createTestStream(), createTestStream()];
     to.stall();
     const one = start(from, to, 'first');
     from.send('second');
@@ -62,7 +62,7 @@ describe('flow', () => {
   });
 
   it('passes on what the source delivers after it was paused, and keeps it paused', async () => {
-    const [from, to] = [makeParty(), makeParty()];
+    const [from, to] = [createTestStream(), createTestStream()];
     const one = start(from, to);
     to.stall();
     from.send('one');
@@ -73,15 +73,15 @@ describe('flow', () => {
   });
 
   it('does not report an empty first piece as passed', () => {
-    const from = makeParty();
+    const from = createTestStream();
     let calls = 0;
-    flow(from.source, makeParty().sink, { first: Buffer.alloc(0), passed: () => (calls += 1) });
+    flow(from.source, createTestStream().sink, { first: Buffer.alloc(0), passed: () => (calls += 1) });
     assert.equal(calls, 0);
   });
 
   it('stops its source when the sink fails', async () => {
     for (const stalls of [false, true]) {
-      const [from, to] = [makeParty(), makeParty()];
+      const [from, to] = [createTestStream(), createTestStream()];
       const one = start(from, to);
       if (stalls) to.stall();
       from.send('x');
@@ -92,7 +92,7 @@ describe('flow', () => {
   });
 
   it('does nothing to its source and its sink after release', async () => {
-    const [from, to] = [makeParty(), makeParty()];
+    const [from, to] = [createTestStream(), createTestStream()];
     const one = start(from, to);
     to.stall();
     from.send('x');
@@ -112,7 +112,7 @@ describe('flow', () => {
 describe('drain', () => {
   it('reads to the end, and closes the source', async (t) => {
     const clock = stopClock(t);
-    const from = makeParty();
+    const from = createTestStream();
     const ended = outcomeOf(drain(from.source, 1000).then(() => true));
     for (let piece = 0; piece < 3; piece++) from.send('unread');
     await settle();
@@ -124,7 +124,7 @@ describe('drain', () => {
 
   it('closes the source when its time has passed, even if bytes still arrive', async (t) => {
     const clock = stopClock(t);
-    const from = makeParty();
+    const from = createTestStream();
     const ended = outcomeOf(drain(from.source, 1000).then(() => true));
     for (let time = 0; time < 900; time += 100) {
       from.send('on and on');
@@ -139,7 +139,7 @@ describe('drain', () => {
 describe('hangUp', () => {
   it('half-closes, reads until the client ends, and closes only then', async (t) => {
     const clock = stopClock(t);
-    const client = makeParty();
+    const client = createTestStream();
     const ended = outcomeOf(hangUp(client).then(() => true));
     await clock.pass(1000);
     assert.deepEqual([client.hasEnded(), client.isRead(), client.closed()], [true, true, []]);
@@ -150,7 +150,7 @@ describe('hangUp', () => {
 
   it('does not close before the bytes that wait have been taken', async (t) => {
     stopClock(t);
-    const client = makeParty();
+    const client = createTestStream();
     client.stall();
     client.sink.write(Buffer.from('last'));
     const ended = outcomeOf(hangUp(client).then(() => true));
@@ -164,7 +164,7 @@ describe('hangUp', () => {
 
   it('closes after two seconds, though the client neither reads nor ends', async (t) => {
     const clock = stopClock(t);
-    const client = makeParty();
+    const client = createTestStream();
     client.stall();
     client.sink.write(Buffer.from('last'));
     const ended = outcomeOf(hangUp(client).then(() => true));
