@@ -10,7 +10,7 @@ for (const [kind, seed] of [
   ['the same', 1],
   ['a new', Date.now() % 1_000_000_000],
 ] as const) {
-  it(`${COUNT} made-up connections go well (${kind} seed: ${seed})`, () => {
+  it(`${COUNT} generated connections succeed (${kind} seed: ${seed})`, () => {
     const finding = run(seed, COUNT);
     assert.equal(finding, undefined, `${finding?.message}\n${finding?.transcript}`);
   });

@@ -165,7 +165,7 @@ describe('smtpd-maildir closes the descriptors', () => {
 });
 
 describe('smtpd-maildir, when it is stopped while the client does not read,', () => {
-  it('exits all the same', async (t) => {
+  it('exits', async (t) => {
     const server = startServer(t, { args: [newMaildir(t)] });
     await server.waitFor(/^220 /m);
     const { stdout } = server.process;
@@ -249,7 +249,7 @@ describe('smtpd-maildir exits', () => {
     assert.match(server.stderr(), /^smtpd-maildir: fatal: unable to create the Maildir .*: EEXIST\n$/);
   });
 
-  it('with 111 in a directory that takes no other', async (t) => {
+  it('with 111 in a directory where it cannot create one', async (t) => {
     const server = startServer(t, { args: ['/proc/missing/Maildir'] });
     assert.equal(await server.ended, 111);
     assert.match(

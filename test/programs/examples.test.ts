@@ -133,7 +133,7 @@ test('demo: a mail sent to it is in its Maildir', async () => {
   await deliver(port, join(folder, 'demo/Maildir'));
 });
 
-test('s6: the service takes mail', {
+test('s6: the service accepts mail', {
   skip: missing('execlineb', 's6-envdir', 'tcpserver') || needsRoot(),
 }, async () => {
   const service = join(folder, 's6');
@@ -144,7 +144,7 @@ test('s6: the service takes mail', {
   await deliver(port, join(folder, 'Maildir'));
 });
 
-test('runit: the service takes mail', {
+test('runit: the service accepts mail', {
   skip: missing('runsv', 'chpst', 'tcpserver') || needsRoot(),
 }, async () => {
   const service = join(folder, 'runit');
@@ -155,7 +155,7 @@ test('runit: the service takes mail', {
   await deliver(port, join(folder, 'Maildir'));
 });
 
-test('xinetd: the service takes mail', { skip: missing('xinetd') || needsRoot() }, async () => {
+test('xinetd: the service accepts mail', { skip: missing('xinetd') || needsRoot() }, async () => {
   const port = await freePort();
   const conf = join(folder, 'xinetd.conf');
   const settings = join(folder, 'smtpd-starttls.conf');
@@ -305,7 +305,7 @@ function assertOwner(maildir: string, uid: number): void {
   assert.deepEqual([mode & 0o77, owner], [0, 0]);
 }
 
-test('systemd: the server takes mail, and smtpd runs as a user who cannot read the key', {
+test('systemd: the server accepts mail, and smtpd runs as a user who cannot read the key', {
   skip: missing('perl'),
 }, async () => {
   const maildir = join(folder, 'systemd-users');
@@ -316,7 +316,7 @@ test('systemd: the server takes mail, and smtpd runs as a user who cannot read t
   if (needsRoot() === false) assertOwner(maildir, MAIL);
 });
 
-test('systemd: a process for each connection takes mail', async (t) => {
+test('systemd: a process for each connection accepts mail', async (t) => {
   const maildir = join(folder, 'systemd-accept');
   const command = startCommandOf('smtpd-starttls@.service', maildir);
   const chain = await serve(command.split(' '), {

@@ -172,7 +172,7 @@ describe('the handler of SIGUSR1', () => {
     'ucspi-tlsd',
     'smtpd-maildir',
   ]) {
-    it(`is there before ${name} loads anything`, (t) => {
+    it(`is installed before ${name} loads any module`, (t) => {
       const folder = mkdtempSync(join(tmpdir(), 'spy-'));
       t.after(() => rmSync(folder, { recursive: true }));
       const spy = join(folder, 'spy.cjs');

@@ -74,7 +74,7 @@ function resetBehindHandshake(client: Socket, server: RunningServer): void {
   });
 }
 
-describe('the server stands', { concurrency: 3, timeout: 60_000 }, () => {
+describe('the server withstands attacks', { concurrency: 3, timeout: 60_000 }, () => {
   describe('the readiness descriptor', { concurrency: 3 }, () => {
     for (const [descriptor, what] of [
       ['1', 'stdout'],

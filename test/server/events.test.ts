@@ -58,7 +58,7 @@ function assertNoSecret(lines: readonly string[]): void {
 
 describe('a session with TLS', { concurrency: 2 }, () => {
   for (const options of [['-q'], ['-v', '0'], [], ['--verbosity', '1']]) {
-    it(`has no line at level ${options.join(' ') || 'usual'}`, async (t) => {
+    it(`has no line at level ${options.join(' ') || 'default'}`, async (t) => {
       const server = await start(t, ...options);
       await sendMail(server.port, 'tls');
       assert.deepEqual(await linesOf(server), []);

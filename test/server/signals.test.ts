@@ -232,7 +232,7 @@ for (const workers of ['1', '2']) {
 
   describe(`SIGUSR1 with ${workers}`, () => {
     for (const options of [['-q'], [], ['-v3']]) {
-      it(`logs one line, and starts no debugger (${options.join('') || 'usual'})`, async (t) => {
+      it(`logs one line, and starts no debugger (${options.join('') || 'default level'})`, async (t) => {
         const server = await start(t, ['--workers', workers, ...options]);
         const client = await enter(t, server.port);
         await client.startTls();

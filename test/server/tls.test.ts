@@ -90,7 +90,7 @@ describe('names and keys', { concurrency: 3, timeout: 60_000 }, () => {
     ['-k1', 'unknown.example.org', 'CN=mail.example.org'],
     ['-k2', 'other.example.org', 'CN=other.example.org'],
   ] as const) {
-    it(`${level}: ${subject} is shown to a client that asks for ${name ?? 'nobody'}`, async (t) => {
+    it(`${level}: ${subject} is sent to a client that requests ${name ?? 'no name'}`, async (t) => {
       const server = await listen(t, [level]);
       const client = await startTls(t, server, name === undefined ? {} : { servername: name });
       assert.equal(subjectOf(client), subject);
@@ -98,7 +98,7 @@ describe('names and keys', { concurrency: 3, timeout: 60_000 }, () => {
   }
 
   for (const name of [undefined, 'mail.example.org']) {
-    it(`-k2: there is no TLS for a client that asks for ${name ?? 'nobody'}`, async (t) => {
+    it(`-k2: the handshake fails for a client that requests ${name ?? 'no name'}`, async (t) => {
       const environment = { ...NAMES, CERTFILE: undefined, KEYFILE: undefined };
       const server = await listen(t, ['-k2'], { environment });
       const client = await connectTo(t, server);
@@ -115,7 +115,7 @@ describe('names and keys', { concurrency: 3, timeout: 60_000 }, () => {
     ['RSA-PSS+SHA256', 'RSA-PSS'],
   ] as const) {
     for (const name of ['mail.example.org', 'other.example.org']) {
-      it(`a client that knows ${algorithm} alone is served as ${name}`, {
+      it(`${name} is sent to a client that supports only ${algorithm}`, {
         skip: missing('openssl'),
       }, async (t) => {
         const server = await listen(t, ['-k1']);
@@ -142,7 +142,7 @@ describe('client certificates', { concurrency: 3, timeout: 60_000 }, () => {
     ['-y', 'a bad one', bad, false],
   ] as const) {
     for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
-      it(`${option} ${isServed ? 'takes' : 'refuses'} a client with ${what}, in ${maxVersion}`, async (t) => {
+      it(`${option} ${isServed ? 'accepts' : 'refuses'} a client with ${what}, in ${maxVersion}`, async (t) => {
         const server = await listen(t, [option, '-f']);
         const options = { maxVersion, ...(client === undefined ? {} : shown(client)) };
         if (!isServed) {
@@ -166,7 +166,7 @@ describe('--alpn', { concurrency: 3, timeout: 60_000 }, () => {
     [['h2', 'smtp'], true],
     [['h2', 'http/1.1'], false],
   ] as const) {
-    it(`${isServed ? 'takes' : 'refuses'} a client that offers ${offered ?? 'nothing'}`, async (t) => {
+    it(`${isServed ? 'accepts' : 'refuses'} a client that offers ${offered ?? 'nothing'}`, async (t) => {
       const server = await listen(t, ['--alpn', 'smtp', '--implicit-tls']);
       const client = await connectTo(t, server);
       const shaken = client.shakeHands(offered === undefined ? {} : { ALPNProtocols: [...offered] });

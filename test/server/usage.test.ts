@@ -120,7 +120,7 @@ describe('a command line', { concurrency: 2 }, () => {
     [['-U', '-u', '1', ...AT, 'true'], '--user-from-environment and --uid contradict each other'],
     [['-U', '-g', '1', ...AT, 'true'], '--user-from-environment and --gid contradict each other'],
   ] as const) {
-    it(`${words.join(' ') || 'without a word'} is refused`, () => assertRefused(words, why));
+    it(`${words.join(' ') || 'without arguments'} is refused`, () => assertRefused(words, why));
   }
 
   for (const words of [['--nonsense'], ['-Z'], ['--require-tls=yes'], ['--idle-timeout'], ['-c']]) {

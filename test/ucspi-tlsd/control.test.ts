@@ -132,7 +132,7 @@ describe('the control socket of ucspi-tlsd', { concurrency: 4, timeout: 60_000 }
     assert.ok(Math.min(...numbers) > 2);
   });
 
-  it('leaves the connection alone until it receives a command', async (t) => {
+  it('does not read the connection or change its mode before a command', async (t) => {
     const { client, tlsd, program } = await runTlsd(t, run);
     client.write('EHLO client.example\r\n');
     assert.equal((await program.read('stdin')).toString(), 'EHLO client.example\r\n');

@@ -72,7 +72,7 @@ describe('numberOption', () => {
     assert.equal(numberOption({ 'idle-timeout': '10' }, 'idle-timeout', range), 10);
   });
   for (const text of ['0', '11', '-1', '1.5', '1e1', '', ' 2', 'x']) {
-    test(`refuses "${text}", and says so by the option's name`, () => {
+    test(`refuses "${text}", and names the option`, () => {
       assert.throws(
         () => numberOption({ 'idle-timeout': text }, 'idle-timeout', range),
         /--idle-timeout takes a whole number from 1 to 10/,

@@ -69,7 +69,7 @@ describe('closeOnReset', () => {
     assert.deepEqual(errors, ['ECONNRESET']);
   });
 
-  it('destroys the socket of a connection that was reset while nobody reads it', (t) => {
+  it('destroys the socket of a connection that was reset while it was not read', (t) => {
     const { passSeconds, shown, connection, tls, errors } = makeSession(t);
     closeOnReset(connection, tls);
     passSeconds(10);
@@ -79,7 +79,7 @@ describe('closeOnReset', () => {
     assert.deepEqual(errors, ['ECONNRESET']);
   });
 
-  it('leaves an end in order alone', (t) => {
+  it('does not destroy the socket at a regular end', (t) => {
     const { connection, socket, tls, errors } = makeSession(t);
     closeOnReset(connection, tls);
     socket.emit('end');
@@ -87,7 +87,7 @@ describe('closeOnReset', () => {
   });
 
   for (const how of ['tlsFinished', 'finished'] as const) {
-    it(`leaves a connection alone that both sides have closed, though it has no peer (${how})`, (t) => {
+    it(`does not destroy a connection that both sides have closed, although it has no peer (${how})`, (t) => {
       const { passSeconds, shown, connection, socket, tls, errors } = makeSession(t);
       closeOnReset(connection, tls);
       shown[how] = true;
@@ -124,7 +124,7 @@ describe('limitUnsent', () => {
     assert.equal(reasons.length, 1);
   });
 
-  it('counts data less than what is around it', (t) => {
+  it('weighs data less than the overhead of records', (t) => {
     const { passSeconds, shown, reasons } = watch(t);
     shown.unsent = 50_000;
     passSeconds(1);
@@ -135,7 +135,7 @@ describe('limitUnsent', () => {
     assert.deepEqual(reasons, []);
   });
 
-  it('leaves a client alone that pads its records and reads the replies', (t) => {
+  it('does not end a session whose client pads its records and reads the replies', (t) => {
     const { passSeconds, shown, reasons } = watch(t);
     for (let command = 0; command < 1000; command++) {
       shown.received += 16_406;
@@ -146,7 +146,7 @@ describe('limitUnsent', () => {
     assert.deepEqual(reasons, []);
   });
 
-  it('leaves a client alone that reads more slowly than it sends', (t) => {
+  it('does not end a session whose client reads more slowly than it sends', (t) => {
     const { passSeconds, shown, reasons } = watch(t);
     shown.unsent = 65_536;
     for (let second = 0; second < 100; second++) {
