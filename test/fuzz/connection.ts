@@ -8,8 +8,8 @@ import { createDialogue, type Dialogue, type Step } from '../../lib/smtp/dialogu
 import { LINE_LIMIT } from '../../lib/smtp/line.ts';
 import { createModel, type Model } from '../support/model.ts';
 import type { Entry } from '../support/transcript.ts';
+import { type ClientSpeech, clientSpeech, noReply, replyTo, unaskedReply } from './input.ts';
 import { createRandom, type Random } from './random.ts';
-import { type ClientSpeech, clientSpeech, noReply, replyTo, unaskedReply } from './speech.ts';
 
 const OPTIONS = [
   { requireTls: false, plaintextAuth: false },

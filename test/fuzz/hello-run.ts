@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
+import { mutate } from './input.ts';
 import { createRandom, type Random } from './random.ts';
-import { mutate } from './speech.ts';
 
 /** How long the server may take to close a connection on which all is said, in milliseconds. */
 const ENDED_TIMEOUT = 20_000;

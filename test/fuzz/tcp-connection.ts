@@ -9,8 +9,8 @@ import { connect as connectTls, createSecureContext } from 'node:tls';
 import type { DialogueOptions } from '../../lib/smtp/dialogue.ts';
 import { LINE_LIMIT } from '../../lib/smtp/line.ts';
 import { createModel } from '../support/model.ts';
+import { clientSpeech, noReply, replyTo, unaskedReply } from './input.ts';
 import { createRandom } from './random.ts';
-import { clientSpeech, noReply, replyTo, unaskedReply } from './speech.ts';
 import { listenTo, type Side } from './tcp-side.ts';
 
 /** The most octets that are sent at once: the system hands them over in one piece. */
