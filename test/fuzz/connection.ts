@@ -1,14 +1,14 @@
 /**
- * One made-up connection: a client that pipelines at will, an smtpd that may lose its mind, packets that
- * end anywhere, and a driver that keeps the rules. At every moment the dialogue must do what the model
- * does, and must keep a few promises that need no model to be checked.
+ * One generated connection: a client that pipelines at random, an smtpd that may violate the protocol, packets that
+ * end anywhere, and a driver that follows the rules. At every step the dialogue must do what the model does, and
+ * must have some properties that are checked without the model.
  */
 
 import { createDialogue, type Dialogue, type Step } from '../../lib/smtp/dialogue.ts';
 import { LINE_LIMIT } from '../../lib/smtp/line.ts';
 import { createModel, type Model } from '../support/model.ts';
 import type { Entry } from '../support/transcript.ts';
-import { type ClientSpeech, clientSpeech, noReply, replyTo, unaskedReply } from './input.ts';
+import { type ClientInput, clientInput, invalidReply, replyTo, unsolicitedReply } from './input.ts';
 import { createRandom, type Random } from './random.ts';
 
 const OPTIONS = [
@@ -18,20 +18,20 @@ const OPTIONS = [
   { requireTls: false, plaintextAuth: true },
 ] as const;
 
-/** What a client of this fuzzer reaches now and then, and what it hardly ever does. */
+/** Limits that a client of this fuzzer reaches sometimes, and one that it hardly ever does. */
 const ERROR_LIMITS = [1, 3, 5, 100] as const;
 
-/** How large packets are: all that there is, a line, a few bytes, or now this and now that. */
+/** How large packets are: everything, a line, a few bytes, or each in turn at random. */
 const SIZES = ['all', 'all', 'line', 'few', 'any'] as const;
 type Size = (typeof SIZES)[number];
 
-/** A promise that was not kept. */
-export class BrokenPromise extends Error {
+/** A property that the dialogue should have and has not. */
+export class Violation extends Error {
   override name = 'BrokenPromise';
 }
 
-function promise(kept: boolean, what: string): void {
-  if (!kept) throw new BrokenPromise(what);
+function check(holds: boolean, what: string): void {
+  if (!holds) throw new Violation(what);
 }
 
 /**
@@ -39,8 +39,8 @@ function promise(kept: boolean, what: string): void {
  *
  * @param seed and
  * @param number name the connection: it is the same whenever they are.
- * @param record is given all that happens, for a transcript.
- * @throws BrokenPromise, or whatever the dialogue throws.
+ * @param record receives everything that happens, for a transcript.
+ * @throws Violation, or what the dialogue throws.
  */
 export function playConnection(seed: number, number: number, record?: (entry: Entry) => void): void {
   new Connection(createRandom(seed, number), record).play();
@@ -49,68 +49,68 @@ export function playConnection(seed: number, number: number, record?: (entry: En
 class Connection {
   readonly #random: Random;
   readonly #record: ((entry: Entry) => void) | undefined;
-  readonly #speech: ClientSpeech;
+  readonly #input: ClientInput;
   readonly #dialogue: Dialogue;
   readonly #model: Model;
   readonly #clientSize: Size;
   readonly #smtpdSize: Size;
-  /** How often, in a hundred replies, smtpd does what it should not. */
-  readonly #madness: number;
+  /** In how many of a hundred replies smtpd violates the protocol. */
+  readonly #faultRate: number;
   #readTo = 0;
   #largestPacket = 0;
   #clientEnded = false;
   #smtpdEnded = false;
-  /** What smtpd has to say and has not said yet. */
-  #saying: string;
+  /** What smtpd has still to send. */
+  #unsent: string;
   #endsSoon = false;
-  #isHonest = true;
+  #isRegular = true;
   #replyNumber = 0;
   #lineEnds = 0;
   #verdict = '';
-  #heardBySmtpd = '';
-  #heardByClient = '';
+  #toSmtpd = '';
+  #toClient = '';
 
   constructor(random: Random, record?: (entry: Entry) => void) {
     this.#random = random;
     this.#record = record;
-    this.#speech = clientSpeech(random);
+    this.#input = clientInput(random);
     const options = { ...random.pick(OPTIONS), errorLimit: random.pick(ERROR_LIMITS) };
     this.#dialogue = createDialogue(options);
-    this.#model = createModel(this.#speech.text, options);
+    this.#model = createModel(this.#input.text, options);
     this.#clientSize = random.pick(SIZES);
     this.#smtpdSize = random.pick(SIZES);
-    this.#madness = random.chance(60) ? 0 : 8;
-    this.#saying = replyTo('GREETING', this.#replyNumber++, random);
+    this.#faultRate = random.chance(60) ? 0 : 8;
+    this.#unsent = replyTo('GREETING', this.#replyNumber++, random);
   }
 
   play(): void {
     this.#settle();
     while (this.#verdict === '') {
-      this.#letSomethingHappen();
+      this.#act();
       this.#settle();
     }
     this.#checkRest();
     this.#checkCounts();
-    this.#checkSilence();
+    this.#checkNothingFollows();
   }
 
   // ---- what happens --------------------------------------------------------------------------------
 
-  #letSomethingHappen(): void {
+  #act(): void {
     const random = this.#random;
-    const listens = this.#dialogue.wantsClient();
-    const clientHasMore = this.#readTo < this.#speech.text.length;
+    const wantsClient = this.#dialogue.wantsClient();
+    const clientHasMore = this.#readTo < this.#input.text.length;
     if (random.chance(0.1)) this.#timeOut();
-    else if (this.#madness > 0 && random.chance(1) && this.#mayEnd()) this.#endSmtpd();
-    else if (this.#saying !== '' && !(listens && clientHasMore && random.chance(30))) this.#smtpdSays();
+    else if (this.#faultRate > 0 && random.chance(1) && this.#mayEnd()) this.#endSmtpd();
+    else if (this.#unsent !== '' && !(wantsClient && clientHasMore && random.chance(30))) this.#smtpdSends();
     else if (this.#endsSoon) this.#endSmtpd();
-    else if (listens && clientHasMore) this.#clientSays();
-    else if (listens) this.#endClient();
+    else if (wantsClient && clientHasMore) this.#clientSends();
+    else if (wantsClient) this.#endClient();
     else this.#endSmtpd();
   }
 
-  #clientSays(): void {
-    const text = this.#piece(this.#speech.text.slice(this.#readTo), this.#clientSize);
+  #clientSends(): void {
+    const text = this.#piece(this.#input.text.slice(this.#readTo), this.#clientSize);
     const bytes = Buffer.from(text, 'latin1');
     this.#record?.({ type: 'client-sends', bytes });
     this.#count(bytes);
@@ -121,13 +121,13 @@ class Connection {
     bytes.fill(0x58);
   }
 
-  #smtpdSays(): void {
-    const text = this.#piece(this.#saying, this.#smtpdSize);
-    this.#saying = this.#saying.slice(text.length);
+  #smtpdSends(): void {
+    const text = this.#piece(this.#unsent, this.#smtpdSize);
+    this.#unsent = this.#unsent.slice(text.length);
     const bytes = Buffer.from(text, 'latin1');
     this.#record?.({ type: 'smtpd-sends', bytes });
     this.#count(bytes);
-    this.#model.said(text);
+    this.#model.smtpdSent(text);
     this.#dialogue.fromSmtpd(bytes);
     bytes.fill(0x58);
   }
@@ -158,7 +158,7 @@ class Connection {
     this.#dialogue.clientEnded();
   }
 
-  /** What is right about last words that are over the limit or end with CR is a matter of taste. */
+  /** The result is undefined if smtpd ends with output that is over the limit or ends with CR. */
   #mayEnd(): boolean {
     const left = this.#model.rest().smtpd;
     return left.length < LINE_LIMIT && !left.endsWith('\r');
@@ -167,7 +167,7 @@ class Connection {
   #endSmtpd(): void {
     this.#record?.({ type: 'smtpd-ends' });
     this.#smtpdEnded = true;
-    this.#saying = '';
+    this.#unsent = '';
     this.#model.smtpdEnded();
     this.#dialogue.smtpdEnded();
   }
@@ -178,43 +178,43 @@ class Connection {
     this.#dialogue.timedOut();
   }
 
-  /** smtpd makes up its mind about a command. */
-  #obey(line: string): void {
+  /** Chooses smtpd's response to a command. */
+  #respond(line: string): void {
     const random = this.#random;
-    const isMad = random.chance(this.#madness);
-    const whim = random.below(4);
-    if (isMad) this.#isHonest = false;
-    if (isMad && whim === 0) this.#saying += noReply(this.#replyNumber++, random);
-    if (isMad && whim === 1) this.#saying += unaskedReply(this.#replyNumber++, random);
-    if (isMad && whim === 2) this.#endsSoon = true;
-    if (!this.#endsSoon || random.chance(50)) this.#saying += replyTo(line, this.#replyNumber++, random);
-    if (isMad && whim === 3) this.#saying += unaskedReply(this.#replyNumber++, random);
+    const isFaulty = random.chance(this.#faultRate);
+    const fault = random.below(4);
+    if (isFaulty) this.#isRegular = false;
+    if (isFaulty && fault === 0) this.#unsent += invalidReply(this.#replyNumber++, random);
+    if (isFaulty && fault === 1) this.#unsent += unsolicitedReply(this.#replyNumber++, random);
+    if (isFaulty && fault === 2) this.#endsSoon = true;
+    if (!this.#endsSoon || random.chance(50)) this.#unsent += replyTo(line, this.#replyNumber++, random);
+    if (isFaulty && fault === 3) this.#unsent += unsolicitedReply(this.#replyNumber++, random);
     if (line === 'QUIT') this.#endsSoon = true;
   }
 
-  // ---- what the dialogue does about it -------------------------------------------------------------
+  // ---- the steps of the dialogue -------------------------------------------------------------------
 
   #settle(): void {
     let actual = '';
-    let sayingTo = '';
+    let lastTo = '';
     let steps = 0;
     for (let step = this.#dialogue.next(); step !== undefined; step = this.#dialogue.next()) {
       this.#record?.(step);
-      promise(this.#verdict === '', 'nothing is said after the verdict');
-      promise(++steps <= 5 + 4 * this.#lineEnds, 'the steps have an end');
+      check(this.#verdict === '', 'nothing is sent after the verdict');
+      check(++steps <= 5 + 4 * this.#lineEnds, 'the number of steps is bounded');
       const [to, text] = this.#take(step);
       actual += to + text;
-      sayingTo = to;
+      lastTo = to;
     }
-    if (sayingTo === '=' && this.#verdict === '') throw new BrokenPromise('a verdict was lost');
+    if (lastTo === '=' && this.#verdict === '') throw new Violation('a verdict was lost');
     const expected = this.#model.settle();
     if (actual !== expected) {
-      throw new BrokenPromise(`did ${JSON.stringify(actual)}, should ${JSON.stringify(expected)}`);
+      throw new Violation(`did ${JSON.stringify(actual)}, should ${JSON.stringify(expected)}`);
     }
-    promise(this.#dialogue.wantsClient() === this.#model.listens(), 'the client is read when it should be');
+    check(this.#dialogue.wantsClient() === this.#model.wantsClient(), 'the client is read when it should be');
     const { client, smtpd } = this.#dialogue.rest();
     const bound = LINE_LIMIT + this.#largestPacket;
-    promise(client.length <= bound && smtpd.length <= bound, 'memory is bounded');
+    check(client.length <= bound && smtpd.length <= bound, 'memory is bounded');
   }
 
   /** Carries out a step; returns it as the model writes it. */
@@ -222,15 +222,18 @@ class Connection {
     switch (step.type) {
       case 'to-client': {
         const text = step.bytes.toString('latin1');
-        this.#heardByClient += text;
+        this.#toClient += text;
         return ['S', text];
       }
       case 'to-smtpd': {
         const text = step.bytes.toString('latin1');
-        promise(/^[^\r\n\0]*\r\n$/.test(text), 'smtpd hears whole, sound lines');
-        promise(!this.#isHonest || this.#saying === '', 'smtpd hears no command before it answered the last');
-        this.#heardBySmtpd += text;
-        this.#obey(text.trim());
+        check(/^[^\r\n\0]*\r\n$/.test(text), 'smtpd receives complete, valid lines');
+        check(
+          !this.#isRegular || this.#unsent === '',
+          'smtpd receives no command before it has answered the last',
+        );
+        this.#toSmtpd += text;
+        this.#respond(text.trim());
         return ['>', text];
       }
       case 'end-smtpd':
@@ -243,49 +246,48 @@ class Connection {
     }
   }
 
-  // ---- promises that need no model -----------------------------------------------------------------
+  // ---- properties checked without the model --------------------------------------------------------
 
-  /** Nothing is lost and nothing doubled; nothing was read behind STARTTLS. */
+  /** Nothing is lost or duplicated; nothing was read after STARTTLS. */
   #checkRest(): void {
     const rest = this.#dialogue.rest();
     const client = rest.client.toString('latin1');
-    const read = this.#speech.text.slice(0, this.#readTo);
+    const read = this.#input.text.slice(0, this.#readTo);
     if (this.#verdict === 'plaintext') {
-      promise(read.endsWith(client), 'the relay begins with what was read last');
-      promise(/^\s*(?:MAIL|HELO|AUTH)\s/i.test(client), 'the relay begins with MAIL, HELO or AUTH');
+      check(read.endsWith(client), 'the relay begins with what was read last');
+      check(/^\s*(?:MAIL|HELO|AUTH)\s/i.test(client), 'the relay begins with MAIL, HELO or AUTH');
     }
     if (this.#verdict === 'tls') {
-      promise(client === '', 'no byte is left for TLS');
-      promise(/STARTTLS\s*\n$/i.test(read), 'no byte behind STARTTLS is read');
-      promise(this.#heardBySmtpd.endsWith('RSET\r\n'), 'smtpd heard nothing behind RSET');
+      check(client === '', 'no byte is left for TLS');
+      check(/STARTTLS\s*\n$/i.test(read), 'no byte after STARTTLS is read');
+      check(this.#toSmtpd.endsWith('RSET\r\n'), 'smtpd has received nothing after RSET');
     }
     if (this.#verdict === 'close') return;
-    promise(client === this.#model.rest().client, 'the rest of the client is whole');
+    check(client === this.#model.rest().client, 'the rest of the client is whole');
     const left = this.#model.rest().smtpd;
-    if (left.length < LINE_LIMIT)
-      promise(rest.smtpd.toString('latin1') === left, 'the rest of smtpd is whole');
+    if (left.length < LINE_LIMIT) check(rest.smtpd.toString('latin1') === left, 'the rest of smtpd is whole');
   }
 
   /** One reply to each command, in the order of the commands. */
   #checkCounts(): void {
-    if (!this.#isHonest) return;
-    promise(ascends(this.#heardByClient), 'replies keep their order');
-    if (!this.#speech.sound) return;
-    promise(ascends(this.#heardBySmtpd), 'commands keep their order');
+    if (!this.#isRegular) return;
+    check(ascends(this.#toClient), 'replies keep their order');
+    if (!this.#input.sound) return;
+    check(ascends(this.#toSmtpd), 'commands keep their order');
     const isWhole = this.#verdict === 'close' && this.#clientEnded && this.#smtpdEnded;
-    const isDisturbed = /^(?:421 4\.|503 5\.5\.1 Wait for)/m.test(this.#heardByClient);
+    const isDisturbed = /^(?:421 4\.|503 5\.5\.1 Wait for)/m.test(this.#toClient);
     if (!isWhole || isDisturbed) return;
-    const replies = this.#heardByClient.match(/^\d{3} /gm)?.length;
-    promise(replies === 1 + this.#speech.commands, `${replies} replies to ${this.#speech.commands} commands`);
+    const replies = this.#toClient.match(/^\d{3} /gm)?.length;
+    check(replies === 1 + this.#input.commands, `${replies} replies to ${this.#input.commands} commands`);
   }
 
-  /** Whatever comes after a verdict, the dialogue has nothing more to say. */
-  #checkSilence(): void {
+  /** After a verdict no event causes a step. */
+  #checkNothingFollows(): void {
     this.#dialogue.timedOut();
     this.#dialogue.clientEnded();
     this.#dialogue.smtpdEnded();
-    promise(this.#dialogue.next() === undefined, 'nothing is said after the verdict');
-    promise(!this.#dialogue.wantsClient(), 'the client is not read after the verdict');
+    check(this.#dialogue.next() === undefined, 'nothing is sent after the verdict');
+    check(!this.#dialogue.wantsClient(), 'the client is not read after the verdict');
   }
 }
 

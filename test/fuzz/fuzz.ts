@@ -3,9 +3,9 @@
  *
  *     node --import tsx test/fuzz/fuzz.ts [--count N] [--seed S] [--only N]
  *
- * Plays a million made-up connections unless `--count` says otherwise, and prints the seed, with which the
- * run can be had again. `--only` prints one connection of a run. Exits 1, with a transcript, at the first
- * connection that goes wrong.
+ * Plays a million generated connections, or `--count`, and prints the seed, with which the run can be
+ * repeated. `--only` prints one connection of a run. Exits 1, with a transcript, at the first
+ * connection that fails.
  */
 
 import { parseArgs } from 'node:util';
@@ -31,7 +31,7 @@ if (values.only !== undefined) {
   const finding = run(seed, count, (done) =>
     console.log(`fuzz: ${done} connections, ${rate(done)} a second`),
   );
-  if (finding === undefined) console.log(`fuzz: ${count} connections went well, ${rate(count)} a second`);
+  if (finding === undefined) console.log(`fuzz: ${count} connections succeeded, ${rate(count)} a second`);
   else {
     console.log(finding.transcript);
     console.log(`fuzz: seed ${seed}, connection ${finding.number}: ${finding.message}`);

@@ -4,7 +4,7 @@ import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { mutate } from './input.ts';
 import { createRandom, type Random } from './random.ts';
 
-/** How long the server may take to close a connection on which all is said, in milliseconds. */
+/** How long the server may take to close a connection after the client has sent everything, in milliseconds. */
 const ENDED_TIMEOUT = 20_000;
 
 /**
@@ -34,7 +34,7 @@ export async function recordHello(name: string, more: ConnectionOptions = {}): P
  *
  * @param seed and
  * @param number name it.
- * @param before what is sent in front of it, damaged as well; a PROXY header, say.
+ * @param before what is sent in front of it, damaged as well; for example a PROXY header.
  * @returns settles when the connection is closed. @throws Error when the server does not close it.
  */
 export async function sendBadHello(

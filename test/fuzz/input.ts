@@ -1,14 +1,14 @@
 /**
- * What a client and an smtpd may say, good and bad. Text is latin1: one character an octet.
+ * What a client and an smtpd may send, valid and invalid. Text is latin1: one character per octet.
  *
- * Each command and each reply carries a number of its own (`#7`), so that it can be told from all others.
+ * Each command and each reply carries a number of its own (`#7`), which identifies it.
  */
 
 import { LINE_LIMIT } from '../../lib/smtp/line.ts';
 import type { Random } from './random.ts';
 
-/** All that a client has to say. */
-export interface ClientSpeech {
+/** All that a client sends. */
+export interface ClientInput {
   readonly text: string;
   /** How many commands are in it; meaningless unless `sound`. */
   readonly commands: number;
@@ -23,8 +23,8 @@ const DECIDING = ['HELO', 'MAIL', 'mail', ' MAIL\t', 'AUTH', 'GET', 'post', 'CON
 const ODD_ENDS = ['\r\r\n', '\r', '\n\r', '\0\r\n', ''] as const;
 const INSERTED = ['\r', '\n', '\0', ' ', '\t', '\r\n', 'STARTTLS\r\n', 'MAIL\r\n', '250 x\r\n', '-'] as const;
 
-/** Makes up all that a client says in one connection. */
-export function clientSpeech(random: Random): ClientSpeech {
+/** Generates all that a client sends in one connection. */
+export function clientInput(random: Random): ClientInput {
   const count = random.below(9);
   let text = '';
   let sound = true;
@@ -107,7 +107,7 @@ const EXTENSIONS = [
   'AUTHX',
   'SIZE',
 ] as const;
-const NO_REPLIES = [
+const INVALID_REPLIES = [
   '',
   '25',
   '250x',
@@ -121,9 +121,9 @@ const NO_REPLIES = [
 ] as const;
 
 /**
- * Makes up smtpd's reply to a command.
+ * Generates smtpd's reply to a command.
  *
- * @param line what smtpd heard, or GREETING.
+ * @param line what smtpd has received, or GREETING.
  * @param number the reply's own.
  */
 export function replyTo(line: string, number: number, random: Random): string {
@@ -136,13 +136,13 @@ export function replyTo(line: string, number: number, random: Random): string {
   return manyLines(code, number, end, random);
 }
 
-/** Makes up something that smtpd says unasked. */
-export function unaskedReply(number: number, random: Random): string {
+/** Generates an unsolicited reply of smtpd. */
+export function unsolicitedReply(number: number, random: Random): string {
   return manyLines(random.chance(50) ? 421 : 250, number, '\r\n', random);
 }
 
-/** Makes up something that is no reply. */
-export function noReply(number: number, random: Random): string {
+/** Generates something that is not a valid reply. */
+export function invalidReply(number: number, random: Random): string {
   switch (random.below(4)) {
     case 0:
       return `250-#${number}\r\n251 #${number}\r\n`;
@@ -151,7 +151,7 @@ export function noReply(number: number, random: Random): string {
     case 2:
       return random.chance(10) ? `250 ${'C'.repeat(longLength(random))}\r\n` : `\xff #${number}\r\n`;
     default:
-      return `${random.pick(NO_REPLIES)}\r\n`;
+      return `${random.pick(INVALID_REPLIES)}\r\n`;
   }
 }
 

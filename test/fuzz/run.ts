@@ -3,7 +3,7 @@ import { playConnection } from './connection.ts';
 
 /** What a run of the fuzzer found. */
 export interface Finding {
-  /** The connection that went wrong. */
+  /** The connection that failed. */
   readonly number: number;
   readonly message: string;
   /** What happened in it, in the format of test/support/transcript.ts. */
@@ -11,32 +11,32 @@ export interface Finding {
 }
 
 /**
- * Plays made-up connections until one goes wrong.
+ * Plays generated connections until one fails.
  *
  * @param seed names the run.
  * @param count how many connections to play, from number 0.
- * @param tell is called every 100,000 connections with how many were played.
- * @returns undefined when all went well.
+ * @param report is called every 100,000 connections with how many were played.
+ * @returns undefined when all succeeded.
  */
-export function run(seed: number, count: number, tell?: (done: number) => void): Finding | undefined {
+export function run(seed: number, count: number, report?: (done: number) => void): Finding | undefined {
   for (let number = 0; number < count; number++) {
     try {
       playConnection(seed, number);
     } catch (error) {
       return describe(seed, number, error);
     }
-    if ((number + 1) % 100_000 === 0) tell?.(number + 1);
+    if ((number + 1) % 100_000 === 0) report?.(number + 1);
   }
   return undefined;
 }
 
-/** Plays a connection again, and this time writes it down. */
+/** Plays a connection again, and records it. */
 export function describe(seed: number, number: number, error: unknown): Finding {
   const entries: Entry[] = [];
   try {
     playConnection(seed, number, (entry) => entries.push(copy(entry)));
   } catch {
-    // It goes wrong as it did before.
+    // It fails as it did before.
   }
   const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const title = `# Fuzzer, seed ${seed}, connection ${number}\n`;

@@ -1,7 +1,7 @@
 /**
- * One made-up connection, like those of connection.ts, but with a real server between a client and an smtpd
- * that are at the two ends of TCP. The model says at each moment what either of them is to hear next; the
- * next thing happens when they have. So nothing depends on what is faster, and still all is real.
+ * One generated connection, like those of connection.ts, but with a real server between a client and an smtpd over
+ * TCP. The model gives what each of them should receive next; the next event happens when they have received it. So
+ * nothing depends on timing, although everything is real.
  */
 
 import type { Socket } from 'node:net';
@@ -9,11 +9,11 @@ import { connect as connectTls, createSecureContext } from 'node:tls';
 import type { DialogueOptions } from '../../lib/smtp/dialogue.ts';
 import { LINE_LIMIT } from '../../lib/smtp/line.ts';
 import { createModel } from '../support/model.ts';
-import { clientSpeech, noReply, replyTo, unaskedReply } from './input.ts';
+import { clientInput, invalidReply, replyTo, unsolicitedReply } from './input.ts';
 import { createRandom } from './random.ts';
-import { listenTo, type Side } from './tcp-side.ts';
+import { collectFrom, type Side } from './tcp-side.ts';
 
-/** The most octets that are sent at once: the system hands them over in one piece. */
+/** The most octets that are sent at once: the system delivers them in one piece. */
 const LARGEST_PACKET = 16_384;
 
 const SIZES = ['all', 'all', 'line', 'few', 'any'] as const;
@@ -24,11 +24,11 @@ const CONTEXT = createSecureContext();
  * Plays one connection to its end.
  *
  * @param seed and
- * @param number name the connection: what is said in it is the same whenever they are.
+ * @param number name the connection: what is sent in it is the same whenever they are.
  * @param options of the server.
  * @param clientSocket and
  * @param smtpdSocket its two ends, from which nothing was read.
- * @throws Error that says what was expected and what came.
+ * @throws Error with what was expected and what was received.
  */
 export async function playOverTcp(
   seed: number,
@@ -38,54 +38,54 @@ export async function playOverTcp(
   smtpdSocket: Socket,
 ): Promise<void> {
   const random = createRandom(seed, number);
-  const speech = clientSpeech(random);
-  const model = createModel(speech.text, options);
-  const client = listenTo(clientSocket);
-  const smtpd = listenTo(smtpdSocket);
+  const input = clientInput(random);
+  const model = createModel(input.text, options);
+  const client = collectFrom(clientSocket);
+  const smtpd = collectFrom(smtpdSocket);
   const sizes = { client: random.pick(SIZES), smtpd: random.pick(SIZES) };
-  const madness = random.chance(60) ? 0 : 8;
+  const faultRate = random.chance(60) ? 0 : 8;
   let toClient = '';
   let toSmtpd = '';
   let replies = 1;
-  let saying = replyTo('GREETING', 0, random);
+  let unsent = replyTo('GREETING', 0, random);
   let readTo = 0;
   let endsSoon = false;
-  let smtpdIsGone = false;
+  let smtpdHasEnded = false;
   let verdict = '';
 
   while (verdict === '') {
-    letSomethingHappen();
+    act();
     await settle();
   }
-  if (verdict === 'close') await hearFarewell();
+  if (verdict === 'close') await expectClose();
   else if (verdict === 'plaintext') await relay();
-  else if (random.chance(30)) await spoilHandshake();
+  else if (random.chance(30)) await breakHandshake();
   else await relayInTls();
 
-  function letSomethingHappen(): void {
-    const listens = model.listens();
-    const hasMore = readTo < speech.text.length;
-    if (madness > 0 && random.chance(1) && mayEnd()) endSmtpd();
-    else if (saying !== '' && !(listens && hasMore && random.chance(30))) smtpdSays();
+  function act(): void {
+    const wantsClient = model.wantsClient();
+    const hasMore = readTo < input.text.length;
+    if (faultRate > 0 && random.chance(1) && mayEnd()) endSmtpd();
+    else if (unsent !== '' && !(wantsClient && hasMore && random.chance(30))) smtpdSends();
     else if (endsSoon) endSmtpd();
-    else if (listens && hasMore) clientSays();
-    else if (listens) {
+    else if (wantsClient && hasMore) clientSends();
+    else if (wantsClient) {
       model.clientEnded();
       client.stream.end();
     } else endSmtpd();
   }
 
-  function clientSays(): void {
-    const text = piece(speech.text.slice(readTo), sizes.client);
+  function clientSends(): void {
+    const text = piece(input.text.slice(readTo), sizes.client);
     readTo += text.length;
     model.read(text.length);
     client.stream.write(text, 'latin1');
   }
 
-  function smtpdSays(): void {
-    const text = piece(saying, sizes.smtpd);
-    saying = saying.slice(text.length);
-    model.said(text);
+  function smtpdSends(): void {
+    const text = piece(unsent, sizes.smtpd);
+    unsent = unsent.slice(text.length);
+    model.smtpdSent(text);
     smtpd.stream.write(text, 'latin1');
   }
 
@@ -97,28 +97,28 @@ export async function playOverTcp(
     return text.slice(0, LARGEST_PACKET);
   }
 
-  /** What is right about last words that are over the limit or end with CR is a matter of taste. */
+  /** The result is undefined if smtpd ends with output that is over the limit or ends with CR. */
   function mayEnd(): boolean {
     const left = model.rest().smtpd;
     return left.length < LINE_LIMIT && !left.endsWith('\r');
   }
 
   function endSmtpd(): void {
-    saying = '';
-    smtpdIsGone = true;
+    unsent = '';
+    smtpdHasEnded = true;
     model.smtpdEnded();
     smtpd.stream.end();
   }
 
-  /** Waits until both have heard what the model has them hear. */
+  /** Waits until both have received what the model gives. */
   async function settle(): Promise<void> {
-    let hearsEnd = false;
+    let smtpdInputEnds = false;
     for (const event of eventsOf(model.settle())) {
       if (event.startsWith('=')) verdict = event.slice(1);
-      else if (event === '>(end)') hearsEnd = true;
+      else if (event === '>(end)') smtpdInputEnds = true;
       else if (event.startsWith('>')) {
         toSmtpd += event.slice(1);
-        obey(event.slice(1).trim());
+        respond(event.slice(1).trim());
       } else if (event !== '!') toClient += event.replace(/^S/, '');
     }
     if (verdict === 'plaintext') {
@@ -126,99 +126,102 @@ export async function playOverTcp(
       toClient += model.rest().smtpd;
       toSmtpd += model.rest().client;
     }
-    await Promise.all([assertHears('the client', client, toClient), assertHears('smtpd', smtpd, toSmtpd)]);
-    if (hearsEnd) await smtpd.ends();
+    await Promise.all([
+      assertReceives('the client', client, toClient),
+      assertReceives('smtpd', smtpd, toSmtpd),
+    ]);
+    if (smtpdInputEnds) await smtpd.ends();
   }
 
-  /** smtpd makes up its mind about a command. */
-  function obey(line: string): void {
-    const isMad = random.chance(madness);
-    const whim = random.below(4);
+  /** Chooses smtpd's response to a command. */
+  function respond(line: string): void {
+    const isFaulty = random.chance(faultRate);
+    const fault = random.below(4);
     const next = (): number => replies++;
-    if (isMad && whim === 0) saying += noReply(next(), random);
-    if (isMad && whim === 1) saying += unaskedReply(next(), random);
-    if (isMad && whim === 2) endsSoon = true;
-    if (!endsSoon || random.chance(50)) saying += replyTo(line, next(), random);
-    if (isMad && whim === 3) saying += unaskedReply(next(), random);
+    if (isFaulty && fault === 0) unsent += invalidReply(next(), random);
+    if (isFaulty && fault === 1) unsent += unsolicitedReply(next(), random);
+    if (isFaulty && fault === 2) endsSoon = true;
+    if (!endsSoon || random.chance(50)) unsent += replyTo(line, next(), random);
+    if (isFaulty && fault === 3) unsent += unsolicitedReply(next(), random);
     if (line === 'QUIT') endsSoon = true;
   }
 
-  /** The server says no more than it has said, to either side, and ends both. */
-  async function hearFarewell(): Promise<void> {
+  /** The server sends no more to either side, and ends both. */
+  async function expectClose(): Promise<void> {
     await client.ends();
     client.stream.end();
     await smtpd.ends();
     smtpd.stream.end();
-    assertHeard('the client', client, toClient);
-    assertHeard('smtpd', smtpd, toSmtpd);
+    assertReceived('the client', client, toClient);
+    assertReceived('smtpd', smtpd, toSmtpd);
   }
 
-  /** All passes as it is. */
+  /** Everything is relayed unchanged. */
   async function relay(): Promise<void> {
-    const left = `${speech.text.slice(readTo)}\0\xff the last of the client`;
+    const left = `${input.text.slice(readTo)}\0\xff the last of the client`;
     toSmtpd += left;
     client.stream.end(left, 'latin1');
-    await assertHears('smtpd', smtpd, toSmtpd);
+    await assertReceives('smtpd', smtpd, toSmtpd);
     await smtpd.ends();
-    assertHeard('smtpd', smtpd, toSmtpd);
-    await sayLastWords(client, toClient);
+    assertReceived('smtpd', smtpd, toSmtpd);
+    await sendLast(client, toClient);
   }
 
-  async function sayLastWords(side: Side, before: string): Promise<void> {
-    const last = `${saying}\0\xff the last of smtpd\r\n`;
+  async function sendLast(side: Side, before: string): Promise<void> {
+    const last = `${unsent}\0\xff the last of smtpd\r\n`;
     smtpd.stream.end(last, 'latin1');
     await side.ends();
-    assertHeard('the client', side, before + last);
+    assertReceived('the client', side, before + last);
     side.stream.end();
   }
 
-  /** What comes in cleartext behind the 220 is for nobody but the TLS engine, which can make nothing of it. */
-  async function spoilHandshake(): Promise<void> {
-    client.stream.write(`${speech.text.slice(readTo)}MAIL FROM:<injected>\r\nQUIT\r\n`, 'latin1');
+  /** Cleartext after the 220 reaches only the TLS engine, which rejects it. */
+  async function breakHandshake(): Promise<void> {
+    client.stream.write(`${input.text.slice(readTo)}MAIL FROM:<injected>\r\nQUIT\r\n`, 'latin1');
     await client.ends();
     client.stream.end();
     await smtpd.ends();
     smtpd.stream.end();
-    assertHeard('smtpd', smtpd, toSmtpd);
+    assertReceived('smtpd', smtpd, toSmtpd);
   }
 
   async function relayInTls(): Promise<void> {
-    client.leave();
+    client.stop();
     const socket = connectTls({ socket: clientSocket, secureContext: CONTEXT, rejectUnauthorized: false });
-    const side = listenTo(socket);
-    if (smtpdIsGone) return hearOfDeath(side);
+    const side = collectFrom(socket);
+    if (smtpdHasEnded) return expectFailure(side);
     const word = `NOOP #in-tls ${number}\r\n`;
     socket.write(word);
     toSmtpd += word;
-    await assertHears('smtpd', smtpd, toSmtpd);
-    await sayLastWords(side, model.rest().smtpd);
+    await assertReceives('smtpd', smtpd, toSmtpd);
+    await sendLast(side, model.rest().smtpd);
     await smtpd.ends();
-    assertHeard('smtpd', smtpd, toSmtpd);
+    assertReceived('smtpd', smtpd, toSmtpd);
   }
 }
 
-/** Where smtpd has ended in the midst of its reply to RSET, the client learns of it in TLS. */
-async function hearOfDeath(side: Side): Promise<void> {
+/** If smtpd has ended within its reply to RSET, the client receives a 421 in TLS. */
+async function expectFailure(side: Side): Promise<void> {
   await side.ends();
   side.stream.end();
-  if (!/^421 4\.3\.0 [^\n]*\r\n$/.test(side.heard())) {
-    throw new Error(`smtpd has ended, and the client has heard ${JSON.stringify(side.heard())}`);
+  if (!/^421 4\.3\.0 [^\n]*\r\n$/.test(side.received())) {
+    throw new Error(`smtpd has ended, and the client has received ${JSON.stringify(side.received())}`);
   }
 }
 
-async function assertHears(who: string, side: Side, expected: string): Promise<void> {
-  await side.hears(expected.length);
-  assertHeard(who, side, expected);
+async function assertReceives(name: string, side: Side, expected: string): Promise<void> {
+  await side.receives(expected.length);
+  assertReceived(name, side, expected);
 }
 
-function assertHeard(who: string, side: Side, expected: string): void {
-  const heard = side.heard();
-  if (heard === expected) return;
+function assertReceived(name: string, side: Side, expected: string): void {
+  const received = side.received();
+  if (received === expected) return;
   let at = 0;
-  while (heard[at] === expected[at]) at += 1;
+  while (received[at] === expected[at]) at += 1;
   const from = Math.max(at - 40, 0);
-  const [is, ought] = [heard, expected].map((text) => JSON.stringify(text.slice(from, at + 200)));
-  throw new Error(`from octet ${from} on ${who} has heard ${is}, and ought to have heard ${ought}`);
+  const [is, ought] = [received, expected].map((text) => JSON.stringify(text.slice(from, at + 200)));
+  throw new Error(`from octet ${from} on ${name} has received ${is} instead of ${ought}`);
 }
 
 /** Takes apart what the model gives: see `Model.settle`. A reply of ours may have several lines. */

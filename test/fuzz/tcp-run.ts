@@ -15,7 +15,7 @@ const ENDED_TIMEOUT = 20_000;
 
 /** What a run has found. */
 export interface TcpFinding {
-  /** The connection that went wrong. */
+  /** The connection that failed. */
   readonly number: number;
   readonly message: string;
 }
@@ -29,21 +29,21 @@ interface Stage {
 }
 
 /**
- * Plays made-up connections over TCP until one goes wrong.
+ * Plays generated connections over TCP until one fails.
  *
  * @param seed names the run.
  * @param first the number of the first one.
  * @param count how many.
  * @param atOnce how many at the same time.
- * @param tell is called every 10,000 connections with how many were played.
- * @returns undefined when all went well.
+ * @param report is called every 10,000 connections with how many were played.
+ * @returns undefined when all succeeded.
  */
 export async function runOverTcp(
   seed: number,
   first: number,
   count: number,
   atOnce: number,
-  tell?: (done: number) => void,
+  report?: (done: number) => void,
 ): Promise<TcpFinding | undefined> {
   const stages: Stage[] = [];
   let finding: TcpFinding | undefined;
@@ -60,7 +60,7 @@ export async function runOverTcp(
           message: error instanceof Error ? (error.stack ?? error.message) : String(error),
         };
       }
-      if ((number - first) % 10_000 === 9999) tell?.(number - first + 1);
+      if ((number - first) % 10_000 === 9999) report?.(number - first + 1);
     }
   }
   async function play(number: number): Promise<void> {
@@ -78,8 +78,8 @@ export async function runOverTcp(
     for (const { words } of KINDS) stages.push(await openStage(words));
     await Promise.all(Array.from({ length: atOnce }, goOn));
     const faults = stages.map(({ server }) => server.stderr()).join('');
-    // Whoever dies says so, at whatever level.
-    if (faults !== '') finding ??= { number: next, message: `the server has said ${faults}` };
+    // A process that fails logs it at every level.
+    if (faults !== '') finding ??= { number: next, message: `the server has logged ${faults}` };
     return finding;
   } finally {
     await Promise.all(stages.map((stage) => stage.close()));
@@ -123,7 +123,7 @@ async function listen(server: Server): Promise<number> {
   return (server.address() as AddressInfo).port;
 }
 
-/** Reads the PROXY header that tells whose smtpd this is to be. Nothing comes behind it before the greeting. */
+/** Reads the PROXY header, which identifies the client of this smtpd. Nothing follows it before the greeting. */
 async function readClientPort(smtpd: Socket): Promise<number> {
   const header = await new Promise<string>((resolve) => {
     smtpd.once('data', (bytes: Buffer) => {

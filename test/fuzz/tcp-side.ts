@@ -1,39 +1,39 @@
 import type { Duplex } from 'node:stream';
 
-/** How long the server may take for whatever it is to do, in milliseconds: others may have the machine. */
+/** How long the server may take for each step, in milliseconds; the machine may be busy. */
 const ENDED_TIMEOUT = 20_000;
 
-/** One side of a session over TCP, the client's or smtpd's, which hears what the server says to it. */
+/** One side of a session over TCP, the client's or smtpd's, which receives what the server sends to it. */
 export interface Side {
   readonly stream: Duplex;
-  /** All that it has heard, latin1. */
-  heard(): string;
-  /** Settles when it has heard this much, or the server has ended the connection. Rejects when it takes too long. */
-  hears(octets: number): Promise<void>;
+  /** All that it has received, latin1. */
+  received(): string;
+  /** Settles when it has received this much, or the server has ended the connection. Rejects when it takes too long. */
+  receives(octets: number): Promise<void>;
   /** Settles when the server has ended the connection. Rejects when it takes too long. */
   ends(): Promise<void>;
-  /** Hears no more. */
-  leave(): void;
+  /** Receives no more. */
+  stop(): void;
 }
 
-/** Listens to a stream from now on. */
-export function listenTo(stream: Duplex): Side {
-  let heard = '';
+/** Collects what a stream delivers from now on. */
+export function collectFrom(stream: Duplex): Side {
+  let received = '';
   let isOver = false;
   let wake: () => void = () => {};
 
-  function hear(bytes: Buffer): void {
-    heard += bytes.toString('latin1');
+  function receive(bytes: Buffer): void {
+    received += bytes.toString('latin1');
     wake();
   }
   function end(): void {
     isOver = true;
     wake();
   }
-  stream.on('data', hear);
+  stream.on('data', receive);
   stream.on('end', end);
   stream.on('close', end);
-  // A reset is an end like another here.
+  // A reset counts as an end here.
   stream.on('error', end);
   // It may have been paused.
   stream.resume();
@@ -45,7 +45,7 @@ export function listenTo(stream: Duplex): Side {
       wake();
     }, ENDED_TIMEOUT);
     while (!condition()) {
-      if (isLate) throw new Error(`waited in vain for ${what}, after ${JSON.stringify(heard.slice(-500))}`);
+      if (isLate) throw new Error(`no ${what} after ${JSON.stringify(received.slice(-500))}`);
       await new Promise<void>((resolve) => {
         wake = resolve;
       });
@@ -55,11 +55,11 @@ export function listenTo(stream: Duplex): Side {
 
   return {
     stream,
-    heard: () => heard,
-    hears: (octets) => until(`${octets} octets`, () => isOver || heard.length >= octets),
-    ends: () => until('the end', () => isOver),
-    leave: () => {
-      stream.off('data', hear);
+    received: () => received,
+    receives: (octets) => until(`${octets} octets`, () => isOver || received.length >= octets),
+    ends: () => until('end', () => isOver),
+    stop: () => {
+      stream.off('data', receive);
       stream.off('end', end);
       stream.off('close', end);
     },

@@ -3,8 +3,7 @@
  *
  *     node --import tsx test/fuzz/tcp.ts [--count N] [--seed S] [--at-once N] [--only N]
  *
- * Plays 20,000 made-up connections unless `--count` says otherwise, and prints the seed, with which the run
- * can be had again; `--only` plays one connection of it. Exits 1 at the first that goes wrong.
+ * Plays 20,000 generated connections, or `--count`, and prints the seed, with which the run can be repeated; `--only` plays one connection of it. Exits 1 at the first that fails.
  */
 
 import { parseArgs } from 'node:util';
@@ -32,7 +31,7 @@ const started = performance.now();
 const finding = await runOverTcp(seed, first, count, atOnce, (done) =>
   console.log(`fuzz: ${done} connections, ${rate(done)} a second`),
 );
-if (finding === undefined) console.log(`fuzz: ${count} connections went well, ${rate(count)} a second`);
+if (finding === undefined) console.log(`fuzz: ${count} connections succeeded, ${rate(count)} a second`);
 else {
   console.log(`fuzz: seed ${seed}, connection ${finding.number}: ${finding.message}`);
   process.exitCode = 1;

@@ -1,62 +1,62 @@
 /**
- * What the dialogue ought to do, written a second time and in another way, to hold the first against it.
+ * What the dialogue should do, implemented a second time in another way, to compare the two.
  *
- * The model keeps all that either side ever said as one text and never cuts it up: a command or a reply is
- * a place in it. That takes memory without bound and time without care, and so has none of the traps of
- * lib/smtp: no reader of lines, no buffer, nothing to drop or to skip. It shares no code with lib/smtp but
- * the wording of our own replies; which of them is due is decided here.
+ * The model keeps everything that either side has sent as one text: a command or a reply is a position in it. That
+ * costs unlimited memory and time, and avoids what is error-prone in lib/smtp: there is no line reader, no buffer,
+ * nothing to drop or to skip. It shares no code with lib/smtp except the text of our own replies; which of them is
+ * due is decided here.
  */
 
 import type { DialogueOptions, Verdict } from '../../lib/smtp/dialogue.ts';
 import { REPLIES } from '../../lib/smtp/reply.ts';
 
-/** The longest line, with its stopping. */
+/** The longest line, with its line ending. */
 const LIMIT = 12288;
 
 const HTTP = /^(?:CONNECT|DELETE|GET|HEAD|OPTIONS|PATCH|POST|PRI|PUT|TRACE)$/;
 
 /** The model of one connection. */
 export interface Model {
-  /** The client's next octets were read, so many of them. */
+  /** This many more octets of the client were read. */
   read(octets: number): void;
-  /** smtpd said something. */
-  said(text: string): void;
+  /** smtpd has sent this. */
+  smtpdSent(text: string): void;
   clientEnded(): void;
   smtpdEnded(): void;
   timedOut(): void;
   /**
-   * All that ought to happen now, up to where nothing more can: `S` and text for the client, `>` and text
+   * All that should happen now, until more input is needed: `S` and text for the client, `>` and text
    * for smtpd, `(end)`, `!` for a notice, `=` and a verdict.
    */
   settle(): string;
-  /** Whether the client ought to be read now. */
-  listens(): boolean;
-  /** What ought to be left after a verdict. */
+  /** Whether the client should be read now. */
+  wantsClient(): boolean;
+  /** What should be left after a verdict. */
   rest(): { readonly client: string; readonly smtpd: string };
 }
 
 /**
- * Makes a model.
+ * Creates a model.
  *
- * @param stream all that the client will ever say.
+ * @param stream all that the client will send.
  */
 export function createModel(stream: string, options: DialogueOptions): Model {
-  /** How far the client was read, and how far it was understood. */
+  /** How far the client's text was read, and how far it was processed. */
   let readTo = 0;
   let client = 0;
-  /** Everything up to the next line end does not count. */
+  /** Everything up to the next line end is discarded. */
   let inDiscarded = false;
   let smtpdText = '';
-  /** How far smtpd was understood. */
+  /** How far smtpd's text was processed. */
   let smtpd = 0;
   let waitsFor: 'GREETING' | 'HELLO' | 'RESET' | 'REPLY' | '' = 'GREETING';
   let codeOfUnfinished = '';
   let lastCode = '';
   let isFirstLine = true;
-  let clientIsGone = false;
-  let smtpdIsGone = false;
-  let toldSmtpd = false;
-  let saidStarttls = false;
+  let clientHasEnded = false;
+  let smtpdHasEnded = false;
+  let endForwarded = false;
+  let starttlsNoticed = false;
   let verdict: Verdict | '' = '';
   let errors = 0;
   let out = '';
@@ -78,7 +78,7 @@ export function createModel(stream: string, options: DialogueOptions): Model {
     return end('close');
   }
 
-  /** A command was refused, with the reply that is given or that was heard. */
+  /** A command was refused, by our reply or by smtpd's. */
   function refuse(reply?: Buffer): true {
     if (reply !== undefined) ours(reply);
     errors++;
@@ -92,10 +92,10 @@ export function createModel(stream: string, options: DialogueOptions): Model {
     return waitsFor === '' && codeOfUnfinished === '';
   }
 
-  function hearSmtpd(): boolean {
+  function handleReplyLine(): boolean {
     let lineEnd = smtpdText.indexOf('\n', smtpd);
     if (lineEnd < 0) {
-      if (!smtpdIsGone || smtpd === smtpdText.length) return false;
+      if (!smtpdHasEnded || smtpd === smtpdText.length) return false;
       smtpdText += '\n';
       lineEnd = smtpdText.length - 1;
     }
@@ -111,7 +111,7 @@ export function createModel(stream: string, options: DialogueOptions): Model {
         ours(REPLIES.readyForTls);
         end('tls');
       } else if (isLast) refuse(REPLIES.tlsUnavailable);
-    } else if (waitsFor === 'HELLO' && code === '250') hearExtension(text, isLast);
+    } else if (waitsFor === 'HELLO' && code === '250') handleExtension(text, isLast);
     else out += `S${code}${isLast ? ' ' : '-'}${text}\r\n`;
     codeOfUnfinished = isLast ? '' : code;
     isFirstLine = isLast;
@@ -123,22 +123,22 @@ export function createModel(stream: string, options: DialogueOptions): Model {
     return true;
   }
 
-  function hearExtension(text: string, isLast: boolean): void {
+  function handleExtension(text: string, isLast: boolean): void {
     const isStarttls = !isFirstLine && /^\s*STARTTLS(?:[\s=]|$)/i.test(text);
     const isAuth = !isFirstLine && /^\s*AUTH(?:[\s=]|$)/i.test(text);
-    if (isStarttls && !saidStarttls) {
-      saidStarttls = true;
+    if (isStarttls && !starttlsNoticed) {
+      starttlsNoticed = true;
       out += '!';
     }
     if (!isStarttls && (!isAuth || options.plaintextAuth)) out += `S250-${text}\r\n`;
     if (isLast) out += 'S250 STARTTLS\r\n';
   }
 
-  function hearSmtpdEnd(): boolean {
-    if (!smtpdIsGone) return false;
+  function handleSmtpdEnd(): boolean {
+    if (!smtpdHasEnded) return false;
     const refused = lastCode >= '400' && !commandWaits();
-    const isNoSurprise = clientIsGone || lastCode === '221' || lastCode === '421' || refused;
-    return free() && isNoSurprise ? end('close') : fail();
+    const isExpected = clientHasEnded || lastCode === '221' || lastCode === '421' || refused;
+    return free() && isExpected ? end('close') : fail();
   }
 
   function commandWaits(): boolean {
@@ -146,11 +146,11 @@ export function createModel(stream: string, options: DialogueOptions): Model {
     return lineEnd >= 0 && lineEnd < readTo;
   }
 
-  function hearClient(): boolean {
+  function handleCommandLine(): boolean {
     if (!free()) return false;
     if (!commandWaits()) {
-      if (!clientIsGone || toldSmtpd) return false;
-      toldSmtpd = true;
+      if (!clientHasEnded || endForwarded) return false;
+      endForwarded = true;
       out += '>(end)';
       return true;
     }
@@ -164,17 +164,17 @@ export function createModel(stream: string, options: DialogueOptions): Model {
     if (client - start > LIMIT) return refuse(REPLIES.tooLong);
     if (/[\r\0]/.test(line)) return refuse(REPLIES.controls);
     const [, verb = '', argument = ''] = /^\s*(\S*)\s*([\s\S]*?)\s*$/.exec(line) ?? [];
-    return obey(verb.toUpperCase(), argument, line, start);
+    return handleCommand(verb.toUpperCase(), argument, line, start);
   }
 
-  function obey(verb: string, argument: string, line: string, start: number): true {
+  function handleCommand(verb: string, argument: string, line: string, start: number): true {
     if (verb === '') return refuse(REPLIES.noCommand);
     if (verb === 'RCPT' || verb === 'DATA') return refuse(REPLIES.mailFirst);
     if (verb === 'BDAT') {
       client += Number(/^[0-9]*/.exec(argument)?.[0]);
       return refuse(REPLIES.mailFirst);
     }
-    if (verb === 'STARTTLS') return obeyStarttls(argument);
+    if (verb === 'STARTTLS') return handleStarttls(argument);
     if (verb === 'AUTH' && !options.plaintextAuth) return refuse(REPLIES.tlsBeforeAuth);
     if (verb === 'MAIL' && options.requireTls) return refuse(REPLIES.tlsFirst);
     if (HTTP.test(verb)) {
@@ -187,18 +187,18 @@ export function createModel(stream: string, options: DialogueOptions): Model {
       client = start;
       return end('plaintext');
     }
-    return ask(line, verb === 'EHLO' || verb === 'LHLO' ? 'HELLO' : 'REPLY');
+    return forward(line, verb === 'EHLO' || verb === 'LHLO' ? 'HELLO' : 'REPLY');
   }
 
-  function obeyStarttls(argument: string): true {
+  function handleStarttls(argument: string): true {
     if (argument !== '') return refuse(REPLIES.noParameter);
-    if (readTo === client) return ask('RSET', 'RESET');
+    if (readTo === client) return forward('RSET', 'RESET');
     inDiscarded = stream[readTo - 1] !== '\n';
     client = readTo;
     return refuse(REPLIES.waitForTls);
   }
 
-  function ask(line: string, what: 'HELLO' | 'RESET' | 'REPLY'): true {
+  function forward(line: string, what: 'HELLO' | 'RESET' | 'REPLY'): true {
     waitsFor = what;
     out += `>${line}\r\n`;
     return true;
@@ -208,14 +208,14 @@ export function createModel(stream: string, options: DialogueOptions): Model {
     read: (octets) => {
       readTo += octets;
     },
-    said: (text) => {
+    smtpdSent: (text) => {
       smtpdText += text;
     },
     clientEnded: () => {
-      clientIsGone = true;
+      clientHasEnded = true;
     },
     smtpdEnded: () => {
-      smtpdIsGone = true;
+      smtpdHasEnded = true;
     },
     timedOut: () => {
       if (verdict !== '') return;
@@ -223,12 +223,12 @@ export function createModel(stream: string, options: DialogueOptions): Model {
       end('close');
     },
     settle: () => {
-      while (verdict === '' && (hearSmtpd() || hearSmtpdEnd() || hearClient()));
+      while (verdict === '' && (handleReplyLine() || handleSmtpdEnd() || handleCommandLine()));
       const now = out;
       out = '';
       return now;
     },
-    listens: () => verdict === '' && free() && !clientIsGone,
+    wantsClient: () => verdict === '' && free() && !clientHasEnded,
     rest: () => ({ client: stream.slice(client, readTo), smtpd: smtpdText.slice(smtpd) }),
   };
 }
