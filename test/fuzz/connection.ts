@@ -27,7 +27,7 @@ type Size = (typeof SIZES)[number];
 
 /** A property that the dialogue should have and has not. */
 export class Violation extends Error {
-  override name = 'BrokenPromise';
+  override name = 'Violation';
 }
 
 function check(holds: boolean, what: string): void {

@@ -1,14 +1,14 @@
 import { createSecureContext } from 'node:tls';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 
-/** One for all clients: to make one costs more than a handshake. */
+/** One for all clients: creating one costs more than a handshake. */
 const CONTEXT = createSecureContext();
 
 /**
  * Does something `count` times, `atOnce` at a time.
  *
- * @param act is told the number of its turn, from 0. When one fails no more are begun.
- * @returns what it gave, in order.
+ * @param act receives the number of its turn, from 0. When one fails no more are started.
+ * @returns the results, in order.
  */
 export async function inTurns<T>(
   count: number,
@@ -44,7 +44,7 @@ export async function openInTls(port: number): Promise<SmtpClient> {
   return client;
 }
 
-/** Hands a message over and gives the reply to it. */
+/** Sends a message and returns the reply to it. */
 export async function sendMessage(client: SmtpClient, text: string): Promise<string> {
   await expect(client, client.ask('MAIL FROM:<sender@client.example>'), '250');
   await expect(client, client.ask('RCPT TO:<recipient@mail.example.org>'), '250');
@@ -52,7 +52,7 @@ export async function sendMessage(client: SmtpClient, text: string): Promise<str
   return client.ask(`${text}\r\n.`);
 }
 
-/** Takes leave, waits until the server has closed, and closes. */
+/** Sends QUIT, waits until the server has closed, and closes. */
 export async function quit(client: SmtpClient): Promise<void> {
   await expect(client, client.ask('QUIT'), '221');
   await client.rest();
@@ -64,5 +64,5 @@ async function expect(client: SmtpClient, reply: Promise<string>, code: string):
   const text = await reply;
   if (text.startsWith(code)) return;
   client.destroy();
-  throw new Error(`expected ${code}, and was told ${JSON.stringify(text)}`);
+  throw new Error(`expected ${code}, received ${JSON.stringify(text)}`);
 }

@@ -4,13 +4,13 @@ import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 
 const CONTEXT = createSecureContext();
 
-/** How a client goes. */
+/** How a client leaves. */
 export const WAYS = ['half-closes', 'closes', 'resets', 'stays, and is silent'] as const;
 
 /** How far a client comes, step by step. */
 type Step = (client: SmtpClient) => Promise<unknown> | undefined;
 
-/** The first record of a handshake announces 512 octets; here come some of them. */
+/** The first record of a handshake announces 512 octets; these are some of them. */
 const HALF_A_HELLO = Buffer.from(`1603010200010001fc0303${'00'.repeat(100)}`, 'hex');
 
 const greeted: Step = (client) => client.reply();
@@ -20,31 +20,31 @@ const inMessage: Step = async (client) => {
   for (const line of ['MAIL FROM:<a@client.example>', 'RCPT TO:<b@mail.example.org>', 'DATA'])
     await client.ask(line);
 };
-const say =
+const send =
   (bytes: string | Buffer): Step =>
   (client) => {
     client.send(bytes);
     return undefined;
   };
 
-/** The points of a session at which a client may go. */
+/** The points of a session at which a client may leave. */
 export const PHASES: Readonly<Record<string, readonly Step[]>> = {
   'before the greeting': [],
   'behind the greeting': [greeted],
-  'in a line': [greeted, say('EHLO cli')],
-  'with a reply that it does not read': [greeted, say('EHLO client.example\r\n')],
+  'in a line': [greeted, send('EHLO cli')],
+  'with a reply that it does not read': [greeted, send('EHLO client.example\r\n')],
   'behind the 220 of STARTTLS': [greeted, askedForTls],
-  'in the handshake': [greeted, askedForTls, say(HALF_A_HELLO)],
-  'in a handshake that is none': [greeted, askedForTls, say('EHLO client.example\r\n')],
+  'in the handshake': [greeted, askedForTls, send(HALF_A_HELLO)],
+  'in a handshake that is none': [greeted, askedForTls, send('EHLO client.example\r\n')],
   'in TLS': [greeted, inTls],
-  'in a message in TLS': [greeted, inTls, inMessage, say('Subject: half a mess')],
-  'in a message in cleartext': [greeted, inMessage, say('Subject: half a mess')],
-  'behind QUIT in cleartext': [greeted, say('QUIT\r\n')],
-  'behind QUIT in TLS': [greeted, inTls, say('QUIT\r\n')],
+  'in a message in TLS': [greeted, inTls, inMessage, send('Subject: half a mess')],
+  'in a message in cleartext': [greeted, inMessage, send('Subject: half a mess')],
+  'behind QUIT in cleartext': [greeted, send('QUIT\r\n')],
+  'behind QUIT in TLS': [greeted, inTls, send('QUIT\r\n')],
 };
 
-/** Comes to a point of a session and goes. @returns settles when the connection is closed on both sides. */
-export async function comeAndGo(
+/** Continues to a point of a session and leaves. @returns settles when the connection is closed on both sides. */
+export async function connectAndLeave(
   port: number,
   steps: readonly Step[],
   way: (typeof WAYS)[number],

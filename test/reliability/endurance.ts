@@ -54,14 +54,14 @@ try {
   const count = number(values.sessions ?? kind.standard);
   const options = ['-q', '-c', String(kind.places(count)), '-b', '500', '--workers', values.workers];
   server = await startServer(options, smtpd.command, { environment: probe.environment });
-  say(`${name}: ${count}, smtpd: ${smtpd.name}, workers: ${values.workers}`);
+  print(`${name}: ${count}, smtpd: ${smtpd.name}, workers: ${values.workers}`);
   // The first session loads what stays.
   await inTurns(20, 2, async () => quit(await openInTls(portOf(server))));
-  await tell('before', server);
+  await printVitals('before', server);
   await kind.run(server, count);
 } finally {
-  const said = server?.stderr() ?? '';
-  if (said !== '') say(`stderr: ${said.slice(0, 2000)}`);
+  const output = server?.stderr() ?? '';
+  if (output !== '') print(`stderr: ${output.slice(0, 2000)}`);
   await server?.close();
   probe.remove();
   rmSync(folder, { recursive: true, force: true });
@@ -83,21 +83,21 @@ function KINDS(): Readonly<Record<string, Kind>> {
   };
 }
 
-/** Opens sessions in TLS, says nothing for a long time, and then asks each for a word. */
+/** Opens sessions in TLS, sends nothing for a long time, and then a command in each. */
 async function hold(server: RunningServer, count: number): Promise<void> {
   for (let round = 1; round <= number(values.rounds); round++) {
     const sessions = await inTurns(count, 16, () => openInTls(server.port));
-    await tell(`${sessions.length} sessions open`, server);
+    await printVitals(`${sessions.length} sessions open`, server);
     await sleep(seconds(600) * 1000);
-    say(`${seconds(600)} s of silence`);
+    print(`${seconds(600)} s without data`);
     const answers = await Promise.all(sessions.map((session) => session.ask('NOOP').catch(String)));
     const answered = answers.filter((answer) => answer.startsWith('250')).length;
-    await tell(`${answered} of ${count} have answered`, server);
+    await printVitals(`${answered} of ${count} have answered`, server);
     await inTurns(count, 64, async (at) => sessions[at] && quit(sessions[at]));
     if (answered < count) process.exitCode = 1;
-    // The connections are closed; that their smtpds have ended the server learns a moment later.
+    // The connections are closed; the server learns a moment later that their smtpds have exited.
     await sleep(3000);
-    await tell('afterwards', server);
+    await printVitals('afterwards', server);
   }
 }
 
@@ -112,15 +112,15 @@ async function takeTurns(server: RunningServer, count: number): Promise<void> {
       await quit(client);
     });
     await sleep(1000);
-    await tell(`after ${(count / parts) * part} sessions`, server);
+    await printVitals(`after ${(count / parts) * part} sessions`, server);
   }
 }
 
-/** Honest clients among others that are not. */
+/** Good clients among bad ones. */
 async function standSiege(server: RunningServer, count: number): Promise<void> {
-  const besiegers: readonly Besieger[] = ['one octet a second', 'says nothing', 'stops in the handshake'];
+  const besiegers: readonly Besieger[] = ['one octet a second', 'sends nothing', 'stops in the handshake'];
   const siege = await openSiege(server.port, besiegers, count);
-  await tell(`${count} of each: ${besiegers.join(', ')}`, server);
+  await printVitals(`${count} of each: ${besiegers.join(', ')}`, server);
   const honest = number(values.honest);
   const begun = performance.now();
   const replies = await inTurns(honest, honest, async () => {
@@ -132,16 +132,16 @@ async function standSiege(server: RunningServer, count: number): Promise<void> {
   const delivered = replies.filter((reply) => reply.startsWith('250')).length;
   if (delivered < honest) process.exitCode = 1;
   const seconds = ((performance.now() - begun) / 1000).toFixed(1);
-  await tell(`${delivered} of ${honest} honest clients have delivered within ${seconds} s`, server);
-  say(`of the others ${siege.open()} are still there`);
+  await printVitals(`${delivered} of ${honest} honest clients have delivered within ${seconds} s`, server);
+  print(`of the others ${siege.open()} are still there`);
   siege.end();
   await sleep(8000);
-  await tell('afterwards', server);
+  await printVitals('afterwards', server);
 }
 
 /** Honest clients, one after the other, while other clients cost the server as much as they can. */
 async function standAttacks(server: RunningServer): Promise<void> {
-  const before = await tell('at the start', server);
+  const before = await printVitals('at the start', server);
   const attackers = spawn(
     process.execPath,
     [
@@ -162,7 +162,7 @@ async function standAttacks(server: RunningServer): Promise<void> {
       const begun = performance.now();
       await serveOne(server).catch((error: unknown) => {
         failed += 1;
-        say(`an honest client was not served: ${error instanceof Error ? error.message : error}`);
+        print(`an honest client was not served: ${error instanceof Error ? error.message : error}`);
       });
       times.push(performance.now() - begun);
       await sleep(100);
@@ -170,18 +170,18 @@ async function standAttacks(server: RunningServer): Promise<void> {
   } finally {
     attackers.kill('SIGTERM');
   }
-  say(`attacks:\n${(await report).replaceAll(/^/gm, '           ').trimEnd()}`);
+  print(`attacks:\n${(await report).replaceAll(/^/gm, '           ').trimEnd()}`);
   times.sort((one, other) => one - other);
   const at = (part: number): number => Math.round(times[Math.floor((times.length - 1) * part)] ?? Infinity);
-  say(
+  print(
     `${times.length} honest clients, ${failed} not served: ${at(0.5)} ms at the median, ${at(0.99)} at the 99th percentile, ${at(1)} at most`,
   );
   if (failed > 0 || at(0.5) > SERVED_IN_TIME) process.exitCode = 1;
   // The connections are closed; the server learns a moment later that their smtpds have ended.
   await sleep(8000);
-  const { descriptors, children } = await tell('afterwards', server);
+  const { descriptors, children } = await printVitals('afterwards', server);
   if (descriptors > before.descriptors || children > 0) {
-    say('something is left behind');
+    print('something is left behind');
     process.exitCode = 1;
   }
 }
@@ -193,14 +193,14 @@ async function serveOne(server: RunningServer): Promise<void> {
   await quit(client);
 }
 
-/** Prints what the server holds, and returns it. */
-async function tell(when: string, server: RunningServer): Promise<Vitals> {
+/** Prints the resources of the server, and returns them. */
+async function printVitals(when: string, server: RunningServer): Promise<Vitals> {
   const vitals = await probe.look(server);
-  say(`${when}: ${formatVitals(vitals)}`);
+  print(`${when}: ${formatVitals(vitals)}`);
   return vitals;
 }
 
-function say(text: string): void {
+function print(text: string): void {
   const seconds = ((performance.now() - started) / 1000).toFixed(0);
   process.stdout.write(`${seconds.padStart(5)} s  ${text}\n`);
 }

@@ -12,7 +12,7 @@ import { nullSmtpd } from '../bench/smtpd.ts';
 import { until } from '../support/processes.ts';
 import { type RunningServer, startServer } from '../support/server.ts';
 import { inTurns, openInTls, quit, sendMessage } from './crowd.ts';
-import { comeAndGo, PHASES, WAYS } from './departures.ts';
+import { connectAndLeave, PHASES, WAYS } from './departures.ts';
 import { openSiege } from './siege.ts';
 import { createProbe, formatVitals, smtpdsOf, type Vitals } from './vitals.ts';
 
@@ -107,7 +107,7 @@ describe('many sessions', () => {
       const before = await measureIdle(server);
       await inTurns(3 * all.length, all.length, async (turn) => {
         const { steps, way } = all[turn % all.length] ?? { steps: [], way: 'closes' };
-        await comeAndGo(server.port, steps, way);
+        await connectAndLeave(server.port, steps, way);
       });
       await assertAsBefore(t, server, before);
       assert.match(await deliver(server.port), /^250 /);
@@ -122,7 +122,7 @@ describe('bad clients', () => {
     const before = await measureIdle(server);
     const siege = await openSiege(
       server.port,
-      ['one octet a second', 'says nothing', 'stops in the handshake'],
+      ['one octet a second', 'sends nothing', 'stops in the handshake'],
       100,
     );
     t.after(() => siege.end());
@@ -135,7 +135,7 @@ describe('bad clients', () => {
 
   it('that occupy all slots make good ones wait, which deliver when slots are free', async (t) => {
     const server = await start(t, '-v3', '-c', '20');
-    const siege = await openSiege(server.port, ['says nothing', 'stops in the handshake'], 10);
+    const siege = await openSiege(server.port, ['sends nothing', 'stops in the handshake'], 10);
     t.after(() => siege.end());
     const good = inTurns(10, 10, () => deliver(server.port));
     const accepted = (): number => server.stderr().match(/event=accepted/g)?.length ?? 0;

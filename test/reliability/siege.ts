@@ -2,14 +2,14 @@ import type { Socket } from 'node:net';
 import { connectTcp } from '../support/controlled-program.ts';
 import { inTurns } from './crowd.ts';
 
-/** A client that is no good. */
-export type Besieger = 'one octet a second' | 'says nothing' | 'stops in the handshake';
+/** A kind of bad client. */
+export type Besieger = 'one octet a second' | 'sends nothing' | 'stops in the handshake';
 
-/** Bad clients at work. */
+/** Connected bad clients. */
 export interface Siege {
   /** How many are connected still. */
   open(): number;
-  /** Has them all vanish. */
+  /** Disconnects them all. */
   end(): void;
 }
 
@@ -19,7 +19,7 @@ const HALF_A_HELLO = Buffer.from(`1603010200010001fc0303${'00'.repeat(100)}`, 'h
 const TRICKLE = Buffer.from('NOOP trickle\r\n');
 
 /**
- * Connects bad clients. When it returns they are all at their work: served, with half a handshake done, or
+ * Connects bad clients. When it returns each has reached its state: served, with half a handshake done, or
  * silent.
  *
  * @param count how many of each kind.
@@ -32,11 +32,11 @@ export async function openSiege(port: number, kinds: readonly Besieger[], count:
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
     const kind = kinds[turn % kinds.length];
-    await heard(socket, /^220 /);
+    await waitFor(socket, /^220 /);
     if (kind === 'one octet a second') trickling.push(socket);
     if (kind !== 'stops in the handshake') return;
     socket.write('STARTTLS\r\n');
-    await heard(socket, /^220 /);
+    await waitFor(socket, /^220 /);
     socket.write(HALF_A_HELLO);
   });
   let octet = 0;
@@ -56,15 +56,15 @@ export async function openSiege(port: number, kinds: readonly Besieger[], count:
   };
 }
 
-/** Settles when a piece has come that begins so; the socket is read on. */
-function heard(socket: Socket, pattern: RegExp): Promise<void> {
+/** Settles when data that matches has arrived; the socket remains flowing. */
+function waitFor(socket: Socket, pattern: RegExp): Promise<void> {
   return new Promise((resolve, reject) => {
     const gone = (): void => reject(new Error('the server has hung up'));
     socket.on('close', gone);
     socket.on('data', function look(bytes: Buffer) {
       if (!pattern.test(bytes.toString('latin1'))) return;
       socket.off('close', gone);
-      // Stays in flow: nobody listens any more.
+      // It must remain flowing without a listener.
       socket.off('data', look);
       socket.resume();
       resolve();

@@ -9,7 +9,7 @@ import type { RunningServer } from '../support/server.ts';
 export interface Vitals {
   /** Open descriptors. */
   readonly descriptors: number;
-  /** Processes below them that are no workers, and those of them that have ended and nobody has asked for. */
+  /** Processes below them that are not workers, and those of them that have exited and were not reaped. */
   readonly children: number;
   readonly zombies: number;
   /** Resident memory and, after a collection, the heap of V8 and the buffers outside of it, in KiB. */

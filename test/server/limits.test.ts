@@ -437,7 +437,7 @@ async function counted(server: RunningServer, name: string, number: number): Pro
     if (server.stderr().match(counters)?.at(-1)?.includes(` ${name}=${number} `)) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new Error(`in vain: ${name}=${number}: ${server.stderr()}`);
+  throw new Error(`timed out: ${name}=${number}: ${server.stderr()}`);
 }
 
 describe('-c', { concurrency: 2 }, () => {

@@ -218,7 +218,7 @@ async function enterPatiently(t: TestContext, port: number): Promise<Entry> {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
-  throw new Error('in vain: to be served');
+  throw new Error('timed out: no worker serves');
 }
 
 describe('workers that are all killed at once', { concurrency: 2 }, () => {

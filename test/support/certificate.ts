@@ -12,7 +12,7 @@ export interface Pair {
 /** Makes certificates in a folder of its own, with the openssl command. */
 export interface CertificateMaker {
   readonly folder: string;
-  /** A self-signed certificate for a name; P-256 unless `key` says otherwise, as `openssl req -newkey` takes it. */
+  /** A self-signed certificate for a name; P-256 or `key`, as `openssl req -newkey` takes it. */
   selfSigned(name: string, key?: readonly string[]): Pair;
   /** A certificate for a name that another one has signed; with a key as above. */
   signedBy(authority: Pair, name: string, key?: readonly string[]): Pair;

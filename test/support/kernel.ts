@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 
 /**
- * How many octets have come over a TCP connection of 127.0.0.1 and were read by nobody yet.
+ * How many octets have arrived over a TCP connection of 127.0.0.1 and were not read yet.
  *
  * @param port of the side that could read them.
  * @param peer the port of the other side.

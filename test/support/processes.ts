@@ -37,7 +37,7 @@ export function isNonBlocking(pid: number, fd: number): boolean {
 }
 
 /**
- * Waits for something that no event tells of.
+ * Waits for a condition that no event announces.
  *
  * @param limit for how long at most, in milliseconds.
  */
@@ -46,5 +46,5 @@ export async function until(what: string, condition: () => boolean, limit = 10_0
     if (condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  throw new Error(`in vain: ${what}`);
+  throw new Error(`timed out: ${what}`);
 }

@@ -78,7 +78,7 @@ export function assertContent(message: string): void {
   assert.equal(paragraphs.join('\n\n').trimEnd(), BODY);
 }
 
-/** Looks whether TLS was started so many times, by what ucspi-tlsd says at level 2. */
+/** Asserts how many times TLS was started, by what ucspi-tlsd logs at level 2. */
 export function assertTls(server: MailServer, times: number): void {
   const lines = server.stderr().match(/^ucspi-tlsd: info: TLS with 127\.0\.0\.1: TLSv1\.[23], /gm) ?? [];
   assert.equal(lines.length, times, server.stderr());

@@ -36,7 +36,7 @@ const SMTPLIB = `
 import smtplib, ssl, sys
 port, name, sender, recipient, authority = sys.argv[1:]
 with smtplib.SMTP('127.0.0.1', int(port)) as client:
-    # The name to look for in the certificate, which smtplib has no other way to be told.
+    # The name to look for in the certificate, which smtplib takes from nowhere else.
     client._host = name
     if authority:
         client.starttls(context=ssl.create_default_context(cafile=authority))
@@ -50,7 +50,7 @@ function smtplib({ port }: MailServer, authority: string): Promise<Outcome> {
   return run(['/usr/bin/python3', '-c', SMTPLIB, ...args], { input: MESSAGE });
 }
 
-/** Says all at once: what the server takes, it takes in order. */
+/** Sends everything at once; the server processes it in order. */
 function openssl({ port, pair }: MailServer): Promise<Outcome> {
   const lines = ['EHLO client.example', `MAIL FROM:<${SENDER}>`, `RCPT TO:<${RECIPIENT}>`, 'DATA'];
   const input = `${lines.join('\r\n')}\r\n${CRLF_MESSAGE.replaceAll('\r\n.', '\r\n..')}.\r\nQUIT\r\n`;

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
 
-/** What a command has said, and how it ended. */
+/** The output of a command, and how it ended. */
 export interface Outcome {
   readonly status: number | null;
   readonly stdout: string;
@@ -23,7 +23,7 @@ export function run(
   child.stderr.on('data', (bytes: Buffer) => {
     stderr += bytes.toString('latin1');
   });
-  // A command that does not read its input is none of our business.
+  // A command need not read its input.
   child.stdin.on('error', () => {});
   child.stdin.end(input);
   return new Promise((resolve, reject) => {
@@ -32,10 +32,10 @@ export function run(
   });
 }
 
-/** tcpserver under way. */
+/** A running tcpserver. */
 export interface TcpServer {
   readonly port: number;
-  /** What it and all below it have said on stderr so far. */
+  /** What it and all processes below it have written to stderr so far. */
   stderr(): string;
 }
 

@@ -24,7 +24,7 @@ export const SERVER_NAMES = Object.keys(SERVERS);
 
 /** How the shim is to be run. */
 export interface ShimSetup {
-  /** One of `SERVER_NAMES`, s6-ucspitlsd unless said otherwise, or a kind of misfit-double. */
+  /** One of `SERVER_NAMES`, s6-ucspitlsd by default, or a kind of misfit-double. */
   readonly server?: string;
   /** Options of the shim. */
   readonly options?: readonly string[];
@@ -51,7 +51,7 @@ export interface ShimRun {
   record(): string;
   /** Settles when smtpd-script has read that. */
   hasRead(text: string): Promise<void>;
-  /** Lets an smtpd go on that waits for a signal, as soon as it does. */
+  /** Resumes an smtpd that waits for a signal, once it does. */
   release(): Promise<void>;
   /** Settles when the chain has ended; with its exit status, and 128 and more for a signal. */
   status(): Promise<number>;
@@ -60,7 +60,7 @@ export interface ShimRun {
 }
 
 /**
- * Runs the shim for one connection. What is left when the test has ended is ended, too. Each wait of the client,
+ * Runs the shim for one connection. Processes that still run after the test are killed. Each wait of the client,
  * and the one for the end of the chain, rejects after `DEADLINE`.
  */
 export async function runShim(t: TestContext, setup: ShimSetup = {}): Promise<ShimRun> {
@@ -168,7 +168,7 @@ function tryChildrenOf(pid: number): number[] {
   }
 }
 
-/** Whether a process is a zombie that lost its parent: to bury it is not for us. */
+/** Whether a process is a zombie that lost its parent; another process has to reap it. */
 function isAdopted(pid: number, chain: readonly number[]): boolean {
   const status = readIfThere(`/proc/${pid}/status`);
   const parent = Number(/^PPid:\s*(\d+)$/m.exec(status)?.[1]);
@@ -202,7 +202,7 @@ export function certificate(): Pair {
   return pair;
 }
 
-/** Asserts that a chain has said one line on stderr, and what is in it. */
+/** Asserts that a chain has written one line to stderr, and what is in it. */
 export function assertOneLine(stderr: string, pattern: RegExp): void {
   assert.match(stderr, pattern);
   assert.equal(stderr.split('\n').length, 2, `more than one line: ${stderr}`);

@@ -9,7 +9,7 @@ import type { TestContext } from 'node:test';
  */
 export async function listenTcp(t: TestContext, serve: (socket: Socket) => void): Promise<number> {
   const server = createServer({ allowHalfOpen: true }, (socket) => {
-    // Some are to be reset.
+    // Tests reset some.
     socket.on('error', () => {});
     t.after(() => socket.destroy());
     serve(socket);
@@ -18,7 +18,7 @@ export async function listenTcp(t: TestContext, serve: (socket: Socket) => void)
   return listen(server);
 }
 
-/** A port of 127.0.0.1 on which nobody listens any more. */
+/** A port of 127.0.0.1 on which no process listens any more. */
 export async function closedPort(): Promise<number> {
   const server = createServer();
   const port = await listen(server);

@@ -2,7 +2,7 @@
 export const DEADLINE = 40_000;
 
 /**
- * Waits for a promise, so that a test that waits in vain fails with what it was waiting for.
+ * Waits for a promise, so that a test that times out reports what it was waiting for.
  *
  * @param limit in milliseconds.
  * @param what what the promise stands for; a function where the message is to show the state at the deadline.

@@ -28,6 +28,6 @@ function write(to: string): void {
   for (const name of process.getActiveResourcesInfo()) resources[name] = (resources[name] ?? 0) + 1;
   const { heapUsed, external } = process.memoryUsage();
   writeFileSync(`${to}.new`, JSON.stringify({ heap: heapUsed, external, resources }));
-  // Whoever waits for it finds all of it or nothing.
+  // A process that waits for the file finds it complete or not at all.
   renameSync(`${to}.new`, to);
 }

@@ -1,6 +1,6 @@
 /**
- * UCSPI-TLS servers as nobody would want them, and rare ones that are right: `--double=KIND` says which.
- * For the rest they are like s6-ucspitlsd.
+ * UCSPI-TLS servers that violate the convention, and unusual ones that follow it: `--double=KIND` selects one.
+ * Otherwise they behave like s6-ucspitlsd.
  */
 
 import { runDouble } from './double/run.ts';
@@ -18,7 +18,7 @@ const S6: Traits = {
 const KINDS: Readonly<Record<string, Traits>> = {
   /** The control socket carries the TLS session, too. */
   'one-descriptor': { ...S6, numbers: { control: 3, read: 3, write: 3 }, closesControl: false },
-  /** The same, and what the client says first comes in one piece with the answer. */
+  /** The same, and the client's first bytes arrive in one piece with the answer. */
   eager: { ...S6, numbers: { control: 3, read: 3, write: 3 }, closesControl: false, isEager: true },
   /** The connection is not read before SIGUSR1. */
   late: { ...S6, waits: true },

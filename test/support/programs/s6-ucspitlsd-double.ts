@@ -1,4 +1,4 @@
-/** Does what s6-ucspitlsd does, where a program can tell. */
+/** Behaves like s6-ucspitlsd, as far as a program can observe. */
 
 import { runDouble } from './double/run.ts';
 import { describeAsS6 } from './double/s6.ts';

@@ -1,15 +1,15 @@
 /**
- * An smtpd that does what it is told, by its command line and by its client: see script/actions.ts.
+ * An smtpd that does what its command line and its client specify: see script/actions.ts.
  *
- *     --record=FILE           everything that it reads goes there, octet for octet
+ *     --record=FILE           everything that it reads is written there, octet for octet
  *     --start=ACTIONS         instead of the greeting
- *     --start-in-tls=ACTIONS  instead of the greeting, when the environment says that there is TLS
+ *     --start-in-tls=ACTIONS  instead of the greeting, when the environment describes TLS
  *     --on=VERB:ACTIONS       instead of the usual reply to a command
- *     --end=ACTIONS           at the end of its input, instead of leaving
- *     --signal=NAME:ACTIONS   instead of dying of a signal
- *     --prologue=ACTIONS      before all else
+ *     --end=ACTIONS           at the end of its input, instead of exiting
+ *     --signal=NAME:ACTIONS   instead of the default action of a signal
+ *     --prologue=ACTIONS      before everything else
  *
- * The client may say `XDO actions` at any time.
+ * The client may send `XDO actions` at any time.
  */
 
 import { appendFileSync } from 'node:fs';
@@ -46,7 +46,7 @@ for (const [signal, actions] of table('signal')) {
   process.on(signal as NodeJS.Signals, () => void actor.act(actions));
 }
 
-// What waits for a signal, after the end of its input say, is not to fall out of the event loop.
+// Keeps the event loop alive while actions wait for a signal, for example after the end of the input.
 setInterval(() => {}, 60_000);
 void main();
 

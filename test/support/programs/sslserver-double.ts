@@ -1,9 +1,9 @@
-/** Does what sslserver -n does, where a program can tell. */
+/** Behaves like sslserver -n, as far as a program can observe. */
 
 import { runDouble } from './double/run.ts';
 
 void runDouble({
-  // Another order than that of the others: nobody may count on one.
+  // Another order than in the other doubles: programs must not depend on one.
   numbers: { control: 5, read: 3, write: 4 },
   environment: {
     PROTO: 'SSL',

@@ -1,6 +1,5 @@
 /**
- * A UCSPI-TLS server that does what another one is known to do, as its traits say: right or wrong, but
- * always the same. Unlike the real ones it stays the parent of the program, and ends as the program does.
+ * A UCSPI-TLS server that behaves as its traits define, right or wrong, but always in the same way. Unlike the real ones it stays the parent of the program, and ends as the program does.
  */
 
 import { closeSync, openSync, readFileSync } from 'node:fs';
@@ -31,16 +30,16 @@ async function serveTls(traits: Traits, program: Program, released: Promise<void
     return leave(program);
   }
   if (traits.waits === true) await released;
-  // Not before the program's word: until then the connection is its own.
+  // Not before the program's command: until then the connection belongs to the program.
   const connection = new Socket({ fd: 0 });
   const client = await shakeHands(connection);
   if (client === undefined) {
-    // As the death of the server would: the signal first, then the descriptors.
+    // In the order of an exiting server: the signal first, then the descriptors.
     if (traits.terminates) program.process.kill('SIGTERM');
-    else for (const descriptor of [program.control, program.said, program.hears]) descriptor.destroy();
+    else for (const descriptor of [program.control, program.output, program.input]) descriptor.destroy();
     return;
   }
-  const first = traits.isEager === true ? await firstWords(client) : Buffer.alloc(0);
+  const first = traits.isEager === true ? await firstBytes(client) : Buffer.alloc(0);
   if (command === 'Y' && !answer(traits, program, client, first)) return;
   if (command !== 'Y' && traits.closesControl) program.control.end();
   await relay(program, client);
@@ -59,9 +58,9 @@ async function readCommand({ control }: Program): Promise<string | undefined> {
   });
 }
 
-/** The server goes away, and the connection is the program's alone. */
+/** The server leaves the connection to the program. */
 function leave(program: Program): void {
-  for (const descriptor of [program.control, program.said, program.hears]) descriptor.destroy();
+  for (const descriptor of [program.control, program.output, program.input]) descriptor.destroy();
   for (const fd of [0, 1]) {
     closeSync(fd);
     openSync('/dev/null', 'r+');
@@ -78,7 +77,7 @@ async function shakeHands(connection: Socket): Promise<TLSSocket | undefined> {
   });
   return new Promise((resolve) => {
     server.on('secureConnection', (socket) => {
-      // Not before: an end in the middle of the handshake would be waited out.
+      // Not earlier: an end in the middle of the handshake must close the connection.
       socket.allowHalfOpen = true;
       resolve(socket);
     });
@@ -90,11 +89,11 @@ async function shakeHands(connection: Socket): Promise<TLSSocket | undefined> {
   });
 }
 
-async function firstWords(client: TLSSocket): Promise<Buffer> {
-  const words = new Promise<Buffer>((resolve) => client.once('data', resolve));
-  await words;
+async function firstBytes(client: TLSSocket): Promise<Buffer> {
+  const bytes = new Promise<Buffer>((resolve) => client.once('data', resolve));
+  await bytes;
   client.pause();
-  return words;
+  return bytes;
 }
 
 /** Returns false when there is to be no session after it. */
@@ -107,16 +106,16 @@ function answer(traits: Traits, { control }: Program, client: TLSSocket, behind:
   return next === 'session';
 }
 
-async function relay({ said, hears, process: program }: Program, client: TLSSocket): Promise<void> {
+async function relay({ output, input, process: program }: Program, client: TLSSocket): Promise<void> {
   client.on('error', () => {});
-  // Two pipelines listen for more than Node takes to be sound.
+  // Two pipelines add more listeners than Node expects.
   client.setMaxListeners(0);
-  hears.setMaxListeners(0);
+  input.setMaxListeners(0);
   const closed = new Promise<void>((resolve) => client.on('close', () => resolve()));
-  const up = pipeline(client, hears).catch(() => {});
-  const down = pipeline(said, client, { end: true }).catch(() => {});
-  // A client that does not hang up when the program has ended is not waited for.
+  const up = pipeline(client, input).catch(() => {});
+  const down = pipeline(output, client, { end: true }).catch(() => {});
+  // Does not wait for a client that stays connected after the program has exited.
   const alone = new Promise<void>((resolve) => program.on('exit', () => resolve())).then(() => down);
   await Promise.race([Promise.all([up, down]), closed, alone]);
-  for (const descriptor of [said, hears]) descriptor.destroy();
+  for (const descriptor of [output, input]) descriptor.destroy();
 }

@@ -10,10 +10,10 @@ import type { Traits } from './traits.ts';
 export interface Program {
   readonly process: ChildProcess;
   readonly control: Duplex;
-  /** What the program says in TLS. */
-  readonly said: Readable;
-  /** Where the program hears what the client says in TLS. */
-  readonly hears: Writable;
+  /** What the program writes in the TLS session. */
+  readonly output: Readable;
+  /** What the program reads in the TLS session. */
+  readonly input: Writable;
 }
 
 /** Starts the program of the command line with the descriptors that the traits ask for. */
@@ -40,14 +40,14 @@ export function startProgram({ numbers, environment }: Traits): Program {
   // A program may half-close it behind its command.
   control.allowHalfOpen = true;
   if (toProgram === undefined || fromProgram === undefined) {
-    return { process: child, control, said: control, hears: control };
+    return { process: child, control, output: control, input: control };
   }
   closeSync(toProgram.readEnd);
   closeSync(fromProgram.writeEnd);
-  const hears = new Socket({ fd: toProgram.writeEnd, readable: false, writable: true });
-  const said = new Socket({ fd: fromProgram.readEnd, readable: true, writable: false });
-  for (const end of [hears, said]) end.on('error', () => {});
-  return { process: child, control, said, hears };
+  const input = new Socket({ fd: toProgram.writeEnd, readable: false, writable: true });
+  const output = new Socket({ fd: fromProgram.readEnd, readable: true, writable: false });
+  for (const end of [input, output]) end.on('error', () => {});
+  return { process: child, control, output, input };
 }
 
 /** A FIFO that has both its ends in this process and no name any more. */

@@ -3,21 +3,21 @@ import type { TLSSocket } from 'node:tls';
 /** Names and values of an answer, in its order; undefined for a name that stands without a value. */
 export type Names = readonly (readonly [string, string | undefined])[];
 
-/** In what one UCSPI-TLS server differs from another. */
+/** The differences between UCSPI-TLS servers. */
 export interface Traits {
   /** The numbers that the program finds its descriptors under, from 3 on; all three may be the same. */
   readonly numbers: { readonly control: number; readonly read: number; readonly write: number };
   /** What the program finds in its environment besides. */
   readonly environment: NodeJS.ProcessEnv;
-  /** What the answer to `Y` says of a session. */
+  /** The answer to `Y` for a session. */
   describe(socket: TLSSocket): Names;
-  /** The answer on its way: whatever else than the right bytes in one piece it is to be. */
+  /** Replaces the right bytes in one piece by another answer. */
   readonly answer?: (right: Buffer) => Answer;
   /** Whether the control socket is closed behind the answer. */
   readonly closesControl: boolean;
   /** Whether the program gets SIGTERM where it could have been left alone. */
   readonly terminates: boolean;
-  /** Answer together with what the client says first, in one piece. */
+  /** Answer together with the client's first bytes, in one piece. */
   readonly isEager?: boolean;
   /** Read nothing from the connection before SIGUSR1, though the program has asked for TLS. */
   readonly waits?: boolean;

@@ -89,7 +89,7 @@ export function createActor(input: Input, record: string): Actor {
   return { act };
 }
 
-/** Writes to descriptor 1, which blocks. Dies like a program in C when nobody reads. */
+/** Writes to descriptor 1, which blocks. Exits like a program in C when the reader is gone. */
 function write(text: string): void {
   const bytes = Buffer.from(text, 'latin1');
   try {

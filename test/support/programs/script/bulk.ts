@@ -33,7 +33,7 @@ async function give(size: number): Promise<string> {
     for (let done = 0; done < piece.length; ) done += writeSync(1, piece, done);
     hash.update(piece);
     left -= piece.length;
-    // Whoever writes must let the reading go on.
+    // The writer must not block the reader.
     await setImmediate();
   }
   return hash.digest('hex');

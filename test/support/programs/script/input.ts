@@ -1,12 +1,12 @@
 import { closeSync } from 'node:fs';
 
-/** Standard input, taken by the line or by the octet. */
+/** Standard input, read by lines or by octets. */
 export interface Input {
   /** The next line with its LF cut off; undefined at the end. */
   line(): Promise<Buffer | undefined>;
   /** The next octets, one at least and `most` at most; undefined at the end. */
   octets(most: number): Promise<Buffer | undefined>;
-  /** Reads all that comes, to the end, for nothing but the record. */
+  /** Reads to the end, only for the record. */
   toEnd(): Promise<void>;
   /** Stops reading, for good. */
   stop(): void;
@@ -14,16 +14,16 @@ export interface Input {
   close(): void;
 }
 
-/** Reads standard input; `heard` is told of everything. */
-export function createInput(heard: (bytes: Buffer) => void): Input {
+/** Reads standard input; `received` is called with everything. */
+export function createInput(received: (bytes: Buffer) => void): Input {
   let pending: Buffer = Buffer.alloc(0);
   let over = false;
   let wake: () => void = () => {};
-  /** What was read ahead and is not asked for yet. */
+  /** The most octets that are read ahead. */
   const MOST_AHEAD = 262144;
 
   process.stdin.on('data', (bytes: Buffer) => {
-    heard(bytes);
+    received(bytes);
     pending = pending.length === 0 ? bytes : Buffer.concat([pending, bytes]);
     if (pending.length > MOST_AHEAD) process.stdin.pause();
     wake();

@@ -1,4 +1,4 @@
-/** What an ordinary smtpd says to a command, as actions. */
+/** The reply of an ordinary smtpd to a command, as actions. */
 export function usualReply(verb: string): string {
   return REPLIES.get(verb) ?? 'say 502 5.5.1 Unknown command';
 }
