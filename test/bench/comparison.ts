@@ -90,7 +90,7 @@ async function enter(bench: Bench, system: System, conditions: Conditions): Prom
     });
     // A slow one may not have ended any in so short a time; one that fails has.
     if (count > 0 || failures.count === 0) return { system, daemon, costs: [] };
-    const words = daemon.lastWords();
+    const words = daemon.closingReplies();
     await daemon.end();
     return noFigure(system.name, `no session: ${failures.first}: ${words}`);
   } catch (error) {

@@ -30,7 +30,7 @@ export interface Daemon {
   /** Where it listens on 127.0.0.1. */
   readonly port: number;
   /** The last that it and its programs have said on stderr. */
-  lastWords(): string;
+  closingReplies(): string;
   /** Ends it and all its processes; none is left when the promise settles. */
   end(): Promise<void>;
 }
@@ -64,7 +64,7 @@ export async function startDaemon(launch: Launch, cores: string, log: string): P
   const { pid } = child;
   if (pid === undefined) throw new Error('taskset cannot be started');
   running.add(pid);
-  const lastWords = (): string => readFileSync(log, 'utf8').slice(-500).trim();
+  const closingReplies = (): string => readFileSync(log, 'utf8').slice(-500).trim();
   const end = (): Promise<void> => endSession(pid);
   const limit = AbortSignal.timeout(START_LIMIT);
   const gone = once(child, 'exit').then(() => Promise.reject(new Error('it has ended')));
@@ -73,10 +73,10 @@ export async function startDaemon(launch: Launch, cores: string, log: string): P
     const listening =
       launch.port === undefined ? readPort(child.stdout, limit) : untilListening(launch.port, limit);
     const port = await Promise.race([listening, gone]);
-    return { pid, port, lastWords, end };
+    return { pid, port, closingReplies, end };
   } catch (error) {
     await end();
-    throw new Error(`${error instanceof Error ? error.message : String(error)}: ${lastWords()}`);
+    throw new Error(`${error instanceof Error ? error.message : String(error)}: ${closingReplies()}`);
   }
 }
 

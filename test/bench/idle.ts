@@ -86,7 +86,7 @@ async function holdSessions(
       const { concurrency } = system;
       const limit = { seconds: sizes.idleSeconds, concurrency };
       const held = await client.run({ kind: 'hold', port, server: pid, count: asked, ...limit });
-      if (held.count === 0) return `no session: ${held.failures.first}: ${daemon.lastWords()}`;
+      if (held.count === 0) return `no session: ${held.failures.first}: ${daemon.closingReplies()}`;
       samples.push({ asked, count: held.count, base, memory: await atRest(take) });
     }
     return samples;

@@ -29,7 +29,7 @@ async function start(t: TestContext, ...options: string[]): Promise<RunningServe
   return server;
 }
 
-async function enter(t: TestContext, port: number): Promise<SmtpClient> {
+async function connectGreeted(t: TestContext, port: number): Promise<SmtpClient> {
   const client = await connectSmtp(port);
   t.after(client.destroy);
   assert.equal(await client.reply(), '220 ready');
@@ -49,7 +49,7 @@ describe('an endless stream of empty lines', { concurrency: 3, timeout: 60_000 }
   for (const workers of ['1', '2']) {
     it(`gets a hundred replies of smtpd-starttls-server --workers ${workers}, one line and a count`, async (t) => {
       const server = await start(t, '--workers', workers);
-      const client = await enter(t, server.port);
+      const client = await connectGreeted(t, server.port);
       client.send(LINES);
       assert.equal(await untilClosed(client), ANSWER);
       client.destroy();
@@ -72,7 +72,7 @@ describe('an endless stream of empty lines', { concurrency: 3, timeout: 60_000 }
     it(`gets a hundred replies of ${name}, and one line`, async (t) => {
       const { port, served, close } = await serve([...chain, ours(name), ...SMTPD], serverEnvironment());
       t.after(close);
-      const client = await enter(t, port);
+      const client = await connectGreeted(t, port);
       client.send(LINES);
       assert.equal(await untilClosed(client), ANSWER);
       client.destroy();
@@ -86,7 +86,7 @@ describe('an endless stream of empty lines', { concurrency: 3, timeout: 60_000 }
 describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
   it('counts refusals by smtpd and our own, consecutive or not', async (t) => {
     const { port } = await start(t, '--error-limit', '3');
-    const client = await enter(t, port);
+    const client = await connectGreeted(t, port);
     client.sendLines('XYZZY', 'NOOP', 'DATA', 'EHLO client', 'XYZZY', 'NOOP');
     assert.equal(
       await untilClosed(client),
@@ -104,9 +104,9 @@ describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
 
   it('does not apply after the dialogue', async (t) => {
     const { port } = await start(t, '--error-limit', '2');
-    const plain = await enter(t, port);
+    const plain = await connectGreeted(t, port);
     assert.equal(await plain.ask('MAIL FROM:<>'), '250 yes');
-    const secure = await enter(t, port);
+    const secure = await connectGreeted(t, port);
     await secure.startTls();
     for (const client of [plain, secure]) {
       for (let count = 0; count < 5; count++) assert.equal(await client.ask('XYZZY'), '502 what?');
@@ -117,7 +117,7 @@ describe('--error-limit', { concurrency: 3, timeout: 60_000 }, () => {
   it('is logged ten times a second', async (t) => {
     const server = await start(t, '--error-limit', '1');
     const startedAt = performance.now();
-    const clients = await Promise.all(Array.from({ length: 60 }, () => enter(t, server.port)));
+    const clients = await Promise.all(Array.from({ length: 60 }, () => connectGreeted(t, server.port)));
     await Promise.all(
       clients.map(async (client) => {
         client.sendLines('');

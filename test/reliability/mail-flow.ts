@@ -3,34 +3,34 @@ import { join } from 'node:path';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 import { openInTls, sendMessage } from './crowd.ts';
 
-/** What became of a message, as its client knows it. */
+/** The outcome of a message, as its client sees it. */
 export interface Sent {
   readonly id: string;
   /** The reply behind its final dot; undefined when the connection ended before there was one. */
   readonly reply: string | undefined;
 }
 
-/** Clients that send mail, message by message, until their server has no more time for them. */
+/** Clients that send messages one by one until their server shuts down. */
 export interface MailFlow {
   /** How many messages were answered with 250 so far. */
   accepted(): number;
-  /** Settles when so many were, of those to come. */
+  /** Settles when so many more were accepted. */
   more(count: number): Promise<void>;
-  /** Has the clients take leave after the message that they are at. */
+  /** Makes the clients send QUIT after the current message. */
   stop(): void;
-  /** Settles when no client is left: with all messages, and the last words to each client that did not take leave. */
-  readonly ended: Promise<{ sent: readonly Sent[]; lastWords: readonly string[] }>;
+  /** Settles when no client is left: with all messages, and what each client that did not send QUIT received last. */
+  readonly ended: Promise<{ sent: readonly Sent[]; closingReplies: readonly string[] }>;
 }
 
 /**
- * Lets mail flow through a server.
+ * Sends messages through a server continuously.
  *
  * @param clients how many there are at once, half of them in TLS.
- * @param perSession after how many messages a client takes leave and another one comes in its place.
+ * @param perSession after how many messages a client sends QUIT and another one takes its place.
  */
 export function startMailFlow(port: number, clients: number, perSession: number): MailFlow {
   const sent: Sent[] = [];
-  const lastWords: string[] = [];
+  const closingReplies: string[] = [];
   const checks = new Set<() => void>();
   let accepted = 0;
   let isOver = false;
@@ -43,7 +43,7 @@ export function startMailFlow(port: number, clients: number, perSession: number)
         client = tls ? await openInTls(port) : await openInCleartext(port);
       } catch (error) {
         // No more connections are taken, or this one was in the midst of its beginning.
-        lastWords.push(String(error));
+        closingReplies.push(String(error));
         return;
       }
       if (!(await holdSession(client))) return;
@@ -58,9 +58,9 @@ export function startMailFlow(port: number, clients: number, perSession: number)
       const words = await client.rest();
       client.end();
       if (words.startsWith('221')) return true;
-      lastWords.push(words);
+      closingReplies.push(words);
     } catch (error) {
-      lastWords.push(String(error));
+      closingReplies.push(String(error));
       client.destroy();
     }
     return false;
@@ -92,12 +92,12 @@ export function startMailFlow(port: number, clients: number, perSession: number)
           resolve();
         };
         checks.add(check);
-        void ended.then(() => reject(new Error(`no client is left: ${lastWords.join(' ')}`)));
+        void ended.then(() => reject(new Error(`no client is left: ${closingReplies.join(' ')}`)));
       }),
     stop: () => {
       isOver = true;
     },
-    ended: ended.then(() => ({ sent, lastWords })),
+    ended: ended.then(() => ({ sent, closingReplies })),
   };
 }
 

@@ -59,16 +59,16 @@ describe('SIGTERM while mail flows', { concurrency: 3 }, () => {
       const flow = startMailFlow(server.port, 6, Number.POSITIVE_INFINITY);
       await flow.more(20);
       server.signal('SIGTERM');
-      const { sent, lastWords } = await flow.ended;
+      const { sent, closingReplies } = await flow.ended;
       assert.deepEqual(await server.ended, { code: 0, signal: null });
       assertDelivered(sent, maildir);
-      assert.equal(lastWords.length, 6);
-      for (const words of lastWords) assert.match(words, CLOSING_REPLY);
+      assert.equal(closingReplies.length, 6);
+      for (const words of closingReplies) assert.match(words, CLOSING_REPLY);
       assert.ok(
-        lastWords.some((words) => words.includes('421')),
-        lastWords.join('\n'),
+        closingReplies.some((words) => words.includes('421')),
+        closingReplies.join('\n'),
       );
-      t.diagnostic(`${sent.length} messages, ${flow.accepted()} accepted; ${lastWords.join(' | ')}`);
+      t.diagnostic(`${sent.length} messages, ${flow.accepted()} accepted; ${closingReplies.join(' | ')}`);
     });
   }
 
@@ -79,14 +79,14 @@ describe('SIGTERM while mail flows', { concurrency: 3 }, () => {
     const flow = startMailFlow(server.port, 4, 5);
     await flow.more(4);
     server.signal('SIGTERM');
-    const { sent, lastWords } = await flow.ended;
+    const { sent, closingReplies } = await flow.ended;
     assert.deepEqual(await server.ended, { code: 0, signal: null });
     assertDelivered(sent, maildir);
     assert.deepEqual(
       sent.filter(({ reply }) => !reply?.startsWith('250')),
       [],
     );
-    for (const words of lastWords) assert.match(words, CLOSING_REPLY);
+    for (const words of closingReplies) assert.match(words, CLOSING_REPLY);
   });
 });
 
@@ -172,7 +172,7 @@ describe('a worker that is killed while mail flows', () => {
     const after = startMailFlow(server.port, 6, 3);
     await after.more(10);
     after.stop();
-    assert.deepEqual((await after.ended).lastWords, []);
+    assert.deepEqual((await after.ended).closingReplies, []);
   });
 });
 
@@ -185,10 +185,10 @@ describe('the primary of two workers that is killed while mail flows', () => {
     await flow.more(20);
     const workers = serversOf(server.pid).slice(1);
     process.kill(server.pid, 'SIGKILL');
-    const { sent, lastWords } = await flow.ended;
+    const { sent, closingReplies } = await flow.ended;
     await until('the workers have ended', () => workers.every(isOver), 20_000);
     assertDelivered(sent, maildir);
-    for (const words of lastWords) assert.match(words, CLOSING_REPLY);
+    for (const words of closingReplies) assert.match(words, CLOSING_REPLY);
     await server.logs(/primary-gone/);
   });
 });

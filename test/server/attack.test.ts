@@ -41,7 +41,7 @@ async function connect(t: TestContext, port: number): Promise<SmtpClient> {
 }
 
 /** Connects, and is greeted. */
-async function enter(t: TestContext, port: number): Promise<SmtpClient> {
+async function connectGreeted(t: TestContext, port: number): Promise<SmtpClient> {
   const client = await connect(t, port);
   assert.match(await client.reply(), /^220 /);
   return client;
@@ -139,7 +139,7 @@ describe('the server withstands attacks', { concurrency: 3, timeout: 60_000 }, (
     it('delays neither clients nor metrics', async (t) => {
       const { server } = await startWithOneStopped(t, []);
       for (let count = 0; count < 4; count++) {
-        const client = await enter(t, server.port);
+        const client = await connectGreeted(t, server.port);
         assert.equal(await client.ask('QUIT'), '221 bye');
       }
       server.signal('SIGUSR1');
@@ -162,7 +162,7 @@ describe('the server withstands attacks', { concurrency: 3, timeout: 60_000 }, (
 
     it('that renegotiates repeatedly is disconnected, and others are served', async (t) => {
       const server = await start(t, []);
-      const client = await enter(t, server.port);
+      const client = await connectGreeted(t, server.port);
       await client.startTls({ maxVersion: 'TLSv1.2' });
       let isOver = false;
       const closed = client
@@ -178,7 +178,7 @@ describe('the server withstands attacks', { concurrency: 3, timeout: 60_000 }, (
         await Promise.race([done, closed]);
       }
       await closed;
-      await enter(t, server.port);
+      await connectGreeted(t, server.port);
     });
 
     it('that does not read does not prevent shutdown, nor does an smtpd that floods it and ignores signals', async (t) => {
@@ -186,8 +186,8 @@ describe('the server withstands attacks', { concurrency: 3, timeout: 60_000 }, (
       for i in 1 2; do read -r line; printf "250 yes\\r\\n"; done
       while :; do echo 250-more; done`;
       const server = await start(t, ['--grace', '0', '-v2'], ['sh', '-c', flood]);
-      const clear = await enter(t, server.port);
-      const inTls = await enter(t, server.port);
+      const clear = await connectGreeted(t, server.port);
+      const inTls = await connectGreeted(t, server.port);
       await inTls.startTls();
       for (const client of [clear, inTls]) {
         client.pause();
@@ -211,7 +211,7 @@ describe('the server withstands attacks', { concurrency: 3, timeout: 60_000 }, (
       });
       const server = await start(t, ['--to', `127.0.0.1:${port}`], []);
       const known = descriptorsOf(server.pid).length;
-      const client = await enter(t, server.port);
+      const client = await connectGreeted(t, server.port);
       client.sendLines('HELO a');
       // More than all buffers on the path hold, so that some of it is queued in the server.
       for (let count = 0; count < 512; count++) client.send(Buffer.alloc(65_536, 'x\r\n'));

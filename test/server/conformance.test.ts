@@ -196,24 +196,24 @@ describe('a machine behind HAProxy', { skip: missing('haproxy') }, () => {
     const folder = makeFolder(t);
     const port = await closedPort();
     const sendCommand = await startHaproxy(t, folder, port, [one.port, two.port]);
-    const enter = async (): Promise<{ name: string; ask: () => Promise<string> }> => {
+    const connectNamed = async (): Promise<{ name: string; ask: () => Promise<string> }> => {
       const client = await connectSmtp(port);
       t.after(() => client.destroy());
       return { name: (await client.reply()).slice(4), ask: () => client.ask('NOOP') };
     };
 
-    const first = [await enter(), await enter()];
+    const first = [await connectNamed(), await connectNamed()];
     assert.deepEqual(first.map(({ name }) => name).sort(), ['one', 'two']);
     const [drain = '', ready = ''] = SCALING.match(/set server smtp\/one state \w+/g) ?? [];
     assert.match(drain, /drain$/);
     assert.match(ready, /ready$/);
 
     await sendCommand(drain);
-    for (let count = 0; count < 4; count++) assert.equal((await enter()).name, 'two');
+    for (let count = 0; count < 4; count++) assert.equal((await connectNamed()).name, 'two');
     for (const { name, ask } of first) assert.equal(await ask(), `250 ${name}`);
     // It has fewer than the other by now.
     await sendCommand(ready);
-    assert.equal((await enter()).name, 'one');
+    assert.equal((await connectNamed()).name, 'one');
   });
 });
 

@@ -14,7 +14,7 @@ import { certificate } from '../support/shim.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 
 /** An smtpd that replies to HELP with its environment, in base64. */
-const TELLS = [
+const SMTPD = [
   ...['sh', '-c'],
   `printf "220 ready\\r\\n"
   while read -r line; do
@@ -33,13 +33,13 @@ async function start(
   options: readonly string[],
   setup: ServerSetup = {},
 ): Promise<RunningServer> {
-  const server = await startServer(options, TELLS, setup);
+  const server = await startServer(options, SMTPD, setup);
   t.after(() => server.close());
   return server;
 }
 
 /** Connects and is greeted. */
-async function enter(t: TestContext, port: number, host = '127.0.0.1'): Promise<SmtpClient> {
+async function connectGreeted(t: TestContext, port: number, host = '127.0.0.1'): Promise<SmtpClient> {
   const client = await connectSmtp(port, { host });
   t.after(() => client.destroy());
   assert.equal(await client.reply(), '220 ready');
@@ -74,7 +74,7 @@ describe('the environment of smtpd describes its connection', { concurrency: 2 }
   ] as const) {
     it(what, async (t) => {
       const server = await start(t, [], { listen: [listen, '0'] });
-      const client = await enter(t, server.port, host);
+      const client = await connectGreeted(t, server.port, host);
       assert.deepEqual(ucspi(await environmentOf(client)), {
         PROTO: 'TCP',
         TCPLOCALIP: local,
@@ -87,7 +87,7 @@ describe('the environment of smtpd describes its connection', { concurrency: 2 }
 
   it('with the local name of -l', async (t) => {
     const server = await start(t, ['-l', 'mx.example.org']);
-    const environment = await environmentOf(await enter(t, server.port));
+    const environment = await environmentOf(await connectGreeted(t, server.port));
     assert.equal(environment.get('TCPLOCALHOST'), 'mx.example.org');
   });
 
@@ -103,7 +103,7 @@ describe('the environment of smtpd describes its connection', { concurrency: 2 }
       ...{ SSL_PROTOCOL: 'TLSv1', SSL_CIPHER: 'NULL', SSL_PEER_CERT_SUBJECT: 'CN=root' },
     };
     const server = await start(t, [], { environment: stale });
-    const client = await enter(t, server.port);
+    const client = await connectGreeted(t, server.port);
     assert.deepEqual(ucspi(await environmentOf(client)), {
       PROTO: 'TCP',
       TCPLOCALIP: '127.0.0.1',
@@ -125,7 +125,7 @@ describe('the environment of smtpd describes TLS', { concurrency: 2 }, () => {
       const server = await start(t, options);
       const client = what.startsWith('when there was')
         ? await connectSmtp(server.port)
-        : await enter(t, server.port);
+        : await connectGreeted(t, server.port);
       t.after(() => client.destroy());
       if (options[0] === '--implicit-tls') {
         await client.shakeHands();
@@ -150,7 +150,7 @@ describe('smtpd inherits nothing private to the server', { concurrency: 2 }, () 
           ...{ TLS_UID: '1', CADIR: '/nowhere', HARMLESS: 'stays', SSLCTLFD: '3' },
         },
       });
-      const environment = await environmentOf(await enter(t, server.port));
+      const environment = await environmentOf(await connectGreeted(t, server.port));
       assert.equal(environment.get('HARMLESS'), 'stays');
       const secret =
         /^(?:CERTFILE|KEYFILE|CADIR|CAFILE|TLS_|SSL(?!_CERT_(?:FILE|DIR)$)|LISTEN_|NOTIFY_|NODE_(?!OPTIONS|ENV|TEST))/;
@@ -175,9 +175,9 @@ describe('smtpd inherits nothing private to the server', { concurrency: 2 }, () 
         { descriptors: [handle.fd, 'pipe', 'ignore'] },
       );
       const clients: SmtpClient[] = [];
-      for (let count = 0; count < 6; count++) clients.push(await enter(t, server.port));
+      for (let count = 0; count < 6; count++) clients.push(await connectGreeted(t, server.port));
       await clients[0]?.startTls();
-      clients.push(await enter(t, server.port));
+      clients.push(await connectGreeted(t, server.port));
       const smtpds = (workers === '1' ? [server.pid] : childrenOf(server.pid)).flatMap(childrenOf);
       assert.equal(smtpds.length, 7);
       for (const pid of smtpds) {
@@ -226,7 +226,7 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
   ] as const) {
     it(`serves, by ${options.join(' ')} ${Object.values(environment).join(' ')}`, async (t) => {
       const server = await start(t, options, { environment: { ...privateFiles(t), ...environment } });
-      const client = await enter(t, server.port);
+      const client = await connectGreeted(t, server.port);
       await client.startTls();
       assert.equal(await client.ask('EHLO me'), '250 yes');
       const { workers, smtpds } = familyOf(server);
@@ -245,7 +245,7 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
       environment: privateFiles(t),
       under: ['setpriv', '--groups', '65530', '--'],
     });
-    await enter(t, server.port);
+    await connectGreeted(t, server.port);
     const { smtpds } = familyOf(server);
     assert.equal(smtpds.length, 1);
     for (const pid of smtpds) {
@@ -264,7 +264,7 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
     copyFileSync(keyFile, files.KEYFILE);
     server.signal('SIGHUP');
     await server.logs(/event=secrets text="loaded new keys and certificates"/);
-    const client = await enter(t, server.port);
+    const client = await connectGreeted(t, server.port);
     await client.startTls();
     assert.equal(client.tls().getPeerCertificate().subject.CN, 'new.example.org');
   });
@@ -274,19 +274,19 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
       environment: privateFiles(t),
       listen: ['127.5.4.2', '465'],
     });
-    await enter(t, server.port, '127.5.4.2');
+    await connectGreeted(t, server.port, '127.5.4.2');
     const [worker = 0] = childrenOf(server.pid);
     process.kill(worker, 'SIGKILL');
     await until('it is served again', () => {
       const [another = worker] = childrenOf(server.pid);
       return another !== worker && /^65533 /.test(statusOf(another, 'Uid'));
     });
-    await enter(t, server.port, '127.5.4.2');
+    await connectGreeted(t, server.port, '127.5.4.2');
   });
 
   it('cannot read its key under s6-applyuidgid', { skip: missing('s6-applyuidgid') }, async (t) => {
     await assert.rejects(
-      startServer([], TELLS, {
+      startServer([], SMTPD, {
         environment: { ...privateFiles(t), UID: '65533', GID: '65532', GIDLIST: '65532' },
         under: ['s6-applyuidgid', '-Uz'],
       }),

@@ -46,7 +46,7 @@ function logs(server: RunningServer, pattern: RegExp): Promise<void> {
 }
 
 /** Connects and is greeted. */
-async function enter(t: TestContext, port: number): Promise<SmtpClient> {
+async function connectGreeted(t: TestContext, port: number): Promise<SmtpClient> {
   const client = await connectSmtp(port);
   t.after(() => client.destroy());
   assert.match(await within(DEADLINE, 'greeting', client.reply()), /^220 /);
@@ -109,7 +109,11 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     await logs(server, /event=counters /);
     process.kill(worker, 'SIGKILL');
     await logs(server, /event=worker-ended/);
-    await Promise.all([enter(t, server.port), enter(t, server.port), enter(t, server.port)]);
+    await Promise.all([
+      connectGreeted(t, server.port),
+      connectGreeted(t, server.port),
+      connectGreeted(t, server.port),
+    ]);
   });
 
   it('invalid messages is killed at the tenth, and replaced', async (t) => {
@@ -134,7 +138,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     const warning = `warning: event=worker-message worker=${worker} text="invalid message"\n`;
     assert.equal(server.stderr().split(warning).length - 1, 10);
     await isReplaced(server);
-    await enter(t, server.port);
+    await connectGreeted(t, server.port);
   });
 
   it('without reading cannot make answers accumulate', async (t) => {
@@ -146,7 +150,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     assert.match(server.stderr(), /hostile: stalled\n/);
     process.kill(worker, 'SIGKILL');
     await logs(server, /event=worker-ended/);
-    await enter(t, server.port);
+    await connectGreeted(t, server.port);
   });
 
   it('a line without an end does not fill the memory of the primary', async (t) => {
@@ -160,7 +164,7 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
     assert.ok(grown < (times * kib) / 2, `${grown} KiB more`);
     process.kill(worker, 'SIGKILL');
     await logs(server, /event=worker-ended/);
-    await enter(t, server.port);
+    await connectGreeted(t, server.port);
   });
 
   it('descriptors cannot make the primary receive them', { skip: missing('python3') }, async (t) => {
@@ -179,7 +183,7 @@ describe('a hostile worker that closes the channel', () => {
     const worker = take(server);
     await logs(server, new RegExp(`worker-killed worker=${worker} text="closed the channel"\n`));
     await isReplaced(server);
-    await enter(t, server.port);
+    await connectGreeted(t, server.port);
   });
 });
 

@@ -515,7 +515,7 @@ subscribe('net.server.socket', (message) => {
 });
 
 /** Connects, and gives the server's end too. */
-async function enter(port: number): Promise<{ readonly client: Socket; readonly server: Socket }> {
+async function connectBoth(port: number): Promise<{ readonly client: Socket; readonly server: Socket }> {
   const client = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
   client.on('error', () => {});
   await once(client, 'connect');
@@ -659,11 +659,11 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
 
   it('closes a connection once its response is sent, whatever the client does', () =>
     withServer(good, async ({ port }) => {
-      const silent = await enter(port);
+      const silent = await connectBoth(port);
       const order: string[] = [];
       const silentEnd = closed(silent.server).then(() => order.push('silent'));
       for (const path of ['/metrics', '/metrics', '/none']) {
-        const { client, server } = await enter(port);
+        const { client, server } = await connectBoth(port);
         const end = closed(server).then(() => order.push(path));
         client.write(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n`);
         client.resume();
@@ -680,10 +680,10 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
     withServer(
       async () => 'x'.repeat(20_000_000),
       async ({ port }) => {
-        const eight: Awaited<ReturnType<typeof enter>>[] = [];
+        const eight: Awaited<ReturnType<typeof connectBoth>>[] = [];
         try {
           for (let count = 0; count < 8; count++) {
-            const both = await enter(port);
+            const both = await connectBoth(port);
             eight.push(both);
             both.client.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
             // The response has started, and is read no further.

@@ -42,7 +42,7 @@ async function connect(t: TestContext, port: number): Promise<SmtpClient> {
 }
 
 /** Connects and is greeted. */
-async function enter(t: TestContext, port: number): Promise<SmtpClient> {
+async function connectGreeted(t: TestContext, port: number): Promise<SmtpClient> {
   const client = await connect(t, port);
   assert.equal(await client.reply(), '220 ready');
   return client;
@@ -75,9 +75,9 @@ for (const workers of ['1', '2']) {
     it('lets sessions continue and accepts no new ones', async (t) => {
       const server = await start(t, ['--workers', workers]);
       const [plain, secure, early] = [
-        await enter(t, server.port),
-        await enter(t, server.port),
-        await enter(t, server.port),
+        await connectGreeted(t, server.port),
+        await connectGreeted(t, server.port),
+        await connectGreeted(t, server.port),
       ];
       assert.equal(await plain.ask('MAIL FROM:<>'), '250 yes');
       await secure.startTls();
@@ -100,9 +100,9 @@ for (const workers of ['1', '2']) {
     it('ends them after the grace period', async (t) => {
       const server = await start(t, ['--workers', workers, '--grace', '1']);
       const [dialogue, plain, secure] = [
-        await enter(t, server.port),
-        await enter(t, server.port),
-        await enter(t, server.port),
+        await connectGreeted(t, server.port),
+        await connectGreeted(t, server.port),
+        await connectGreeted(t, server.port),
       ];
       assert.equal(await plain.ask('MAIL FROM:<>'), '250 yes');
       await secure.startTls();
@@ -118,7 +118,7 @@ for (const workers of ['1', '2']) {
     for (const grace of ['0', '600']) {
       it(`ends them at once ${grace === '0' ? 'without grace' : 'when it comes again'}`, async (t) => {
         const server = await start(t, ['--workers', workers, '--grace', grace]);
-        const client = await enter(t, server.port);
+        const client = await connectGreeted(t, server.port);
         assert.equal(await client.ask('MAIL FROM:<>'), '250 yes');
         server.signal('SIGTERM');
         await refuses(server.port);
@@ -131,7 +131,7 @@ for (const workers of ['1', '2']) {
 
     it('closes waiting connections', async (t) => {
       const server = await start(t, ['--workers', workers, '-c', '1']);
-      const first = await enter(t, server.port);
+      const first = await connectGreeted(t, server.port);
       const second = await connect(t, server.port);
       server.signal('SIGUSR1');
       await until('one waits', () => {
@@ -148,7 +148,7 @@ for (const workers of ['1', '2']) {
 
     it('ends an idle handshake after the grace period', async (t) => {
       const server = await start(t, ['--workers', workers, '--grace', '0']);
-      const client = await enter(t, server.port);
+      const client = await connectGreeted(t, server.port);
       assert.match(await client.ask('STARTTLS'), /^220 /);
       server.signal('SIGTERM');
       assert.equal(await client.rest(), '');
@@ -158,7 +158,7 @@ for (const workers of ['1', '2']) {
 
     it('works when sent to the whole process group', async (t) => {
       const server = await start(t, ['--workers', workers], { detached: true });
-      const client = await enter(t, server.port);
+      const client = await connectGreeted(t, server.port);
       assert.equal(await client.ask('MAIL FROM:<>'), '250 yes');
       // As a terminal does for Ctrl-C. sh handles the signal only after it has read a line.
       const smtpd = childrenOf(server.pid);
@@ -175,7 +175,7 @@ for (const workers of ['1', '2']) {
         ['sh', '-c', `trap "" TERM; ${YES}; sleep 60`],
       );
       t.after(() => server.close());
-      const client = await enter(t, server.port);
+      const client = await connectGreeted(t, server.port);
       assert.equal(await client.ask('MAIL FROM:<>'), '250 yes');
       server.signal('SIGTERM');
       assert.match(await client.rest(), /^421 4\.3\.[02] /);
@@ -200,14 +200,14 @@ for (const workers of ['1', '2']) {
       put(certificate());
       const server = await start(t, ['--workers', workers, '-v2'], { environment: files });
       const shown = async (): Promise<unknown> => {
-        const client = await enter(t, server.port);
+        const client = await connectGreeted(t, server.port);
         await client.startTls();
         const { subject } = client.tls().getPeerCertificate();
         assert.equal(await client.ask('QUIT'), '221 bye');
         client.destroy();
         return subject.CN;
       };
-      const old = await enter(t, server.port);
+      const old = await connectGreeted(t, server.port);
       await old.startTls();
       assert.equal(await shown(), 'mail.example.org');
 
@@ -234,7 +234,7 @@ for (const workers of ['1', '2']) {
     for (const options of [['-q'], [], ['-v3']]) {
       it(`logs one line, and starts no debugger (${options.join('') || 'default level'})`, async (t) => {
         const server = await start(t, ['--workers', workers, ...options]);
-        const client = await enter(t, server.port);
+        const client = await connectGreeted(t, server.port);
         await client.startTls();
         // A client completes the handshake before the server does.
         assert.equal(await client.ask('NOOP'), '250 yes');
@@ -275,7 +275,7 @@ describe('signals in quick succession', { concurrency: 2 }, () => {
         const server = await start(t, ['--workers', workers]);
         server.signal(signal);
         if (signal !== 'SIGTERM') {
-          (await enter(t, server.port)).destroy();
+          (await connectGreeted(t, server.port)).destroy();
           server.signal('SIGTERM');
         }
         assert.deepEqual(await server.ended, ENDED_WELL);

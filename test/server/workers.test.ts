@@ -1,4 +1,4 @@
-/** Several processes on one socket: which serve, and what happens when one dies. */
+/** Several processes on one socket: which serve, and what happens when one exits. */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -33,14 +33,14 @@ async function start(t: TestContext, ...options: string[]): Promise<RunningServe
 }
 
 /** A client that is served. */
-interface Entry {
+interface Session {
   readonly client: SmtpClient;
   /** The process that serves it. */
   readonly worker: number;
 }
 
 /** Connects and is greeted. */
-async function enter(t: TestContext, port: number): Promise<Entry> {
+async function connectGreeted(t: TestContext, port: number): Promise<Session> {
   const client = await connectSmtp(port);
   t.after(() => client.destroy());
   const greeting = await within(DEADLINE, 'greeting', client.reply());
@@ -48,15 +48,17 @@ async function enter(t: TestContext, port: number): Promise<Entry> {
 }
 
 /** Connects until each of so many processes serves a client. */
-async function enterAll(t: TestContext, port: number, workers: number): Promise<readonly Entry[]> {
-  const guests: Entry[] = [];
-  for (let tries = 0; new Set(guests.map((one) => one.worker)).size < workers; tries++) {
-    assert.ok(tries < 500, `only ${new Set(guests.map((one) => one.worker)).size} of ${workers} serve`);
+async function connectToAll(t: TestContext, port: number, workers: number): Promise<readonly Session[]> {
+  const sessions: Session[] = [];
+  for (let tries = 0; new Set(sessions.map((one) => one.worker)).size < workers; tries++) {
+    assert.ok(tries < 500, `only ${new Set(sessions.map((one) => one.worker)).size} of ${workers} serve`);
     // Any idle worker accepts it, and one may be fast enough to accept all that arrive one by one.
-    guests.push(...(await Promise.all([enter(t, port), enter(t, port), enter(t, port)])));
-    while (guests.length > 30) guests.shift()?.client.destroy();
+    sessions.push(
+      ...(await Promise.all([connectGreeted(t, port), connectGreeted(t, port), connectGreeted(t, port)])),
+    );
+    while (sessions.length > 30) sessions.shift()?.client.destroy();
   }
-  return guests;
+  return sessions;
 }
 
 /** Settles when stderr matches. */
@@ -82,25 +84,25 @@ async function ends(pid: number): Promise<void> {
 describe('two workers', { concurrency: 2 }, () => {
   it('both serve connections, and the primary serves none', async (t) => {
     const server = await start(t);
-    const guests = await enterAll(t, server.port, 2);
-    const workers = new Set(guests.map((one) => one.worker));
+    const sessions = await connectToAll(t, server.port, 2);
+    const workers = new Set(sessions.map((one) => one.worker));
     assert.deepEqual([...workers].toSorted(), childrenOf(server.pid).toSorted());
   });
 
   it('are not started for --workers 1, except one to run as another user', async (t) => {
     const alone = await startServer([], SMTPD);
     t.after(() => alone.close());
-    assert.equal((await enter(t, alone.port)).worker, alone.pid);
+    assert.equal((await connectGreeted(t, alone.port)).worker, alone.pid);
   });
 
   it('resume TLS sessions of each other', async (t) => {
     const server = await start(t);
     const options = { maxVersion: 'TLSv1.2' } as const;
-    const first = await enter(t, server.port);
+    const first = await connectGreeted(t, server.port);
     await first.client.startTls(options);
     const session = first.client.tls().getSession();
     assert.ok(session !== undefined);
-    for (const { client } of await enterAll(t, server.port, 2)) {
+    for (const { client } of await connectToAll(t, server.port, 2)) {
       await client.startTls({ ...options, session });
       assert.equal(client.tls().isSessionReused(), true);
     }
@@ -131,16 +133,16 @@ function environmentOf(pid: number): string[] {
 describe('a worker that is killed', { concurrency: 2 }, () => {
   it('is replaced, and the others keep serving', async (t) => {
     const server = await start(t, '-v2');
-    const guests = await enterAll(t, server.port, 2);
+    const sessions = await connectToAll(t, server.port, 2);
     const [victim = 0, other = 0] = childrenOf(server.pid);
     process.kill(victim, 'SIGKILL');
     await logs(server, new RegExp(`warning: event=worker-ended worker=${victim} end=SIGKILL\n`));
-    for (const { client, worker } of guests) {
+    for (const { client, worker } of sessions) {
       if (worker === other) assert.equal(await client.ask('QUIT'), '221 bye');
       client.destroy();
     }
     await logsTimes(server, 'event=worker-ready', 3);
-    const later = new Set((await enterAll(t, server.port, 2)).map((one) => one.worker));
+    const later = new Set((await connectToAll(t, server.port, 2)).map((one) => one.worker));
     assert.ok(later.has(other) && !later.has(victim));
     server.signal('SIGTERM');
     server.signal('SIGTERM');
@@ -148,7 +150,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
 
   it('releases its slots', async (t) => {
     const server = await start(t, '-c', '2', '-b', '1');
-    const [first, second] = [await enter(t, server.port), await enter(t, server.port)];
+    const [first, second] = [await connectGreeted(t, server.port), await connectGreeted(t, server.port)];
     const waiting = connectSmtp(server.port);
     process.kill(first.worker, 'SIGKILL');
     // The slot is in another process, or is released when that one exits; until then the client waits.
@@ -156,8 +158,8 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     t.after(() => third.destroy());
     const greeting = await third.reply().catch(() => undefined);
     if (second.worker !== first.worker) second.client.destroy();
-    const fourth = await enterPatiently(t, server.port);
-    const fifth = greeting === undefined ? await enterPatiently(t, server.port) : undefined;
+    const fourth = await connectWhenServed(t, server.port);
+    const fifth = greeting === undefined ? await connectWhenServed(t, server.port) : undefined;
     for (const { client } of [fourth, ...(fifth === undefined ? [] : [fifth])]) {
       assert.equal(await client.ask('QUIT'), '221 bye');
     }
@@ -165,7 +167,7 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
 
   it('stays counted in the metrics', async (t) => {
     const server = await start(t);
-    const { client, worker } = await enter(t, server.port);
+    const { client, worker } = await connectGreeted(t, server.port);
     await client.startTls();
     // A client completes the handshake before the server does.
     assert.equal(await client.ask('NOOP'), '250 yes');
@@ -188,12 +190,12 @@ describe('a worker that is killed', { concurrency: 2 }, () => {
     await logs(server, /warning: event=worker-ended end=EMFILE\n/);
     execFileSync('prlimit', ['--pid', String(server.pid), `--nofile=${limit}:`]);
     await logsTimes(server, 'event=worker-ready', 3);
-    await enterAll(t, server.port, 2);
+    await connectToAll(t, server.port, 2);
   });
 
   it('is not replaced during shutdown', async (t) => {
     const server = await start(t);
-    const { client, worker } = await enter(t, server.port);
+    const { client, worker } = await connectGreeted(t, server.port);
     server.signal('SIGTERM');
     await until('the other has ended', () => childrenOf(server.pid).length === 1);
     process.kill(worker, 'SIGKILL');
@@ -210,10 +212,10 @@ function descriptorLimitOf(pid: number): string {
 }
 
 /** Connects until it is greeted: a connection may be accepted by a process that is about to exit. */
-async function enterPatiently(t: TestContext, port: number): Promise<Entry> {
+async function connectWhenServed(t: TestContext, port: number): Promise<Session> {
   for (let tries = 0; tries < 100; tries++) {
     try {
-      return await enter(t, port);
+      return await connectGreeted(t, port);
     } catch {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
@@ -231,7 +233,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
       for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
       await logsTimes(server, 'event=worker-ended', 2);
       await logsTimes(server, 'event=worker-ready', 4);
-      await enterAll(t, server.port, 2);
+      await connectToAll(t, server.port, 2);
     });
   }
 
@@ -255,7 +257,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
     listener.close();
     for (const worker of childrenOf(server.pid)) process.kill(worker, 'SIGKILL');
     await logsTimes(server, 'event=worker-ready', 4);
-    await enterAll(t, server.port, 2);
+    await connectToAll(t, server.port, 2);
   });
 
   it('leave connections in the backlog until one is replaced', async (t) => {
@@ -276,7 +278,7 @@ describe('workers that are all killed at once', { concurrency: 2 }, () => {
       killWorkers(server);
       await logsTimes(server, 'event=worker-ended', round);
       await logsTimes(server, 'event=worker-ready', round + 1);
-      assert.equal(await (await enter(t, server.port)).client.ask('QUIT'), '221 bye');
+      assert.equal(await (await connectGreeted(t, server.port)).client.ask('QUIT'), '221 bye');
     }
     server.signal('SIGINT');
     assert.deepEqual(await ended(server), ENDED_WELL);
@@ -339,7 +341,7 @@ describe('workers that exit before they are ready', { concurrency: 2 }, () => {
       mark.remove();
       await logsTimes(server, 'event=worker-ready', 1 + round);
     }
-    assert.equal(await (await enter(t, server.port)).client.ask('QUIT'), '221 bye');
+    assert.equal(await (await connectGreeted(t, server.port)).client.ask('QUIT'), '221 bye');
   });
 });
 
@@ -356,17 +358,17 @@ async function freePort(): Promise<number> {
 describe('a primary that is killed', { concurrency: 2 }, () => {
   it('leaves workers that finish their sessions and exit', async (t) => {
     const server = await start(t);
-    const guests = await enterAll(t, server.port, 2);
+    const sessions = await connectToAll(t, server.port, 2);
     const workers = childrenOf(server.pid);
     t.after(() => workers.forEach(tryKill));
-    const [talking] = guests;
-    assert.ok(talking !== undefined);
-    assert.equal(await talking.client.ask('MAIL FROM:<>'), '250 yes');
+    const [first] = sessions;
+    assert.ok(first !== undefined);
+    assert.equal(await first.client.ask('MAIL FROM:<>'), '250 yes');
     process.kill(server.pid, 'SIGKILL');
     await logsTimes(server, 'event=primary-gone', 2);
     await refuses(server.port);
-    assert.equal(await talking.client.ask('RCPT TO:<me>'), '250 yes');
-    for (const { client } of guests) {
+    assert.equal(await first.client.ask('RCPT TO:<me>'), '250 yes');
+    for (const { client } of sessions) {
       assert.equal(await client.ask('QUIT'), '221 bye');
       client.destroy();
     }
@@ -377,7 +379,7 @@ describe('a primary that is killed', { concurrency: 2 }, () => {
 
   it('leaves workers that exit at the end of the grace period', async (t) => {
     const server = await start(t, '--grace', '1', '-c', '1');
-    const { client } = await enter(t, server.port);
+    const { client } = await connectGreeted(t, server.port);
     const workers = childrenOf(server.pid);
     t.after(() => workers.forEach(tryKill));
     process.kill(server.pid, 'SIGKILL');
@@ -388,7 +390,7 @@ describe('a primary that is killed', { concurrency: 2 }, () => {
 
   it('leaves workers that close waiting connections', async (t) => {
     const server = await start(t, '-c', '1');
-    const { client } = await enter(t, server.port);
+    const { client } = await connectGreeted(t, server.port);
     const workers = childrenOf(server.pid);
     t.after(() => workers.forEach(tryKill));
     const second = await connectSmtp(server.port);

@@ -8,7 +8,7 @@ import { childrenOf, isGone, statusOf, until } from './processes.ts';
 import { ours } from './programs.ts';
 import { certificate } from './shim.ts';
 
-/** What a test may want otherwise. */
+/** What a test may change. */
 export interface ServerSetup {
   /** Changes to the environment, which names a certificate; undefined takes a variable away. */
   readonly environment?: NodeJS.ProcessEnv;

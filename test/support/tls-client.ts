@@ -5,7 +5,7 @@ import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 /**
  * Does the client's part of a handshake. Which certificate it is shown is looked at by those tests that are
  * about certificates. Where the server may give up at once, this is to be called before it can: on a
- * connection that has ended already Node would wait for ever.
+ * connection that has ended already Node would wait without limit.
  *
  * @throws Error as Node gives it, with the alert in its code; or that the connection has ended.
  */

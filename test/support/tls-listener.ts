@@ -36,9 +36,9 @@ export async function listen(t: TestContext, tls: TlsServer): Promise<Scene> {
       assert.ok(failure instanceof HandshakeFailure);
       outcome = { connection, socket: undefined, failure };
     }
-    const told = waiting.shift();
-    if (told === undefined) outcomes.push(outcome);
-    else told(outcome);
+    const resolve = waiting.shift();
+    if (resolve === undefined) outcomes.push(outcome);
+    else resolve(outcome);
   });
   listener.listen(0, '127.0.0.1');
   await within(DEADLINE, 'listener', once(listener, 'listening'));
