@@ -72,7 +72,7 @@ function hasRead({ port }: { port: number }, client: SmtpClient): boolean {
 
 describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
   it('does STARTTLS, and keeps the same smtpd', async (t) => {
-    const chain = await listen(t, { smtpd: ['--on=QUIT:say 221 Bye; exit 7'] });
+    const chain = await listen(t, { smtpd: ['--on=QUIT:line 221 Bye; exit 7'] });
     const client = await connectTo(t, chain);
     assert.equal(await client.reply(), '220 smtpd-script ready');
     assert.equal(await client.ask('EHLO client'), '250-smtpd-script\n250-8BITMIME\n250 STARTTLS');
@@ -506,7 +506,7 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
 
   it('is that of smtpd', async () => {
     const { status, stdout } = await run(
-      [program, ...fixture('smtpd-script', '--start=say 554 no; exit 42')],
+      [program, ...fixture('smtpd-script', '--start=line 554 no; exit 42')],
       {
         environment: KEYS,
       },

@@ -17,7 +17,7 @@ function pendingOctets({ client }: ShimRun): number {
 
 describe('memory stays bounded', { concurrency: 2 }, () => {
   it('when the client pipelines commands and reads no reply', async (t) => {
-    const run = await runShim(t, { smtpd: ['--on=HELP:flood 100000; say 250 end'] });
+    const run = await runShim(t, { smtpd: ['--on=HELP:flood 100000; line 250 end'] });
     await run.client.reply();
     run.client.pause();
     run.client.send('HELP\r\n'.repeat(MUCH / 6));
@@ -32,7 +32,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
     await run.client.reply();
     await run.client.ask('HELO client');
     run.client.pause();
-    run.client.sendLines(`XDO flood ${10 * MUCH}; say 250 end`);
+    run.client.sendLines(`XDO flood ${10 * MUCH}; line 250 end`);
     const shim = await run.shim();
     await run.hasRead('flood');
     await standstill(shim, () => unreadOctets(run.clientPort, run.port));
@@ -44,7 +44,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
     await run.client.reply();
     await run.client.startTls();
     run.client.pause();
-    run.client.sendLines(`XDO flood ${10 * MUCH}; say 250 end`);
+    run.client.sendLines(`XDO flood ${10 * MUCH}; line 250 end`);
     const shim = await run.shim();
     await run.hasRead('flood');
     await standstill(shim, () => unreadOctets(run.clientPort, run.port));
@@ -90,7 +90,7 @@ describe('memory stays bounded', { concurrency: 2 }, () => {
   });
 
   it('when a reply of smtpd has 30 MB in many lines', async (t) => {
-    const run = await runShim(t, { smtpd: [`--on=HELP:flood ${MUCH}; say 250 end`] });
+    const run = await runShim(t, { smtpd: [`--on=HELP:flood ${MUCH}; line 250 end`] });
     await run.client.reply();
     run.client.sendLines('HELP');
     let last = '';

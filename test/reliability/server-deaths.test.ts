@@ -90,7 +90,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
   for (const [where, bad, expected] of [
     ['before its greeting', 'die SIGKILL', /^421 4\.3\.0 .*\r\n$/],
     ['in a line of its greeting', 'write 220-half; die SIGKILL', /^(?:220-half\r\n)?421 4\.3\.0 .*\r\n$/],
-    ['between two lines of its greeting', 'say 220-one; die SIGKILL', /^220-one\r\n421 4\.3\.0 .*\r\n$/],
+    ['between two lines of its greeting', 'line 220-one; die SIGKILL', /^220-one\r\n421 4\.3\.0 .*\r\n$/],
   ] as const) {
     it(`${where}: the client receives 421`, async (t) => {
       const server = await start(t, badOnce(t, `--start=${bad}`));
@@ -103,7 +103,7 @@ describe('an smtpd that is killed', { concurrency: 2 }, () => {
 
   for (const [where, bad, expected] of [
     ['in a line of', 'write 250-half; die SIGKILL', /^(?:250-half\r\n)?421 4\.3\.0 .*\r\n$/],
-    ['between two lines of', 'say 250-one; die SIGKILL', /^250-one\r\n421 4\.3\.0 .*\r\n$/],
+    ['between two lines of', 'line 250-one; die SIGKILL', /^250-one\r\n421 4\.3\.0 .*\r\n$/],
     ['before', 'die SIGKILL', /^421 4\.3\.0 .*\r\n$/],
   ] as const) {
     it(`${where} its reply to EHLO: the client receives 421`, async (t) => {

@@ -150,7 +150,7 @@ describe('a line', { concurrency: 2 }, () => {
       [`EHLO ${name}`, `RCPT TO:<${recipient}@example.org>`, 'QUIT'],
       [`STARTTLS ${sender}`, 'QUIT'],
       [`GET /${subject} HTTP/1.1`],
-      [`XDO say ${name} is no reply`],
+      [`XDO line ${name} is no reply`],
       [`MAIL FROM:<${sender}@example.org>`, 'XDO die SIGKILL'],
     ]) {
       const client = await connectSmtp(server.port);

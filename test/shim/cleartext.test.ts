@@ -12,7 +12,7 @@ for (const server of SERVER_NAMES) {
       const { client, ...run } = await runShim(t, { server });
       await client.reply();
       assert.equal(await client.ask('HELO client'), '250 smtpd-script');
-      assert.equal(await client.ask('XDO say 250 anything at all'), '250 anything at all');
+      assert.equal(await client.ask('XDO line 250 anything at all'), '250 anything at all');
       assert.equal(await client.ask('QUIT'), '221 2.0.0 Bye');
       client.end();
       assert.equal(await run.status(), 0);
@@ -110,7 +110,7 @@ describe('smtpd', { concurrency: 4 }, () => {
   });
 
   it('may send a multiline greeting', async (t) => {
-    const { client } = await runShim(t, { smtpd: ['--start=say 220-one; say 220-two; say 220 three'] });
+    const { client } = await runShim(t, { smtpd: ['--start=line 220-one; line 220-two; line 220 three'] });
     assert.equal(await client.reply(), '220-one\n220-two\n220 three');
     assert.equal(await client.ask('HELP'), '214-Line one\n214 Line two');
   });
@@ -130,7 +130,7 @@ describe('smtpd', { concurrency: 4 }, () => {
     await client.reply();
     await client.ask('HELO client');
     client.pause();
-    client.sendLines('XDO flood 100000; say 421 bye; exit 4');
+    client.sendLines('XDO flood 100000; line 421 bye; exit 4');
     const smtpd = await run.smtpd();
     await until('smtpd is gone', () => isGone(smtpd));
     client.resume();

@@ -56,7 +56,7 @@ it('input that arrives before the second smtpd’s greeting waits for it, with o
   const { client, ...run } = await runShim(t, {
     server: 'a server with one descriptor',
     options: FRESH,
-    smtpd: ['--start-in-tls=await-signal; say 220 late'],
+    smtpd: ['--start-in-tls=await-signal; line 220 late'],
   });
   await client.reply();
   const first = await run.smtpd();
@@ -107,7 +107,7 @@ describe('a second smtpd', { concurrency: 4 }, () => {
   it('with a multiline greeting: no line of it is forwarded', async (t) => {
     const { client } = await runShim(t, {
       options: FRESH,
-      smtpd: ['--start-in-tls=say 220-one; say 220-two; say 220 three'],
+      smtpd: ['--start-in-tls=line 220-one; line 220-two; line 220 three'],
     });
     await client.reply();
     await client.startTls();
@@ -117,7 +117,7 @@ describe('a second smtpd', { concurrency: 4 }, () => {
   it('that refuses service: its refusal is forwarded', async (t) => {
     const { client, ...run } = await runShim(t, {
       options: FRESH,
-      smtpd: ['--start-in-tls=say 554-No; say 554 Not in TLS; await-end; exit 0'],
+      smtpd: ['--start-in-tls=line 554-No; line 554 Not in TLS; await-end; exit 0'],
     });
     await client.reply();
     await client.startTls();
@@ -130,7 +130,7 @@ describe('a second smtpd', { concurrency: 4 }, () => {
     ['exits before its greeting', 'exit 5', 5, 'exit status 5'],
     ['is killed', 'die SIGKILL', 137, 'killed by SIGKILL'],
     ['closes its output', 'close-output; await-end; exit 0', 0, 'it closed its output'],
-    ['sends an invalid greeting', 'say hello; await-end; exit 6', 6, 'invalid SMTP reply'],
+    ['sends an invalid greeting', 'line hello; await-end; exit 6', 6, 'invalid SMTP reply'],
     ['sends nothing', 'await-end; exit 7', 7, 'idle timeout'],
     ['sends an endless greeting', 'flood 100000; await-end; exit 8', 8, 'it is too long'],
   ] as const) {

@@ -133,7 +133,7 @@ describe('the connection', { concurrency: 4 }, () => {
   });
 
   it('is not read when the ClientHello arrives before the 220', async (t) => {
-    const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:await-signal; say 250 ok'] });
+    const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:await-signal; line 250 ok'] });
     await client.reply();
     client.sendLines('STARTTLS');
     await run.hasRead('RSET\r\n');
@@ -200,7 +200,7 @@ describe('in the dialogue, -t', { concurrency: 4 }, () => {
   it('does not apply to the relay', async (t) => {
     const { client, ...run } = await runShim(t, {
       options: ['-t', SECONDS, '-T', '4'],
-      smtpd: ['--on=NOOP:await-signal; say 250 late'],
+      smtpd: ['--on=NOOP:await-signal; line 250 late'],
     });
     await client.reply();
     await client.ask('HELO client');

@@ -87,7 +87,7 @@ describe('no process is left', { concurrency: 4 }, () => {
   });
 
   it('when the client is gone before smtpd’s greeting', async (t) => {
-    const run = await runShim(t, { smtpd: ['--start=await-signal; say 220 late'] });
+    const run = await runShim(t, { smtpd: ['--start=await-signal; line 220 late'] });
     await Promise.all([run.shim(), run.smtpd()]);
     run.client.destroy();
     await run.release();
@@ -96,7 +96,7 @@ describe('no process is left', { concurrency: 4 }, () => {
   });
 
   it('when the client is gone while a command is with smtpd', async (t) => {
-    const run = await runShim(t, { smtpd: ['--on=NOOP:await-signal; say 250 ok'] });
+    const run = await runShim(t, { smtpd: ['--on=NOOP:await-signal; line 250 ok'] });
     await run.client.reply();
     await Promise.all([run.shim(), run.smtpd()]);
     run.client.sendLines('NOOP');
@@ -109,7 +109,7 @@ describe('no process is left', { concurrency: 4 }, () => {
 
   it('when smtpd has left a process that holds its output: the client is not kept waiting', async (t) => {
     const run = await work(t, 's6-ucspitlsd', false);
-    run.client.sendLines('XDO leave-child; say 250 left; exit 3');
+    run.client.sendLines('XDO leave-child; line 250 left; exit 3');
     assert.equal(await run.client.rest(), '250 left\r\n');
     run.client.end();
     assert.equal(await run.status(), 3);

@@ -20,7 +20,7 @@ for (const tls of [false, true]) {
 
     it('an smtpd that closes its output still receives from the client', async (t) => {
       const { client, ...run } = await open(t);
-      client.sendLines('XDO say 250 last; close-output; await-end; exit 6');
+      client.sendLines('XDO line 250 last; close-output; await-end; exit 6');
       assert.equal(await client.rest(), '250 last\r\n');
       client.sendLines('still received');
       await run.hasRead('still received\r\n');
@@ -31,7 +31,9 @@ for (const tls of [false, true]) {
 
     it('an smtpd that closes its input can still send', async (t) => {
       const { client, ...run } = await open(t);
-      client.sendLines('XDO close-input; say 250 input closed; await-signal; say 250 still sending; exit 6');
+      client.sendLines(
+        'XDO close-input; line 250 input closed; await-signal; line 250 still sending; exit 6',
+      );
       assert.equal(await client.reply(), '250 input closed');
       client.sendLines('lost', 'lost too');
       await run.release();
@@ -43,7 +45,7 @@ for (const tls of [false, true]) {
 
     it('an smtpd that closes its input, then its output, then exits, is waited for', async (t) => {
       const { client, ...run } = await open(t);
-      client.sendLines('XDO close-input; say 250 a; close-output; await-signal; exit 6');
+      client.sendLines('XDO close-input; line 250 a; close-output; await-signal; exit 6');
       assert.equal(await client.rest(), '250 a\r\n');
       await run.release();
       client.end();
@@ -53,7 +55,7 @@ for (const tls of [false, true]) {
 
     it('an smtpd that closes its output, then its input, then exits, is waited for', async (t) => {
       const { client, ...run } = await open(t);
-      client.sendLines('XDO say 250 a; close-output; close-input; await-signal; exit 6');
+      client.sendLines('XDO line 250 a; close-output; close-input; await-signal; exit 6');
       assert.equal(await client.rest(), '250 a\r\n');
       client.sendLines('nobody reads this');
       await run.release();
@@ -85,7 +87,7 @@ for (const tls of [false, true]) {
     it('a client that still sends to an smtpd that has exited gets its last output, and no reset', async (t) => {
       const { client } = await open(t);
       const closed = new Promise<boolean>((resolve) => client.socket().on('close', resolve));
-      client.sendLines('XDO close-input; say 250 last line; exit 0', 'x'.repeat(1_000_000));
+      client.sendLines('XDO close-input; line 250 last line; exit 0', 'x'.repeat(1_000_000));
       assert.equal(await client.rest(), '250 last line\r\n');
       client.end();
       assert.equal(await within(DEADLINE, 'close of the connection', closed), false, 'it was reset');
@@ -104,7 +106,7 @@ for (const tls of [false, true]) {
     it('commands pipelined at once are answered in order', async (t) => {
       const { client, ...run } = await open(t);
       const count = 2000;
-      client.sendLines(...Array.from({ length: count }, (_, number) => `XDO say 250 ${number}`), 'QUIT');
+      client.sendLines(...Array.from({ length: count }, (_, number) => `XDO line 250 ${number}`), 'QUIT');
       const replies = (await client.rest()).split('\r\n');
       assert.deepEqual(
         replies.slice(0, count),
@@ -121,7 +123,7 @@ describe('the end of a relay in which the program does not read', () => {
     const { client, ...run } = await runShim(t, { options: ['-T', '3'] });
     await client.reply();
     await client.ask('HELO client');
-    assert.equal(await client.ask('XDO say 250 waiting; await-signal'), '250 waiting');
+    assert.equal(await client.ask('XDO line 250 waiting; await-signal'), '250 waiting');
     // More than the program's read-ahead, its pipe and the shim's buffer hold: the rest is read during hang-up.
     const sent = Array.from({ length: 100_000 }, (_, number) => `${number}`.padStart(9, '0')).join('\n');
     client.send(sent);
@@ -142,15 +144,15 @@ describe('where the dialogue ends and the relay begins', { concurrency: 4 }, () 
       smtpd: ['--on=NOOP:write 250 ok\\r\\n250 unasked\\r\\n250-half a '],
     });
     await client.reply();
-    client.sendLines('NOOP', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'XDO say line', 'QUIT');
+    client.sendLines('NOOP', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'XDO line line', 'QUIT');
     assert.match(await client.rest(), /^250 ok\r\n250 unasked\r\n250-half a /);
-    assert.equal(run.record(), 'NOOP\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nXDO say line\r\nQUIT\r\n');
+    assert.equal(run.record(), 'NOOP\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nXDO line line\r\nQUIT\r\n');
   });
 
   it('an smtpd that closes its output in the dialogue receives the client’s input to its end in the relay', async (t) => {
     // MAIL arrives while the shim still waits for smtpd's exit status.
     const { client, ...run } = await runShim(t, {
-      smtpd: ['--on=NOOP:say 250 ok; close-output; await-end; exit 9'],
+      smtpd: ['--on=NOOP:line 250 ok; close-output; await-end; exit 9'],
     });
     await client.reply();
     client.sendLines('NOOP', 'MAIL FROM:<a@b>', 'received');
@@ -162,7 +164,7 @@ describe('where the dialogue ends and the relay begins', { concurrency: 4 }, () 
   });
 
   it('an smtpd that exits right after its reply to RSET leaves the client with a 421 in TLS', async (t) => {
-    const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:say 250 ok; exit 2'] });
+    const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:line 250 ok; exit 2'] });
     await client.reply();
     await client.startTls();
     assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\n$/);
@@ -172,7 +174,7 @@ describe('where the dialogue ends and the relay begins', { concurrency: 4 }, () 
   });
 
   it('an smtpd that exits before the TLS server has answered does not keep the session open', async (t) => {
-    const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:say 250 ok; exit 2'] });
+    const { client, ...run } = await runShim(t, { smtpd: ['--on=RSET:line 250 ok; exit 2'] });
     await client.reply();
     assert.match(await client.ask('STARTTLS'), /^220 /);
     client.destroy();

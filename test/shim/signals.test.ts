@@ -64,7 +64,7 @@ describe('a signal', { concurrency: 6 }, () => {
         const run = await enter(
           t,
           phase,
-          '--signal=SIGTERM:say 421 shutting down; exit 42',
+          '--signal=SIGTERM:line 421 shutting down; exit 42',
           '--end=await-nothing',
         );
         process.kill(await run.shim(), 'SIGTERM');
@@ -116,7 +116,7 @@ describe('a signal', { concurrency: 6 }, () => {
   });
 
   it('a second SIGTERM is passed on too, without other effects', async (t) => {
-    const run = await runShim(t, { smtpd: ['--signal=SIGTERM:say 250 signalled'] });
+    const run = await runShim(t, { smtpd: ['--signal=SIGTERM:line 250 signalled'] });
     await run.client.reply();
     await run.client.ask('HELO client');
     const shim = await run.shim();

@@ -67,7 +67,7 @@ for (const server of SERVER_NAMES) {
     it('a client that half-closes in TLS after DATA gets its replies', async (t) => {
       const { client, ...run } = await runShim(t, {
         server,
-        smtpd: ['--on=DATA:say 354 Go ahead; await-signal; data'],
+        smtpd: ['--on=DATA:line 354 Go ahead; await-signal; data'],
       });
       await client.reply();
       await client.startTls();

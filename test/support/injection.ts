@@ -9,7 +9,7 @@ import { until } from './processes.ts';
 import type { SmtpClient } from './smtp-client.ts';
 
 /** A command that smtpd-script would execute, so that the client would see it too. */
-export const INJECTED = 'XDO say 250 INJECTED\r\n';
+export const INJECTED = 'XDO line 250 INJECTED\r\n';
 /** STARTTLS with that command in the same packet. */
 export const ATTACK = `STARTTLS\r\n${INJECTED}`;
 
@@ -149,7 +149,7 @@ function describeSplits(open: OpenSession): void {
   });
 
   it('never reach smtpd when a read ends exactly with the STARTTLS line', async (t) => {
-    const session = await open(t, ['--start=await-signal; say 220 late']);
+    const session = await open(t, ['--start=await-signal; line 220 late']);
     const filler = `NOOP ${'x'.repeat(8185)}\r\n`.repeat(8);
     const first = `${filler.slice(0, -12)}\r\nSTARTTLS\r\n`;
     assert.equal(first.length, READ_SIZE);
@@ -175,7 +175,7 @@ async function openGreeted(
 
 /** A session in which the injected bytes have arrived while smtpd has not replied to RSET. */
 async function openDuringReset(t: TestContext, open: OpenSession): Promise<InjectionSession> {
-  const session = await openGreeted(t, open, ['--on=RSET:await-signal; say 250 ok']);
+  const session = await openGreeted(t, open, ['--on=RSET:await-signal; line 250 ok']);
   session.client.sendLines('STARTTLS');
   await session.hasRead('RSET\r\n');
   session.client.send(INJECTED);
@@ -213,6 +213,6 @@ export async function assertNotInjected(session: InjectionSession, record?: stri
   session.client.destroy();
   await session.ended();
   assert.doesNotMatch(received, /INJECTED/);
-  assert.doesNotMatch(session.record(), /INJECTED|XDO|say 250/);
+  assert.doesNotMatch(session.record(), /INJECTED|XDO|line 250/);
   if (record !== undefined) assert.equal(session.record(), record);
 }

@@ -52,7 +52,7 @@ void main();
 
 async function main(): Promise<void> {
   await actor.act(option('prologue') ?? '');
-  const start = option('start') ?? 'say 220 smtpd-script ready';
+  const start = option('start') ?? 'line 220 smtpd-script ready';
   await actor.act(process.env.SSL_PROTOCOL === undefined ? start : (option('start-in-tls') ?? start));
   for (;;) {
     const line = await input.line();

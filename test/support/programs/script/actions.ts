@@ -1,13 +1,13 @@
 /**
- * Actions, parted by semicolons:
+ * Actions, separated by semicolons:
  *
- *     say TEXT           a line, CRLF added
- *     write TEXT         the same without; \r \n \0 stand for what they do in C
+ *     line TEXT          a line, CRLF added
+ *     write TEXT         the same without CRLF; \r \n \0 as in C
  *     environment        a reply with the environment, as JSON
  *     data               reads a message up to its final dot; the reply has its size
  *     digest N           reads N octets; the reply has their SHA-256
  *     bulk N             reads and writes N octets at the same time; the reply has the SHA-256 of both
- *     bulk N slowly      the same, with a rest after each piece that is read
+ *     bulk N slowly      the same, with a pause after each piece that is read
  *     flood N            writes N octets in lines that are replies
  *     flood-line N       writes N octets without the end of a line
  *     await-signal       makes the file RECORD.waits and waits for SIGUSR1
@@ -45,7 +45,7 @@ export function createActor(input: Input, record: string): Actor {
     switch (name) {
       case '':
         return;
-      case 'say':
+      case 'line':
         return write(`${text}\r\n`);
       case 'write':
         return write(text.replaceAll('\\r', '\r').replaceAll('\\n', '\n').replaceAll('\\0', '\0'));
