@@ -177,11 +177,11 @@ describe('the smtpd that is started', () => {
   for (const [what, real, reply, status] of [
     [
       'refuses service',
-      ['--start=say 554-No; say 554 5.7.1 Not you; await-end; exit 0'],
+      ['--start=line 554-No; line 554 5.7.1 Not you; await-end; exit 0'],
       /^554-No\n554 5\.7\.1 Not you$/,
       '0',
     ],
-    ['refuses EHLO', ['--on=EHLO:say 550 5.7.1 Not you'], /^550 5\.7\.1 Not you$/, '0'],
+    ['refuses EHLO', ['--on=EHLO:line 550 5.7.1 Not you'], /^550 5\.7\.1 Not you$/, '0'],
   ] as const) {
     it(`and ${what}: its reply is the reply to MAIL`, async (t) => {
       const server = await start(t, { smtpd: either(SMTPD, [...SMTPD, ...real]) });
@@ -196,7 +196,7 @@ describe('the smtpd that is started', () => {
     ['exits', ['--start=exit 5'], 'fatal', 'smtpd failed in its opening: exit status 5'],
     [
       'is no SMTP server',
-      ['--start=say hello; await-end; exit 0'],
+      ['--start=line hello; await-end; exit 0'],
       'fatal',
       'smtpd failed in its opening: invalid SMTP reply',
     ],
@@ -313,11 +313,11 @@ describe('the introduction', () => {
     ['exits', ['--start=exit 3'], 'exit status 3'],
     [
       'refuses service',
-      ['--start=say 421 4.3.2 Not now; await-end; exit 0'],
+      ['--start=line 421 4.3.2 Not now; await-end; exit 0'],
       'it refused service: 421 4.3.2 Not now',
     ],
-    ['refuses EHLO', ['--on=EHLO:say 502 What'], 'it refused EHLO: 502 What'],
-    ['is no SMTP server', ['--start=say hello; await-end; exit 0'], 'invalid SMTP reply'],
+    ['refuses EHLO', ['--on=EHLO:line 502 What'], 'it refused EHLO: 502 What'],
+    ['is no SMTP server', ['--start=line hello; await-end; exit 0'], 'invalid SMTP reply'],
     ['sends nothing', ['--start=await-end; exit 0'], 'idle timeout'],
   ] as const) {
     it(`of an smtpd that ${what} is a warning, and smtpd is started at once`, async (t) => {
@@ -338,7 +338,7 @@ describe('the introduction', () => {
     it(`is learned again on SIGHUP, ${workers} workers`, async (t) => {
       const path = join(folder, `changing-${workers}`);
       const write = (name: string): void => {
-        writeFileSync(path, `#!/bin/sh\nexec ${SMTPD.join(' ')} "--start=say 220 ${name}"\n`);
+        writeFileSync(path, `#!/bin/sh\nexec ${SMTPD.join(' ')} "--start=line 220 ${name}"\n`);
         chmodSync(path, 0o755);
       };
       write('old');
@@ -357,8 +357,8 @@ describe('the introduction', () => {
   }
 
   it('has neither STARTTLS nor what is about the client', async (t) => {
-    const ehlo = '--on=EHLO:say 250-host Hello [127.0.0.1]; say 250-STARTTLS; say 250 SIZE 9';
-    const helo = '--on=HELO:say 250 host pleased to meet you 127.0.0.1';
+    const ehlo = '--on=EHLO:line 250-host Hello [127.0.0.1]; line 250-STARTTLS; line 250 SIZE 9';
+    const helo = '--on=HELO:line 250 host pleased to meet you 127.0.0.1';
     const server = await start(t, { smtpd: [...SMTPD, ehlo, helo] });
     const client = await connect(t, server);
     await client.reply();
