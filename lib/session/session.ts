@@ -79,16 +79,7 @@ export function startSession(options: SessionOptions): Session {
     const smtpd = startSmtpd({});
     if (tls === undefined) return relayWith(client, smtpd, NOTHING, NOTHING);
     const dialogue = createDialogue(options);
-    const verdict = await converse({
-      dialogue,
-      client,
-      smtpd,
-      idleTimeout: options.idleTimeout,
-      stopping,
-      abort,
-      errorLimitReached: options.errorLimitReached,
-      report,
-    });
+    const verdict = await converse({ ...options, dialogue, smtpd, stopping, abort });
     options.concluded?.(verdict);
     if (verdict === 'close') return close(client, smtpd);
     if (verdict === 'plaintext') {
