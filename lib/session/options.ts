@@ -7,6 +7,8 @@ export interface SessionTerms extends DialogueOptions {
   readonly fresh: boolean;
   /** Idle timeout of the dialogue before TLS, in milliseconds. */
   readonly idleTimeout: number;
+  /** How long the greeting is held back, in milliseconds; 0 for not at all. */
+  readonly greetDelay: number;
   /** Idle timeout of the relay, in milliseconds; undefined for no limit but smtpd's own. */
   readonly relayIdleTimeout: number | undefined;
 }
@@ -31,10 +33,18 @@ export const SESSION_LIMITS: readonly OptionRow[] = [
     value: 'SECONDS',
     help: 'idle timeout of the relay after that (no limit)',
   },
+  {
+    name: 'greet-delay',
+    value: 'SECONDS',
+    help: 'hold the greeting back, and refuse clients that send data before it (0)',
+  },
   { name: 'error-limit', value: 'N', help: 'commands that may be refused before MAIL (100)' },
 ];
 
 const SECONDS = { min: 1, max: 2_000_000 };
+
+/** In seconds: clients wait five minutes for the greeting (RFC 5321 section 4.5.3.2.1). */
+const MAX_GREET_DELAY = 300;
 
 /** The options of a session, for all programs that run one. */
 export const sessionOptions: OptionGroup<SessionTerms> = {
@@ -48,6 +58,7 @@ export const sessionOptions: OptionGroup<SessionTerms> = {
       errorLimit: numberOption(values, 'error-limit', { min: 1, max: 1_000_000, default: 100 }),
       fresh: values.fresh === true,
       idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
+      greetDelay: numberOption(values, 'greet-delay', { min: 0, max: MAX_GREET_DELAY, default: 0 }) * 1000,
       relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
     };
   },

@@ -8,6 +8,7 @@ import { endAfterOutput, endSmtpd, GRACE, type Smtpd, type SmtpdEnd } from '../s
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { hangUp } from '../stream/hang-up.ts';
 import { converse } from './converse.ts';
+import { delayGreeting } from './greet-delay.ts';
 import type { SessionTerms } from './options.ts';
 import { type RelayEnd, relay } from './relay.ts';
 
@@ -41,7 +42,9 @@ export interface SessionOptions extends SessionTerms {
   readonly startSmtpd: StartSmtpd;
   /** See `ConverseOptions`. */
   readonly errorLimitReached?: () => void;
-  /** Called with the verdict of the dialogue. */
+  /** See `GreetDelayOptions`. */
+  readonly earlyTalker?: () => void;
+  /** Called with the verdict of the dialogue; `close` if the session ended before the greeting was due. */
   readonly concluded?: (verdict: Verdict) => void;
   readonly report: Reporter;
 }
@@ -60,7 +63,7 @@ export interface Session {
  */
 const ENDED_TIMEOUT = 60_000;
 
-/** Starts a session: dialogue, verdict, then relay. */
+/** Starts a session: greeting delay, dialogue, verdict, then relay. */
 export function startSession(options: SessionOptions): Session {
   const { client, tls, report } = options;
   const started: Smtpd[] = [];
@@ -76,6 +79,11 @@ export function startSession(options: SessionOptions): Session {
   }
 
   async function run(): Promise<SmtpdEnd> {
+    const early = options.greetDelay > 0 ? await delayGreeting(options, stopping) : undefined;
+    if (early !== undefined) {
+      if (tls !== undefined) options.concluded?.('close');
+      return early;
+    }
     const smtpd = startSmtpd({});
     if (tls === undefined) return relayWith(client, smtpd, NOTHING, NOTHING);
     const dialogue = createDialogue(options);

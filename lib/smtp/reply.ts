@@ -53,6 +53,9 @@ export const REPLIES = {
   get tlsUnavailable() {
     return ours('454 4.7.0 TLS not available, please try again later');
   },
+  get earlyTalker() {
+    return ours('554 5.5.1 Wait for the greeting before sending commands, closing connection');
+  },
   get noParameter() {
     return ours('501 5.5.4 STARTTLS takes no parameter');
   },

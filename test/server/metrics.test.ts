@@ -37,6 +37,7 @@ describe('formatPrometheus', () => {
     metrics.setOpen(1);
     metrics.verdictReached('tls');
     metrics.errorLimitReached();
+    metrics.earlyTalker();
     metrics.handshakeDone({
       protocol: 'TLSv1.3',
       cipher: 'TLS_AES_128_GCM_SHA256',
@@ -84,6 +85,9 @@ smtpd_starttls_sessions_total{verdict="close"} 0
 # HELP smtpd_starttls_error_limit_reached_total Sessions closed because too many commands were refused before MAIL.
 # TYPE smtpd_starttls_error_limit_reached_total counter
 smtpd_starttls_error_limit_reached_total 1
+# HELP smtpd_starttls_early_talkers_total Clients that sent data before the greeting (--greet-delay).
+# TYPE smtpd_starttls_early_talkers_total counter
+smtpd_starttls_early_talkers_total 1
 # HELP smtpd_starttls_tls_handshakes_total Successful TLS handshakes.
 # TYPE smtpd_starttls_tls_handshakes_total counter
 smtpd_starttls_tls_handshakes_total{protocol="TLSv1.3",cipher="TLS_AES_128_GCM_SHA256",resumed="no"} 1
@@ -416,6 +420,7 @@ describe('formatLine', () => {
     metrics.handshakeFailed('a');
     metrics.handshakeFailed('b');
     metrics.errorLimitReached();
+    metrics.earlyTalker();
     metrics.connectionAccepted();
     metrics.setOpen(6);
     metrics.setWaiting(5);
@@ -430,6 +435,7 @@ describe('formatLine', () => {
       tls: 2,
       close: 1,
       error_limit_reached: 1,
+      early_talkers: 1,
       handshakes: 3,
       resumed: 2,
       handshake_failures: 2,

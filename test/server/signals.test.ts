@@ -254,7 +254,7 @@ for (const workers of ['1', '2']) {
         const [first = ''] = stderr.split('\n').filter((line) => line.includes('event=counters'));
         assert.match(
           first,
-          /^smtpd-starttls-server: info: event=counters accepted=1 refused=0 open=1 waiting=0 plaintext=0 tls=1 close=0 error_limit_reached=0 handshakes=1 /,
+          /^smtpd-starttls-server: info: event=counters accepted=1 refused=0 open=1 waiting=0 plaintext=0 tls=1 close=0 error_limit_reached=0 early_talkers=0 handshakes=1 /,
         );
       });
     }

@@ -48,6 +48,7 @@ describe('the value of an option', { concurrency: 2 }, () => {
     ['--per-address', 1, 1_000_000],
     ['--idle-timeout', 1, 2_000_000],
     ['--relay-idle-timeout', 1, 2_000_000],
+    ['--greet-delay', 0, 300],
     ['--error-limit', 1, 1_000_000],
     ['-K', 0, 2_147_483_647],
     ['--grace', 0, 2_000_000],

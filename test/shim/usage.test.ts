@@ -117,6 +117,7 @@ describe('the command line', { concurrency: 4 }, () => {
     [['-t', '1.5', 'true'], '--idle-timeout takes a whole number from 1 to 2000000, not 1.5'],
     [['--idle-timeout=-1', 'true'], '--idle-timeout takes a whole number from 1 to 2000000, not -1'],
     [['-T', '2000001', 'true'], '--relay-idle-timeout takes a whole number from 1 to 2000000, not 2000001'],
+    [['--greet-delay', '301', 'true'], '--greet-delay takes a whole number from 0 to 300, not 301'],
     [['--error-limit', '0', 'true'], '--error-limit takes a whole number from 1 to 1000000, not 0'],
     [['-v', '10', 'true'], '--verbosity takes a whole number from 0 to 9, not 10'],
   ] as const) {

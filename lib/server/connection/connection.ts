@@ -138,6 +138,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       tls,
       startSmtpd,
       errorLimitReached,
+      earlyTalker,
       concluded,
       report: {
         fatal: (text) => report().fatal(text),
@@ -170,6 +171,11 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   function errorLimitReached(): void {
     metrics.errorLimitReached();
     rateLimited((suppressed) => log.warning('error-limit', { suppressed }));
+  }
+
+  function earlyTalker(): void {
+    metrics.earlyTalker();
+    rateLimited((suppressed) => log.warning('early-talker', { suppressed }));
   }
 
   function greeted(): void {

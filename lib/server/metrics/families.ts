@@ -43,6 +43,7 @@ export const FAMILIES = {
     'error_limit_reached_total',
     'Sessions closed because too many commands were refused before MAIL.',
   ),
+  earlyTalkers: counter('early_talkers_total', 'Clients that sent data before the greeting (--greet-delay).'),
   handshakes: counter('tls_handshakes_total', 'Successful TLS handshakes.', 'protocol', 'cipher', 'resumed'),
   handshakeFailures: counter('tls_handshake_failures_total', 'Failed TLS handshakes, by reason.', 'reason'),
   exits: counter('smtpd_exits_total', 'smtpd processes that exited, by exit status.', 'status'),
@@ -50,7 +51,7 @@ export const FAMILIES = {
   smtpdsStarted: counter('smtpd_started_total', 'smtpds started.'),
   withoutSmtpd: counter(
     'sessions_without_smtpd_total',
-    'Sessions that ended without having needed an smtpd (--on-demand).',
+    'Sessions that ended without having needed an smtpd (--on-demand, --greet-delay).',
   ),
   received: counter('received_bytes_total', 'Bytes received from clients, on the wire.'),
   sent: counter('sent_bytes_total', 'Bytes sent to clients, on the wire.'),

@@ -55,6 +55,7 @@ export function formatLine(snapshot: MetricsSnapshot): Record<string, number> {
     tls: total(FAMILIES.sessions, 'tls'),
     close: total(FAMILIES.sessions, 'close'),
     error_limit_reached: total(FAMILIES.errorLimit),
+    early_talkers: total(FAMILIES.earlyTalkers),
     handshakes: total(FAMILIES.handshakes),
     resumed: total(FAMILIES.handshakes, undefined, undefined, 'yes'),
     handshake_failures: total(FAMILIES.handshakeFailures),

@@ -26,6 +26,8 @@ export interface Metrics {
   verdictReached(verdict: Verdict): void;
   /** A session was closed because too many commands were refused. */
   errorLimitReached(): void;
+  /** A client sent data before the greeting. */
+  earlyTalker(): void;
   /** @param seconds from its connection to its end. */
   sessionEnded(seconds: number): void;
   handshakeDone(facts: HandshakeFacts): void;
@@ -79,6 +81,7 @@ export function createMetrics(startTime: number = performance.timeOrigin / 1000)
     setWaiting: (count) => set(row(FAMILIES.waiting), count),
     verdictReached: (verdict) => increase(row(FAMILIES.sessions, verdict)),
     errorLimitReached: () => increase(row(FAMILIES.errorLimit)),
+    earlyTalker: () => increase(row(FAMILIES.earlyTalkers)),
     sessionEnded: (seconds) => observe(FAMILIES.sessionTime, seconds),
     handshakeDone: ({ protocol = 'unknown', cipher = 'unknown', resumed, seconds }) => {
       increase(row(FAMILIES.handshakes, protocol, cipher, resumed ? 'yes' : 'no'));

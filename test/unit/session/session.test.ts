@@ -61,6 +61,7 @@ function open(t: TestContext, setup: Setup = {}) {
     fresh: setup.fresh ?? false,
     idleTimeout: setup.idleTimeout ?? 300_000,
     relayIdleTimeout: setup.relayIdleTimeout,
+    greetDelay: 0,
     concluded: (verdict) => verdicts.push(verdict),
     report: {
       fatal: (text) => void messages.push(`fatal: ${text}`),
@@ -394,7 +395,7 @@ describe('a handshake that fails', () => {
       },
       startSmtpd: () => smtpd,
       ...{ requireTls: true, plaintextAuth: false, errorLimit: 100, fresh: true },
-      ...{ idleTimeout: 300_000, relayIdleTimeout: undefined },
+      ...{ idleTimeout: 300_000, relayIdleTimeout: undefined, greetDelay: 0 },
       report: { fatal: assert.fail, info: assert.fail, warning: (text) => void messages.push(text) },
     });
     smtpd.send('220 hi\r\n');
