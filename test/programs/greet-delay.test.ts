@@ -91,7 +91,7 @@ async function assertServed(client: SmtpClient): Promise<void> {
   assert.equal(await client.reply(), '250-yes\n250 STARTTLS');
   assert.match(await client.reply(), /^250 /);
   await client.startTls();
-  client.say('EHLO client', 'MAIL FROM:<>');
+  client.sendLines('EHLO client', 'MAIL FROM:<>');
   assert.deepEqual([await client.reply(), await client.reply()], ['250 yes', '250 yes']);
 }
 
@@ -195,13 +195,13 @@ describe('--greet-delay of smtpd-starttls-server', { concurrency: 3, timeout: 12
       client.send('a@b>\r\nDATA\r\n');
       client.end();
       assert.equal(await client.rest(), '');
-      await server.says(/ event=end /);
+      await server.logs(/ event=end /);
       assert.deepEqual(linesOf(server, 'early-talker'), [EARLY_LINE]);
       assert.deepEqual(linesOf(server, 'end'), [
         'smtpd-starttls-server: info: event=end verdict=close smtpd=none',
       ]);
       server.signal('SIGUSR1');
-      await server.says(/ close=1 .* early_talkers=1 .* smtpd_started=0 without_smtpd=1 smtpd_exits=0 /);
+      await server.logs(/ close=1 .* early_talkers=1 .* smtpd_started=0 without_smtpd=1 smtpd_exits=0 /);
       assert.equal(smtpd.wasStarted(), false);
     });
   }
@@ -212,13 +212,13 @@ describe('--greet-delay of smtpd-starttls-server', { concurrency: 3, timeout: 12
     const clients = await Promise.all(Array.from({ length: 60 }, () => connectTo(t, server)));
     await Promise.all(
       clients.map(async (client) => {
-        client.say('EHLO client');
+        client.sendLines('EHLO client');
         client.end();
         assert.equal(await client.rest(), EARLY);
       }),
     );
     server.signal('SIGUSR1');
-    await server.says(/ early_talkers=60 /);
+    await server.logs(/ early_talkers=60 /);
     const lines = linesOf(server, 'early-talker');
     const seconds = Math.ceil((performance.now() - startedAt) / 1000) + 1;
     assert.ok(lines.length >= 10 && lines.length <= 10 * seconds, `${lines.length} lines`);
@@ -231,9 +231,9 @@ describe('--greet-delay of smtpd-starttls-server', { concurrency: 3, timeout: 12
     closing.end();
     assert.equal(await closing.rest(), '');
     const resetting = await connectTo(t, server);
-    await server.says(/( event=accepted [\s\S]*){2}/);
+    await server.logs(/( event=accepted [\s\S]*){2}/);
     resetting.tcp().resetAndDestroy();
-    await server.says(/( event=end [\s\S]*){2}/);
+    await server.logs(/( event=end [\s\S]*){2}/);
     assert.deepEqual(server.stderr().match(/^.*warning: .*$/gm), null);
     assert.equal(smtpd.wasStarted(), false);
   });
@@ -242,7 +242,7 @@ describe('--greet-delay of smtpd-starttls-server', { concurrency: 3, timeout: 12
     const smtpd = makeSmtpd(t);
     const server = await startListening(t, [...LONG, '--grace', '0'], smtpd);
     const client = await connectTo(t, server);
-    await server.says(/ event=accepted /);
+    await server.logs(/ event=accepted /);
     server.signal('SIGTERM');
     assert.equal(await client.rest(), STOPPING);
     client.end();
@@ -253,7 +253,7 @@ describe('--greet-delay of smtpd-starttls-server', { concurrency: 3, timeout: 12
   it('continues in the grace period, as other sessions do', async (t) => {
     const server = await startListening(t, SHORT, makeSmtpd(t));
     const client = await connectTo(t, server);
-    await server.says(/ event=accepted /);
+    await server.logs(/ event=accepted /);
     server.signal('SIGTERM');
     assert.equal(await client.reply(), '220 127.0.0.1 ready');
     client.end();
@@ -263,12 +263,12 @@ describe('--greet-delay of smtpd-starttls-server', { concurrency: 3, timeout: 12
   it('with --on-demand starts no smtpd but the one for the introduction', async (t) => {
     const server = await startListening(t, [...LONG, '--on-demand'], makeSmtpd(t));
     const client = await connectTo(t, server);
-    client.say('EHLO client');
+    client.sendLines('EHLO client');
     client.end();
     assert.equal(await client.rest(), EARLY);
-    await server.says(/ event=end /);
+    await server.logs(/ event=end /);
     server.signal('SIGUSR1');
-    await server.says(/ early_talkers=1 .* smtpd_started=1 without_smtpd=1 /);
+    await server.logs(/ early_talkers=1 .* smtpd_started=1 without_smtpd=1 /);
   });
 });
 
@@ -300,7 +300,7 @@ for (const [name, start] of TLS_PROGRAMS) {
       const smtpd = makeSmtpd(t);
       const client = await start(t, [...LONG, '--implicit-tls'], smtpd);
       await client.shakeHands();
-      client.say('EHLO client');
+      client.sendLines('EHLO client');
       assert.equal(await client.rest(), EARLY);
       assert.equal(smtpd.wasStarted(), false);
     });

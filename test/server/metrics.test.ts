@@ -104,7 +104,7 @@ smtpd_starttls_smtpd_running 2
 # HELP smtpd_starttls_smtpd_started_total smtpds started.
 # TYPE smtpd_starttls_smtpd_started_total counter
 smtpd_starttls_smtpd_started_total 3
-# HELP smtpd_starttls_sessions_without_smtpd_total Sessions that ended without having needed an smtpd (--on-demand).
+# HELP smtpd_starttls_sessions_without_smtpd_total Sessions that ended without having needed an smtpd (--on-demand, --greet-delay).
 # TYPE smtpd_starttls_sessions_without_smtpd_total counter
 smtpd_starttls_sessions_without_smtpd_total 1
 # HELP smtpd_starttls_received_bytes_total Bytes received from clients, on the wire.

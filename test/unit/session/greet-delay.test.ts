@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { startSession, type TlsOffer } from '../../../lib/session/session.ts';
 import { settle, stopClock } from '../../support/clock.ts';
-import { type FakeSmtpd, makeParty, makeSmtpd, outcomeOf } from '../../support/party.ts';
+import { createTestSmtpd, createTestStream, outcomeOf, type TestSmtpd } from '../../support/test-stream.ts';
 
 const EARLY = '554 5.5.1 Wait for the greeting before sending commands, closing connection\r\n';
 const NO_TLS: TlsOffer = {
@@ -24,8 +24,8 @@ interface Setup {
 
 function open(t: TestContext, { greetDelay = 5_000, implicit = false, sent, earlyTalker }: Setup = {}) {
   const clock = stopClock(t);
-  const client = makeParty();
-  const smtpds: FakeSmtpd[] = [];
+  const client = createTestStream();
+  const smtpds: TestSmtpd[] = [];
   const messages: string[] = [];
   const verdicts: string[] = [];
   if (sent !== undefined) client.send(sent);
@@ -34,7 +34,7 @@ function open(t: TestContext, { greetDelay = 5_000, implicit = false, sent, earl
     tls: implicit ? undefined : NO_TLS,
     startSmtpd: () => {
       assert.equal(client.isRead(), false, 'the client is read when smtpd is started');
-      const smtpd = makeSmtpd();
+      const smtpd = createTestSmtpd();
       smtpds.push(smtpd);
       return smtpd;
     },
