@@ -1,4 +1,5 @@
 import { type ByteStream, IGNORE, type SinkListener, type SourceListener } from './byte-stream.ts';
+import { createWriteBuffer } from './write-buffer.ts';
 
 /** What is behind a front until it is connected. */
 export interface FrontHandler {
@@ -47,8 +48,7 @@ export function createFront(handler: FrontHandler): Front {
   let sinkListener: SinkListener = IGNORE;
   let isReading = false;
   let isScheduled = false;
-  let output: Uint8Array[] = [];
-  let size = 0;
+  const output = createWriteBuffer();
   /** What follows the output: its end, the bytes of a peer, or more of it. */
   let next: 'more' | 'peer' | 'end' | 'closed' = 'more';
   let peer: ByteStream | undefined;
@@ -68,11 +68,8 @@ export function createFront(handler: FrontHandler): Front {
   function flush(): void {
     isScheduled = false;
     if (!isReading || isLinked || hasEnded) return;
-    if (size > 0) {
-      const bytes = Buffer.concat(output);
-      output = [];
-      size = 0;
-      sourceListener.bytes(bytes);
+    if (output.size() > 0) {
+      sourceListener.bytes(output.take());
       return schedule();
     }
     if (next === 'peer') link();
@@ -144,10 +141,9 @@ export function createFront(handler: FrontHandler): Front {
     send: (bytes) => {
       if (next !== 'closed' && bytes.length > 0) {
         output.push(bytes);
-        size += bytes.length;
         schedule();
       }
-      return size < ENOUGH;
+      return output.size() < ENOUGH;
     },
     proceed: () => {
       if (!isHeld) return;

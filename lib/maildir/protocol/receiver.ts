@@ -22,7 +22,7 @@ import { parseCommand } from '../../smtp/command.ts';
 import { createLineReader, type Line } from '../../smtp/line.ts';
 import { REPLIES } from '../../smtp/reply.ts';
 import { createDataReader, type DataReader } from './data.ts';
-import { ehloReply, formatReply, RECEIVER_REPLIES } from './replies.ts';
+import { ehloReply, encodeReply, RECEIVER_REPLIES } from './replies.ts';
 import { createTransaction, type Envelope } from './transaction.ts';
 
 /** The maximum length of a command line, in octets with its CRLF; RFC 5321 section 4.5.3.1.4 requires 512. */
@@ -94,7 +94,7 @@ const EMPTY: Buffer = Buffer.alloc(0);
 export function createReceiver({ host, sizeLimit }: ReceiverOptions): Receiver {
   const lines = createLineReader(COMMAND_LIMIT);
   const transaction = createTransaction(sizeLimit);
-  const steps: ReceiverStep[] = [{ type: 'reply', bytes: formatReply(`220 ${host} ESMTP`) }];
+  const steps: ReceiverStep[] = [{ type: 'reply', bytes: encodeReply(`220 ${host} ESMTP`) }];
   /** Holds the input, and is reused: with a new buffer for each read, 50 MB await the garbage collector. */
   let buffer = EMPTY;
   let input = EMPTY;
@@ -144,7 +144,7 @@ export function createReceiver({ host, sizeLimit }: ReceiverOptions): Receiver {
   function greet(name: string, extended: boolean): void {
     if (name === '') return reply(RECEIVER_REPLIES.hostNameMissing);
     transaction.greet(name, extended);
-    reply(extended ? ehloReply(host, sizeLimit) : formatReply(`250 ${host}`));
+    reply(extended ? ehloReply(host, sizeLimit) : encodeReply(`250 ${host}`));
   }
 
   function reset(): void {
