@@ -124,7 +124,8 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
       else if (step.type === 'notice') notice(step);
       else end({ status: EXIT.success });
     }
-    return false;
+    // After the end there is nothing left to wait for.
+    return state === 'ended';
   }
 
   function startReal(hello: string | undefined): void {

@@ -105,6 +105,8 @@ describe('an smtpd on demand', () => {
     const replies = `${EHLO_REPLY}250 host\r\n250 2.0.0 OK\r\n250 2.0.0 OK\r\n221 2.0.0 Closing connection\r\n`;
     assert.equal(client.received(), GREETING + replies);
     assert.deepEqual([client.hasEnded(), await smtpd.ended, started.length], [true, { status: 0 }, 0]);
+    // A session whose write is not taken reads nothing.
+    assert.equal(client.isStalled(), false);
   });
 
   const PIPELINE = 'NOOP\r\nEHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n';
