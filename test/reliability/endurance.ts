@@ -1,10 +1,12 @@
 /**
- * What takes too long for `make test`: many sessions at once, many one after the other, a siege, and attacks.
+ * What takes too long for `make test`: many sessions at once, many one after the other, a siege, attacks, and idle
+ * sessions without an smtpd among clients that send generated input.
  *
  *     node --import tsx test/reliability/endurance.ts hold  [--sessions 2000] [--seconds 600] [--rounds 1]
  *     node --import tsx test/reliability/endurance.ts turns [--sessions 10000] [--at-once 8]
  *     node --import tsx test/reliability/endurance.ts siege [--sessions 500] [--honest 50]
  *     node --import tsx test/reliability/endurance.ts attack [--seconds 300]
+ *     node --import tsx test/reliability/endurance.ts on-demand [--sessions 5000] [--honest 50] [--seconds 600]
  *
  * Each with [--workers 1]. Prints what the server holds before, in between and afterwards. Needs `make build
  * dist/test/heap-probe.cjs`. Exits 1 when a client was not served, or not in time, or when an attack has left
@@ -23,6 +25,7 @@ import { nullSmtpd } from '../bench/smtpd.ts';
 import { compileKeyUpdateClient, noKeyUpdateClient } from '../support/key-update.ts';
 import { type RunningServer, startServer } from '../support/server.ts';
 import { inTurns, openInTls, quit, sendMessage } from './crowd.ts';
+import { startFuzzedClients } from './fuzzed-clients.ts';
 import { type Besieger, openSiege } from './siege.ts';
 import { createProbe, formatVitals, type Vitals } from './vitals.ts';
 
@@ -41,6 +44,9 @@ const { values, positionals } = parseArgs({
 /** How long an honest client may take under attack at the median, in milliseconds. */
 const SERVED_IN_TIME = 1000;
 
+/** How many clients with generated input are connected a second. */
+const FUZZ_RATE = 200;
+
 const started = performance.now();
 const folder = mkdtempSync(join(tmpdir(), 'endurance-'));
 const probe = createProbe();
@@ -53,6 +59,7 @@ try {
     throw new Error(`expected one of ${Object.keys(KINDS()).join(', ')}, not "${name}"`);
   const count = number(values.sessions ?? kind.standard);
   const options = ['-q', '-c', String(kind.places(count)), '-b', '500', '--workers', values.workers];
+  options.push(...(kind.options ?? []));
   server = await startServer(options, smtpd.command, { environment: probe.environment });
   print(`${name}: ${count}, smtpd: ${smtpd.name}, workers: ${values.workers}`);
   // The first session loads what stays.
@@ -71,6 +78,7 @@ interface Kind {
   readonly standard: string;
   /** How many connections the server is to serve at once. */
   places(count: number): number;
+  readonly options?: readonly string[];
   run(server: RunningServer, count: number): Promise<void>;
 }
 
@@ -79,6 +87,13 @@ function KINDS(): Readonly<Record<string, Kind>> {
     hold: { standard: '2000', places: (count) => count, run: hold },
     turns: { standard: '10000', places: () => 400, run: takeTurns },
     attack: { standard: '0', places: () => 400, run: standAttacks },
+    'on-demand': {
+      standard: '5000',
+      places: (count) => count + 2000,
+      // Idle sessions are not to end by the idle timeout.
+      options: ['--on-demand', '--smtpds', '100', '-t', '7200'],
+      run: holdOnDemand,
+    },
     siege: { standard: '500', places: (count) => 3 * count + number(values.honest), run: standSiege },
   };
 }
@@ -114,6 +129,43 @@ async function takeTurns(server: RunningServer, count: number): Promise<void> {
     await sleep(1000);
     await printVitals(`after ${(count / parts) * part} sessions`, server);
   }
+}
+
+/** Idle sessions in TLS that need no smtpd; among them clients that deliver, and clients with generated input. */
+async function holdOnDemand(server: RunningServer, count: number): Promise<void> {
+  const before = await printVitals('at the start', server);
+  const sessions = await inTurns(count, 16, () => openInTls(server.port));
+  const { children } = await printVitals(`${count} sessions open`, server);
+  const seed = Date.now() % 1_000_000_000;
+  print(`${FUZZ_RATE} clients a second with generated input, seed ${seed}`);
+  const fuzzed = startFuzzedClients(server.port, FUZZ_RATE, seed);
+  const end = performance.now() + seconds(600) * 1000;
+  const honest = number(values.honest);
+  let delivered = 0;
+  let failed = 0;
+  while (performance.now() < end) {
+    await inTurns(honest, honest, async () => {
+      await serveOne(server).then(
+        () => (delivered += 1),
+        (error: unknown) => {
+          failed += 1;
+          print(`an honest client was not served: ${error instanceof Error ? error.message : error}`);
+        },
+      );
+    });
+    await sleep(5000);
+  }
+  print(
+    `${await fuzzed.stop()} clients with generated input; ${delivered} messages delivered, ${failed} not`,
+  );
+  const answers = await Promise.all(sessions.map((session) => session.ask('NOOP').catch(String)));
+  const answered = answers.filter((answer) => answer.startsWith('250')).length;
+  await printVitals(`${answered} of ${count} idle sessions have answered`, server);
+  await inTurns(count, 64, async (at) => sessions[at] && quit(sessions[at]));
+  await sleep(8000);
+  const after = await printVitals('afterwards', server);
+  if (children > 0 || failed > 0 || answered < count) process.exitCode = 1;
+  reportLeftovers(before, after);
 }
 
 /** Good clients among bad ones. */
@@ -179,11 +231,13 @@ async function standAttacks(server: RunningServer): Promise<void> {
   if (failed > 0 || at(0.5) > SERVED_IN_TIME) process.exitCode = 1;
   // The connections are closed; the server learns a moment later that their smtpds have ended.
   await sleep(8000);
-  const { descriptors, children } = await printVitals('afterwards', server);
-  if (descriptors > before.descriptors || children > 0) {
-    print('something is left behind');
-    process.exitCode = 1;
-  }
+  reportLeftovers(before, await printVitals('afterwards', server));
+}
+
+function reportLeftovers(before: Vitals, { descriptors, children }: Vitals): void {
+  if (descriptors <= before.descriptors && children === 0) return;
+  print('something is left behind');
+  process.exitCode = 1;
 }
 
 async function serveOne(server: RunningServer): Promise<void> {
