@@ -86,6 +86,11 @@ export function createFront(handler: FrontHandler): Front {
     peer?.source.read();
   }
 
+  function end(): void {
+    if (next !== 'closed') next = 'end';
+    schedule();
+  }
+
   return {
     stream: {
       source: {
@@ -152,6 +157,8 @@ export function createFront(handler: FrontHandler): Front {
     },
     connect: (to, first) => {
       peer = to;
+      // Although it is paused, it may deliver once more: Node resumes the output of a program that exits.
+      to.source.listen({ bytes: (bytes) => void output.push(Buffer.from(bytes)), ended: end });
       to.sink.listen(sinkListener);
       const isTaken = first.length === 0 || to.sink.write(first);
       if (inputEnded) to.sink.end();
@@ -160,9 +167,6 @@ export function createFront(handler: FrontHandler): Front {
       next = 'peer';
       schedule();
     },
-    end: () => {
-      if (next !== 'closed') next = 'end';
-      schedule();
-    },
+    end,
   };
 }

@@ -335,6 +335,23 @@ describe('an smtpd on demand whose user reads nothing while a write waits, as th
     assert.equal(client.received(), `${GREETING}214 help\r\n`);
   });
 
+  it('gets what the real smtpd sends although it is paused, when it exits', async (t) => {
+    const { client, smtpd, real } = open(t);
+    await settle();
+    await command(smtpd, 'HELP');
+    smtpd.sink.listen({ drained() {}, failed() {} });
+    real().send('220 real\r\n');
+    await settle();
+    real().push('421 bye\r\n');
+    real().finish();
+    await settle();
+    assert.equal(client.received(), GREETING);
+    smtpd.source.read();
+    await settle();
+    assert.equal(client.received(), `${GREETING}421 bye\r\n`);
+    assert.ok(client.hasEnded());
+  });
+
   it('gets the end of one that fails', async (t) => {
     const { client, smtpd, real } = open(t);
     await command(smtpd, 'HELP');
