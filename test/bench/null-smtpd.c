@@ -46,8 +46,8 @@ int main(void) {
     char *end;
     while ((end = memchr(input, '\n', filled)) == NULL) fill();
     char letter = input[0] | 0x20;
-    /* Not by its letter: to take another command for it is to wait for a message that does not come. */
-    int isData = strncasecmp(input, "data", 4) == 0;
+    /* The whole word: to take another command for it is to wait for a message that does not come. */
+    int isData = strncasecmp(input, "data", 4) == 0 && strchr("\r\n ", input[4]) != NULL;
     drop((size_t)(end - input) + 1);
     if (letter == 'e') say("250-null.example\r\n250 8BITMIME\r\n");
     else if (letter == 'q') {
