@@ -26,7 +26,7 @@ void runProgram({
   help: () =>
     formatHelp(
       `Usage: ${NAME} [options] [--] smtpd...
-       ${NAME} [options] --to HOST:PORT
+       ${NAME} [options] --to ADDRESS
 
 Adds STARTTLS to an SMTP server that runs on stdin and stdout, for the one
 connection on descriptors 0 and 1. Runs under tcpserver, inetd, xinetd, systemd.

@@ -15,7 +15,7 @@ void runProgram({
     formatHelp(
       `Usage: ${NAME} [options] [--] host port smtpd...
        ${NAME} [options] [--] - smtpd...
-       ${NAME} [options] --to HOST:PORT [--] host port
+       ${NAME} [options] --to ADDRESS [--] host port
 
 Listens, and adds STARTTLS to an SMTP server that runs on stdin and stdout, one
 process for each connection. Reads CERTFILE and KEYFILE. With - for host and

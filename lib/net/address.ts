@@ -167,6 +167,41 @@ export function formatHostPort(host: string, port: number): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+/** Where a server is: a port of a host, or a Unix socket. */
+export type ServerAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+
+/** What the address of a Unix socket begins with. */
+const UNIX = 'unix:';
+
+/**
+ * The longest path of a Unix socket, in octets: sun_path without the NUL (unix(7)). Some versions of Node connect to
+ * what is left of a longer path when it is cut there.
+ */
+const SOCKET_PATH_LIMIT = 107;
+
+/**
+ * Parses the address of a server to connect to: "HOST:PORT", see `parseHostPort`, or "unix:PATH". A relative path is
+ * relative to the working directory.
+ *
+ * @throws Failure (100) that names what was expected and what was given.
+ */
+export function parseServerAddress(text: string): ServerAddress {
+  if (text.startsWith(UNIX)) {
+    const path = text.slice(UNIX.length);
+    const octets = Buffer.byteLength(path);
+    if (octets > 0 && octets <= SOCKET_PATH_LIMIT) return { path };
+    throw usage(`expected unix:PATH, a path of 1 to ${SOCKET_PATH_LIMIT} octets, not ${quoted(text)}`);
+  }
+  if (text.includes('/')) throw usage(`expected HOST:PORT or unix:PATH, not ${quoted(text)}`);
+  const { host, port } = parseHostPort(text);
+  return { host: listenHost(host), port };
+}
+
+/** The counterpart of `parseServerAddress`. */
+export function formatServerAddress(address: ServerAddress): string {
+  return 'path' in address ? `${UNIX}${address.path}` : formatHostPort(address.host, address.port);
+}
+
 /**
  * Parses the host that a server listens on.
  *

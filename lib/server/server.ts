@@ -56,7 +56,7 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   if (isWorker()) return runWorker(options, { environment, privileges, log });
 
   // Without it no session could be served. For an smtpd that disappears later, see startChild.
-  if (!('host' in options.smtpd)) checkProgram(options.smtpd[0] ?? '', environment.PATH);
+  if (!('address' in options.smtpd)) checkProgram(options.smtpd[0] ?? '', environment.PATH);
   const points = options.listen === 'inherited' ? inheritedListeners(environment) : options.listen;
   const secrets = createSecrets({
     environment,

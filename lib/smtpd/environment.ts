@@ -4,9 +4,9 @@ import { withoutTlsVariables } from '../tls/credentials.ts';
 import { withoutTlsSession } from '../ucspi/control.ts';
 import { withoutUcspiTls } from '../ucspi/environment.ts';
 import { type StartSmtpd, smtpdProgram } from './program.ts';
-import { type Backend, smtpdOverTcp } from './remote.ts';
+import { type Backend, remoteSmtpd } from './remote.ts';
 
-/** The smtpd: a program, searched in PATH, and its arguments; or a server on the network. */
+/** The smtpd: a program, searched in PATH, and its arguments; or a server that is connected to. */
 export type SmtpdSpec = readonly string[] | Backend;
 
 /**
@@ -22,7 +22,7 @@ export function smtpdFor(
   environment: NodeJS.ProcessEnv,
   localHost: string | undefined,
 ): StartSmtpd {
-  if ('host' in smtpd) return smtpdOverTcp(smtpd, ends);
+  if ('address' in smtpd) return remoteSmtpd(smtpd, ends);
   // The environment is built at the start of smtpd, so that waiting sessions do not hold a copy each.
   return (tlsEnvironment) =>
     smtpdProgram(smtpd, {

@@ -1,4 +1,3 @@
-import { addressOption } from '../net/options.ts';
 import { type OptionGroup, type OptionValues, stringOption, usage } from '../program/options.ts';
 import { checkSmtpdCommand } from './command.ts';
 import type { SmtpdSpec } from './environment.ts';
@@ -20,7 +19,7 @@ export const smtpdOptions: OptionGroup<
 > = {
   rows: [
     { name: 'local-name', short: 'l', value: 'NAME', help: 'name of this host for smtpd: TCPLOCALHOST' },
-    { name: 'to', value: 'HOST:PORT', help: 'connect to this server instead of running an smtpd' },
+    { name: 'to', value: 'ADDRESS', help: 'connect to HOST:PORT or unix:PATH instead of running an smtpd' },
     {
       name: 'send-proxy',
       value: 'VERSION',
@@ -38,7 +37,7 @@ async function readSmtpd(
   program: string,
   command: readonly string[],
 ): Promise<SmtpdSpec> {
-  const to = await addressOption(values, 'to');
+  const to = stringOption(values, 'to');
   const sendProxy = stringOption(values, 'send-proxy');
   if (sendProxy !== undefined && sendProxy !== 'v1' && sendProxy !== 'v2') {
     throw usage(`--send-proxy takes v1 or v2, not ${sendProxy}`);
@@ -49,5 +48,7 @@ async function readSmtpd(
     return command;
   }
   if (command.length > 0) throw usage(`unexpected argument with --to: ${command.join(' ')}`);
-  return { ...to, sendProxy };
+  // Here, so that --help does not load node:net.
+  const { parseServerAddress } = await import('../net/address.ts');
+  return { address: parseServerAddress(to), sendProxy };
 }

@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import { formatHostPort } from '../net/address.ts';
+import { formatServerAddress, type ServerAddress } from '../net/address.ts';
 import { type Endpoints, KEEPALIVE } from '../net/endpoints.ts';
 import { formatProxyV1, formatProxyV2 } from '../net/proxy-protocol/send.ts';
 import { deferred } from '../program/deferred.ts';
@@ -9,10 +9,9 @@ import { after } from '../stream/time.ts';
 import type { StartSmtpd } from './program.ts';
 import type { Smtpd, SmtpdEnd } from './smtpd.ts';
 
-/** An SMTP server on the network that is used instead of a program. */
+/** An SMTP server that is connected to, over TCP or a Unix socket, and used instead of a program. */
 export interface Backend {
-  readonly host: string;
-  readonly port: number;
+  readonly address: ServerAddress;
   /** The version of the PROXY protocol header that carries the client's address; undefined for no header. */
   readonly sendProxy: 'v1' | 'v2' | undefined;
 }
@@ -21,17 +20,19 @@ export interface Backend {
 const CONNECT_TIMEOUT = 30_000;
 
 /**
- * An smtpd that is a server on the network. It is started by a connection to it and ends with that connection.
- * SIGKILL closes the connection; any other signal half-closes it.
+ * An smtpd that is a server, on the network or on a Unix socket. It is started by a connection to it and ends with that
+ * connection. SIGKILL closes the connection; any other signal half-closes it.
  *
  * @param client the addresses of the client's connection; undefined if they are not known.
  */
-export function smtpdOverTcp(backend: Backend, client: Endpoints | undefined): StartSmtpd {
+export function remoteSmtpd(backend: Backend, client: Endpoints | undefined): StartSmtpd {
   return (tlsEnvironment) => connectTo(backend, proxyHeader(backend, client, tlsEnvironment));
 }
 
-function connectTo({ host, port }: Backend, header: Buffer | undefined): Smtpd {
-  const socket = connect({ host, port, noDelay: true, ...KEEPALIVE });
+function connectTo({ address }: Backend, header: Buffer | undefined): Smtpd {
+  const name = formatServerAddress(address);
+  // A Unix socket has neither delay nor keepalive, and Node ignores both there.
+  const socket = connect({ ...address, noDelay: true, ...KEEPALIVE });
   const { promise: ended, resolve } = deferred<SmtpdEnd>();
   const limit = after(CONNECT_TIMEOUT);
   let signalled: NodeJS.Signals | undefined;
@@ -50,7 +51,7 @@ function connectTo({ host, port }: Backend, header: Buffer | undefined): Smtpd {
   });
   // Registered before the listeners of the Source: when they report the end, `ended` must have settled.
   socket.on('error', (error) =>
-    settle(`${isConnected ? 'lost' : 'cannot reach'} ${formatHostPort(host, port)}: ${errorCode(error)}`),
+    settle(`${isConnected ? 'lost' : 'cannot reach'} ${name}: ${errorCode(error)}`),
   );
   socket.on('end', () => {
     settle();
@@ -62,7 +63,7 @@ function connectTo({ host, port }: Backend, header: Buffer | undefined): Smtpd {
   if (header !== undefined) socket.write(header);
   return {
     ...byteStreamOf(socket),
-    label: formatHostPort(host, port),
+    label: name,
     ended,
     kill: (signal) => {
       signalled ??= signal;

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Duplex } from 'node:stream';
 import { after, describe, it, type TestContext } from 'node:test';
+import { endOfV1, makeBackend } from '../support/backend.ts';
 import { makeCertificates } from '../support/certificate.ts';
 import { type Chain, NO_UCSPI_TCP, serve, watch } from '../support/chain.ts';
 import { unreadOctets } from '../support/kernel.ts';
@@ -16,7 +17,7 @@ import { childrenOf, statusOf, targetOf, until } from '../support/processes.ts';
 import { fixture, ours } from '../support/programs.ts';
 import { run } from '../support/real.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
-import { closedPort, listenTcp } from '../support/tcp.ts';
+import { closedPort, listenTcp, listenUnix } from '../support/tcp.ts';
 import { collect, startTls } from '../support/tls-client.ts';
 
 const certificates = makeCertificates();
@@ -423,6 +424,36 @@ describe('smtpd-starttls-proxy --to', { concurrency: 3, timeout: 60_000 }, () =>
       `smtpd-starttls-proxy: fatal: cannot reach 127.0.0.1:${free}: ECONNREFUSED\n`,
     );
   });
+
+  it('connects to a Unix socket, and sends it the client address', async (t) => {
+    const path = join(folder, 'smtpd');
+    const backend = makeBackend(endOfV1);
+    await listenUnix(t, path, backend.serve);
+    const options = ['--send-proxy', 'v1', '--to', `unix:${path}`];
+    const chain = await listen(t, { options, command: [] });
+    const client = await connectTo(t, chain);
+    assert.equal(await client.reply(), '220 backend');
+    await client.startTls();
+    assert.equal(await client.ask('QUIT'), '221 bye');
+    client.end();
+    assert.equal((await (await chain.served(0)).ended).code, 0);
+    const [received] = backend.connections.map((connection) => connection.received.toString('latin1'));
+    assert.match(
+      received ?? '',
+      new RegExp(`^PROXY TCP4 127\\.0\\.0\\.1 127\\.0\\.0\\.1 \\d+ ${chain.port}\r\nRSET\r\nQUIT\r\n$`),
+    );
+  });
+
+  it('sends 421 when nothing listens on the Unix socket, and exits with 111', async (t) => {
+    const path = join(folder, 'nothing');
+    const chain = await listen(t, { options: ['--to', `unix:${path}`], command: [] });
+    const client = await connectTo(t, chain);
+    assert.match(await client.reply(), /^421 4\.3\.0 /);
+    client.end();
+    const served = await chain.served(0);
+    assert.equal((await served.ended).code, 111);
+    assert.equal(served.stderr(), `smtpd-starttls-proxy: fatal: cannot reach unix:${path}: ENOENT\n`);
+  });
 });
 
 describe('descriptors 0 and 1 of smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
@@ -535,6 +566,7 @@ describe('the exit status of smtpd-starttls-proxy', { concurrency: 3, timeout: 6
     ['an unknown option', ['--nonsense', 'true'], KEYS, 100],
     ['an option of the server', ['--workers', '2', 'true'], KEYS, 100],
     ['an smtpd and --to', ['--to', '127.0.0.1:25', 'true'], KEYS, 100],
+    ['a Unix socket without a path', ['--to', 'unix:'], KEYS, 100],
     ['--send-proxy without --to', ['--send-proxy', 'v1', 'true'], KEYS, 100],
     ['a wrong version', ['--send-proxy', 'v3', '--to', '127.0.0.1:25'], KEYS, 100],
     ['a wrong network', ['--proxy-protocol', '127.0.0.1/40', 'true'], KEYS, 100],

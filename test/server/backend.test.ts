@@ -3,12 +3,12 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
 import type { ConnectionOptions } from 'node:tls';
 import { exchange } from '../reliability/exchange.ts';
+import { type Backend, endOfV1, endOfV2, makeBackend } from '../support/backend.ts';
 import { makeCertificates, type Pair } from '../support/certificate.ts';
 import { fixture, missing, ours } from '../support/programs.ts';
 import { tcpserver } from '../support/real.ts';
@@ -49,57 +49,13 @@ function localPortOf(client: SmtpClient): number {
   return socket.localPort;
 }
 
-/** A minimal SMTP server. `received` is all that a connection has sent. */
-interface Backend {
-  readonly port: number;
-  readonly connections: { readonly socket: Socket; received: Buffer }[];
-}
-
-/** @param headerEnd finds where the PROXY header ends; undefined while it is incomplete. */
 async function startBackend(
   t: TestContext,
-  headerEnd: (received: Buffer) => number | undefined = () => 0,
-): Promise<Backend> {
-  const connections: Backend['connections'] = [];
-  const port = await listenTcp(t, (socket) => {
-    const connection = { socket, received: Buffer.alloc(0) };
-    connections.push(connection);
-    let answered: number | undefined;
-    const answer = (): void => {
-      const start = headerEnd(connection.received);
-      if (start === undefined) return;
-      if (answered === undefined) {
-        socket.write('220 backend\r\n');
-        answered = start;
-      }
-      for (;;) {
-        const end: number = connection.received.indexOf('\r\n', answered);
-        if (end < 0) return;
-        const line = connection.received.toString('latin1', answered, end);
-        socket.write(line === 'QUIT' ? '221 bye\r\n' : '250 ok\r\n');
-        answered = end + 2;
-      }
-    };
-    socket.on('data', (bytes: Buffer) => {
-      connection.received = Buffer.concat([connection.received, bytes]);
-      answer();
-    });
-    socket.on('end', () => socket.end());
-    answer();
-  });
-  return { port, connections };
+  headerEnd?: Parameters<typeof makeBackend>[0],
+): Promise<Backend & { readonly port: number }> {
+  const backend = makeBackend(headerEnd);
+  return { ...backend, port: await listenTcp(t, backend.serve) };
 }
-
-const endOfV1 = (received: Buffer): number | undefined => {
-  const end = received.indexOf('\r\n');
-  return end < 0 ? undefined : end + 2;
-};
-
-const endOfV2 = (received: Buffer): number | undefined => {
-  if (received.length < 16) return undefined;
-  const end = 16 + received.readUInt16BE(14);
-  return received.length < end ? undefined : end;
-};
 
 /** The contents of a header of version 2, parsed by hand. */
 interface HeaderV2 {

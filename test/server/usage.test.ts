@@ -77,6 +77,13 @@ describe('the value of an option', { concurrency: 2 }, () => {
       'expected HOST:PORT, an IPv6 address in brackets as [::1]:25, not "127.0.0.1"',
     ],
     [['--to', '::1:25', ...AT], 'expected HOST:PORT, an IPv6 address in brackets as [::1]:25, not "::1:25"'],
+    [['--to', '/run/smtpd', ...AT], 'expected HOST:PORT or unix:PATH, not "/run/smtpd"'],
+    [['--to', 'unix:', ...AT], 'expected unix:PATH, a path of 1 to 107 octets, not "unix:"'],
+    [
+      ['--to', `unix:/${'x'.repeat(107)}`, ...AT],
+      `expected unix:PATH, a path of 1 to 107 octets, not "unix:/${'x'.repeat(107)}"`,
+    ],
+    [['--to', 'unix:/run/smtpd', ...AT, 'true'], 'unexpected argument with --to: true'],
     [
       ['--listen', '25', ...AT, 'true'],
       'expected HOST:PORT, an IPv6 address in brackets as [::1]:25, not "25"',

@@ -8,6 +8,20 @@ import type { TestContext } from 'node:test';
  * @returns the port.
  */
 export async function listenTcp(t: TestContext, serve: (socket: Socket) => void): Promise<number> {
+  return listen(serverOf(t, serve));
+}
+
+/** The same on a Unix socket. */
+export async function listenUnix(
+  t: TestContext,
+  path: string,
+  serve: (socket: Socket) => void,
+): Promise<void> {
+  const server = serverOf(t, serve);
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+}
+
+function serverOf(t: TestContext, serve: (socket: Socket) => void): Server {
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     // Tests reset some.
     socket.on('error', () => {});
@@ -15,7 +29,7 @@ export async function listenTcp(t: TestContext, serve: (socket: Socket) => void)
     serve(socket);
   });
   t.after(() => void server.close());
-  return listen(server);
+  return server;
 }
 
 /** A port of 127.0.0.1 on which no process listens any more. */

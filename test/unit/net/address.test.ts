@@ -10,10 +10,12 @@ import {
   addressOctets,
   addressText,
   formatHostPort,
+  formatServerAddress,
   listenHost,
   parseHostPort,
   parseNetworks,
   parsePort,
+  parseServerAddress,
   plainAddress,
 } from '../../../lib/net/address.ts';
 import { Failure } from '../../../lib/program/failure.ts';
@@ -295,6 +297,45 @@ describe('listenHost', () => {
   for (const host of ['', ' ', '*', '00', '1', '127.1', '192.0.2.256', '[::1]', 'localhost:25', 'a b']) {
     it(`refuses ${JSON.stringify(host)}`, () =>
       assertWrongUsage(() => listenHost(host), `not ${JSON.stringify(host)}`));
+  }
+});
+
+describe('parseServerAddress', () => {
+  const longest = 'x'.repeat(107);
+  for (const [text, address] of [
+    ['127.0.0.1:25', { host: '127.0.0.1', port: 25 }],
+    ['[::1]:25', { host: '::1', port: 25 }],
+    ['localhost:smtp', { host: 'localhost', port: 25 }],
+    ['unix:/run/smtpd', { path: '/run/smtpd' }],
+    ['unix:smtpd', { path: 'smtpd' }],
+    ['unix:25', { path: '25' }],
+    ['unix:/run/a b:25', { path: '/run/a b:25' }],
+    [`unix:${longest}`, { path: longest }],
+    [`unix:${'é'.repeat(53)}`, { path: 'é'.repeat(53) }],
+  ] as const) {
+    it(`reads and writes ${text}`, () => {
+      assert.deepEqual(parseServerAddress(text), address);
+      if (!text.endsWith(':smtp')) assert.equal(formatServerAddress(address), text);
+    });
+  }
+
+  it('takes 0 for all addresses of this machine', () => {
+    assert.deepEqual(parseServerAddress('0:25'), { host: '0.0.0.0', port: 25 });
+  });
+
+  for (const text of [
+    'unix:',
+    `unix:${longest}x`,
+    `unix:${'é'.repeat(54)}`,
+    '/run/smtpd',
+    './smtpd',
+    'UNIX:/run/smtpd',
+    '127.0.0.1',
+    '::1:25',
+    '',
+  ]) {
+    it(`refuses ${text || 'nothing'}`, () =>
+      assertWrongUsage(() => parseServerAddress(text), JSON.stringify(text)));
   }
 });
 
