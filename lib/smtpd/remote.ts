@@ -5,6 +5,7 @@ import { formatProxyV1, formatProxyV2 } from '../net/proxy-protocol/send.ts';
 import { deferred } from '../program/deferred.ts';
 import { EXIT, errorCode } from '../program/failure.ts';
 import { byteStreamOf } from '../stream/byte-stream.ts';
+import { keepReadableAfterFailedWrite } from '../stream/failed-write.ts';
 import { after } from '../stream/time.ts';
 import type { StartSmtpd } from './program.ts';
 import type { Smtpd, SmtpdEnd } from './smtpd.ts';
@@ -37,6 +38,7 @@ function connectTo({ address }: Backend, header: Buffer | undefined): Smtpd {
   const limit = after(CONNECT_TIMEOUT);
   let signalled: NodeJS.Signals | undefined;
   let isConnected = false;
+  let writeFailure: Error | undefined;
 
   const settle = (failure?: string): void => {
     limit.cancel();
@@ -49,12 +51,20 @@ function connectTo({ address }: Backend, header: Buffer | undefined): Smtpd {
     isConnected = true;
     limit.cancel();
   });
+  /** @param error the failure of the socket, if any. */
+  const finish = (error: Error | undefined): void => {
+    // On a Unix socket this means no more than that the server has closed it and has not read everything: a program on
+    // pipes may do so too, after its last reply.
+    if (error === undefined || ('path' in address && socket.bytesRead > 0)) settle();
+    else settle(`${isConnected ? 'lost' : 'cannot reach'} ${name}: ${errorCode(error)}`);
+  };
+  keepReadableAfterFailedWrite(socket, (error) => {
+    writeFailure ??= error;
+  });
   // Registered before the listeners of the Source: when they report the end, `ended` must have settled.
-  socket.on('error', (error) =>
-    settle(`${isConnected ? 'lost' : 'cannot reach'} ${name}: ${errorCode(error)}`),
-  );
+  socket.on('error', finish);
   socket.on('end', () => {
-    settle();
+    finish(writeFailure);
     // As with a program that has exited, pending bytes are not delivered. The server might never take them.
     socket.destroy();
   });

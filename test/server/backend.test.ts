@@ -8,7 +8,14 @@ import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
 import type { ConnectionOptions } from 'node:tls';
 import { exchange } from '../reliability/exchange.ts';
-import { type Backend, endOfV1, endOfV2, makeBackend } from '../support/backend.ts';
+import {
+  type Backend,
+  BIG_MESSAGE,
+  endOfV1,
+  endOfV2,
+  makeBackend,
+  refuseMessage,
+} from '../support/backend.ts';
 import { makeCertificates, type Pair } from '../support/certificate.ts';
 import { fixture, missing, ours } from '../support/programs.ts';
 import { tcpserver } from '../support/real.ts';
@@ -326,6 +333,20 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
       assert.equal(await client.rest(), '');
       client.end();
       await server.logs(/event=end .* status=0 /);
+    });
+  }
+
+  for (const secure of [false, true]) {
+    const how = secure ? 'in TLS' : 'in cleartext';
+    it(`a backend that closes ${how} before it has read all: its last reply arrives`, async (t) => {
+      const server = await startFront(t, await listenTcp(t, refuseMessage));
+      const client = await connectTo(t, server);
+      await client.reply();
+      if (secure) await client.startTls();
+      await client.ask('MAIL FROM:<me@example.org>');
+      assert.equal(await client.ask('DATA'), '354 go');
+      client.send(BIG_MESSAGE);
+      assert.equal(await client.reply(), '552 5.3.4 too big');
     });
   }
 

@@ -6,7 +6,14 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
-import { type Backend, endOfV1, endOfV2, makeBackend } from '../support/backend.ts';
+import {
+  type Backend,
+  BIG_MESSAGE,
+  endOfV1,
+  endOfV2,
+  makeBackend,
+  refuseMessage,
+} from '../support/backend.ts';
 import { certificateForAll, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 import { listenUnix } from '../support/tcp.ts';
@@ -101,6 +108,25 @@ describe('a backend on a Unix socket', { concurrency: 3, timeout: 60_000 }, () =
       [false, true],
     );
   });
+
+  for (const secure of [false, true]) {
+    it(`may close before it has read all, and its last reply arrives in ${secure ? 'TLS' : 'cleartext'}`, async (t) => {
+      const path = newPath();
+      await listenUnix(t, path, refuseMessage);
+      const server = await startFront(t, path, ['-v2']);
+      const client = await connectTo(t, server);
+      await client.reply();
+      if (secure) await client.startTls();
+      await client.ask('MAIL FROM:<me@example.org>');
+      assert.equal(await client.ask('DATA'), '354 go');
+      client.send(BIG_MESSAGE);
+      assert.equal(await client.reply(), '552 5.3.4 too big');
+      client.destroy();
+      // As with a program that exits then.
+      await server.logs(/event=end .* status=0 /);
+      assert.doesNotMatch(server.stderr(), /fatal|warning/);
+    });
+  }
 
   it('is used by all workers', async (t) => {
     const backend = await startBackend(t);
@@ -212,17 +238,28 @@ describe('a backend on a Unix socket that fails', { concurrency: 3, timeout: 60_
     assert.equal(backend.connections.length, 0);
   });
 
-  it('resets in TLS: 421, and a line in the log', async (t) => {
+  it('closes in TLS: 421, and a line in the log', async (t) => {
     const backend = await startBackend(t);
     const server = await startFront(t, backend.path);
     const client = await connectTo(t, server);
     await client.reply();
     await client.startTls();
-    backend.connections[0]?.socket.pause();
-    client.send('NOOP\r\n');
-    // To close a Unix socket with unread input resets the connection.
     backend.connections[0]?.socket.destroy();
     assert.match(await client.reply(), /^421 4\.3\.0 /);
     assert.equal(await client.rest(), '');
+    client.end();
+    await server.logs(/: warning: event=session .* text="smtpd exited mid-session: exit status 0"\n/);
+  });
+
+  it('closes without reading: 421, and a line in the log', async (t) => {
+    const path = newPath();
+    // What s6-ipcserver does beyond its limit.
+    await listenUnix(t, path, (socket) => void socket.destroy());
+    const server = await startFront(t, path, ['--send-proxy', 'v1']);
+    const client = await connectTo(t, server);
+    assert.match(await client.reply(), /^421 4\.3\.0 /);
+    assert.equal(await client.rest(), '');
+    client.end();
+    await server.logs(/: (?:fatal|warning): event=session .* smtpd=unix:/);
   });
 });

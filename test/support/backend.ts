@@ -52,3 +52,26 @@ export const endOfV2 = (received: Buffer): number | undefined => {
   const end = 16 + received.readUInt16BE(14);
   return received.length < end ? undefined : end;
 };
+
+/** Serves a connection up to the middle of a message, refuses it there, and closes with the rest unread. */
+export function refuseMessage(socket: Socket): void {
+  const LIMIT = 300_000;
+  let size: number | undefined;
+  socket.write('220 backend\r\n');
+  const receive = (bytes: Buffer): void => {
+    if (size !== undefined) {
+      size += bytes.length;
+      if (size < LIMIT) return;
+      socket.off('data', receive);
+      socket.pause();
+      socket.end('552 5.3.4 too big\r\n', () => socket.destroy());
+    } else if (bytes.toString('latin1').endsWith('DATA\r\n')) {
+      size = 0;
+      socket.write('354 go\r\n');
+    } else socket.write('250 ok\r\n');
+  };
+  socket.on('data', receive);
+}
+
+/** A message beyond what fits into the buffers of the kernel. */
+export const BIG_MESSAGE = Buffer.alloc(10_000_000, `${'x'.repeat(70)}\r\n`);
