@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import {
   chmodSync,
+  chownSync,
   copyFileSync,
   cpSync,
   existsSync,
@@ -21,11 +22,13 @@ import { makeCertificates } from '../support/certificate.ts';
 import { NO_UCSPI_TCP, serve, watch } from '../support/chain.ts';
 import { until } from '../support/processes.ts';
 import { missing, ours, ROOT } from '../support/programs.ts';
+import { startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 
 // The scripts in docs/examples, each run by its tool, with a mail sent to it.
 
 const EXAMPLES = join(ROOT, 'docs/examples');
+const READ_PROXY_HEADER = join(EXAMPLES, 'unix-socket/read-proxy-header');
 const NOBODY = '65534';
 /** The user of the systemd units, and their options for it. */
 const MAIL = 8;
@@ -96,12 +99,16 @@ function writeEnvdir(path: string, variables: Readonly<Record<string, string>>):
   for (const [name, value] of Object.entries(variables)) writeFileSync(join(path, name), `${value}\n`);
 }
 
-/** Sends a mail by STARTTLS and looks for it in a Maildir. */
-async function deliver(port: number, maildir: string): Promise<void> {
+/**
+ * Sends a mail by STARTTLS and looks for it in a Maildir.
+ *
+ * @param trace what its Received field has.
+ */
+async function deliver(port: number, maildir: string, trace?: RegExp): Promise<void> {
   const client = await connectSmtp(port);
   assert.match(await client.reply(), /^220 /);
   await beginMail(client);
-  await endMail(client, port, maildir);
+  await endMail(client, port, maildir, trace);
 }
 
 /** After the greeting, sends everything up to the message itself. */
@@ -115,7 +122,12 @@ async function beginMail(client: SmtpClient): Promise<void> {
 }
 
 /** Sends the message, and looks for it in a Maildir, which must hold no other one with that port. */
-async function endMail(client: SmtpClient, port: number, maildir: string): Promise<void> {
+async function endMail(
+  client: SmtpClient,
+  port: number,
+  maildir: string,
+  trace = /with ESMTPS/,
+): Promise<void> {
   assert.match(await client.ask(`Subject: to port ${port}\r\n\r\nhello\r\n.`), /^250 /);
   assert.match(await client.ask('QUIT'), /^221 /);
   client.end();
@@ -124,7 +136,7 @@ async function endMail(client: SmtpClient, port: number, maildir: string): Promi
   );
   const mine = mails.filter((mail) => mail.includes(`Subject: to port ${port}\n\nhello\n`));
   assert.equal(mine.length, 1);
-  assert.match(mine[0] ?? '', /with ESMTPS/);
+  assert.match(mine[0] ?? '', trace);
 }
 
 test('demo: a mail sent to it is in its Maildir', async () => {
@@ -284,16 +296,105 @@ test('systemd: the server restarts with a passed socket, and no connection is re
   assert.equal(readdirSync(join(maildir, 'new')).length, 2);
 });
 
+/** The Received field of an smtpd that has been sent the client's address, and not its TLS session. */
+const ADDRESS_ONLY = /\(\[127\.0\.0\.1\]\)\s.*with ESMTP\s/s;
+
+test('unix-socket: smtpds under s6-ipcserver accept mail, and only the group of the server can connect', {
+  skip: missing('execlineb', 's6-ipcserver') || needsRoot(),
+}, async (t) => {
+  const service = join(folder, 'unix-socket');
+  cpSync(join(EXAMPLES, 'unix-socket'), service, { recursive: true });
+  writeEnvdir(join(service, 'env'), {
+    ...{ UID: NOBODY, GID: NOBODY },
+    ...{ FOLDER: join(folder, 'run'), SERVER_GID: String(MAIL) },
+  });
+  await isReady(start(['./run'], service));
+  const to = ['--send-proxy', 'v1', '--to', `unix:${join(folder, 'run/socket')}`];
+  const as = (id: number): string[] => ['-u', String(id), '-g', String(id)];
+  const other = await startServer([...to, ...as(Number(NOBODY))], []);
+  t.after(other.close);
+  const refused = await connectSmtp(other.port);
+  assert.match(await refused.reply(), /^421 4\.3\.0 /);
+  refused.destroy();
+  await other.logs(/text="cannot reach unix:\S+: EACCES"/);
+
+  const server = await startServer([...to, '--on-demand', ...as(MAIL)], []);
+  t.after(server.close);
+  await deliver(server.port, join(folder, 'Maildir'), ADDRESS_ONLY);
+  assert.doesNotMatch(server.stderr(), /warning|fatal/);
+});
+
+test('unix-socket: smtpd gets the addresses of the header, and everything after it', () => {
+  const script = 'echo $PROTO $TCPREMOTEIP $TCPREMOTEPORT $TCPLOCALIP "$TCPLOCALPORT"; cat';
+  const { status, stdout } = spawnSync(READ_PROXY_HEADER, ['sh', '-c', script], {
+    input: 'PROXY TCP6 2001:db8::1 2001:db8::2 4000 25\r\nEHLO client.example\r\n',
+    encoding: 'utf8',
+  });
+  assert.equal(stdout, 'TCP 2001:db8::1 4000 2001:db8::2 25\nEHLO client.example\r\n');
+  assert.equal(status, 0);
+});
+
+test('unix-socket: smtpd is not started without a header', () => {
+  for (const header of ['', 'EHLO client.example\r\n', 'PROXY UNKNOWN\r\n']) {
+    const { status, stdout, stderr } = spawnSync(READ_PROXY_HEADER, ['echo', 'started'], {
+      input: header,
+      encoding: 'utf8',
+    });
+    assert.deepEqual([status, stdout], [111, '']);
+    assert.match(stderr, /^read-proxy-header: fatal: [^\n]+\n$/);
+  }
+});
+
+test('systemd: smtpds on a Unix socket accept mail', {
+  skip: missing('systemd-socket-activate', 'perl'),
+}, async () => {
+  const maildir = join(folder, 'systemd-unix');
+  const socket = join(folder, 'smtpd.socket');
+  const smtpd = startCommandOf('smtpd@.service', maildir).split(' ');
+  const holder = start(['systemd-socket-activate', '--accept', '--inetd', '-l', socket, ...smtpd], folder);
+  await watch(holder).logs(/Listening on /);
+  if (needsRoot() === false) chownSync(socket, 0, MAIL);
+  chmodSync(socket, 0o660);
+  const [, line = ''] = /^# (ExecStart=.*)$/m.exec(unit('smtpd.socket')) ?? [];
+  const server = commandIn(line).replace('/run/smtpd.socket', socket);
+  const words = [join(EXAMPLES, 's6-server/bind'), '127.0.0.1', '0', ...server.split(' ')];
+  const child = start(words, folder, { CERTFILE: pair.certFile, KEYFILE: pair.keyFile });
+  const port = await portOf(child, /event=listening on=\S*:(\d+)$/m, child.stderr);
+  await deliver(port, maildir, ADDRESS_ONLY);
+});
+
+/** Waits for the newline on descriptor 3, the notification-fd of s6. */
+async function isReady(child: ChildProcess): Promise<void> {
+  const notification = child.stdio[3];
+  assert.ok(notification !== null && notification !== undefined && 'read' in notification);
+  const output = watch(child);
+  await Promise.race([
+    new Promise((resolve) => notification.once('data', resolve)),
+    output.ended.then(() => assert.fail(output.stderr())),
+  ]);
+}
+
 /** The command of a unit, which delivers into `maildir`. Only root can run smtpd as another user. */
-function startCommandOf(unit: string, maildir: string): string {
-  const text = readFileSync(join(EXAMPLES, 'systemd', unit), 'utf8');
-  const [, line = ''] = /^ExecStart=(.*)$/m.exec(text) ?? [];
-  const command = line
-    .replaceAll('/usr/local/bin', join(ROOT, 'dist/bin'))
-    .replace('/var/mail/inbox', maildir)
-    .replace(needsRoot() === false ? '' : USER, '');
+function startCommandOf(name: string, maildir: string): string {
+  const [line = ''] = /^ExecStart=.*$/m.exec(unit(name)) ?? [];
+  const command = commandIn(line).replace('/var/mail/inbox', maildir);
   assert.ok(command.endsWith(maildir));
   return command;
+}
+
+function unit(name: string): string {
+  return readFileSync(join(EXAMPLES, 'systemd', name), 'utf8');
+}
+
+function commandIn(line: string): string {
+  return withPrograms(line.replace('ExecStart=', '')).replace(needsRoot() === false ? '' : USER, '');
+}
+
+/** Where the programs are that a unit names: make install has not run. */
+function withPrograms(text: string): string {
+  return text
+    .replaceAll('/usr/local/bin/read-proxy-header', READ_PROXY_HEADER)
+    .replaceAll('/usr/local/bin', join(ROOT, 'dist/bin'));
 }
 
 /** Checks that smtpd ran as a user who cannot read the key. */
@@ -333,9 +434,8 @@ test('systemd: systemd-analyze finds nothing wrong with the units', {
   const units = join(folder, 'units');
   mkdirSync(units);
   for (const name of readdirSync(join(EXAMPLES, 'systemd'))) {
-    const text = readFileSync(join(EXAMPLES, 'systemd', name), 'utf8');
-    // It checks that the program exists, and make install has not run.
-    writeFileSync(join(units, name), text.replaceAll('/usr/local/bin', join(ROOT, 'dist/bin')));
+    // It checks that the programs exist.
+    writeFileSync(join(units, name), withPrograms(unit(name)));
   }
   const files = readdirSync(units).map((name) => join(units, name));
   const verdict = spawnSync('systemd-analyze', ['verify', '--recursive-errors=no', ...files], {
