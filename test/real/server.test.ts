@@ -92,7 +92,7 @@ async function listen(
 /** The log lines of the only session. */
 async function assertSession(server: MailServer, verdict: string, handshakes: number): Promise<void> {
   await until('the session has ended', () => server.stderr().includes('event=end'));
-  assert.match(server.stderr(), new RegExp(`event=end .*verdict=${verdict} status=0 `));
+  assert.match(server.stderr(), new RegExp(`event=end .*verdict=${verdict} smtpd=\\S+ status=0 `));
   assert.equal((server.stderr().match(/event=tls /g) ?? []).length, handshakes, server.stderr());
 }
 
