@@ -1,35 +1,39 @@
-/**
- * Drives a dialogue with a transcript as a real driver does: what the client sends waits, as in a kernel, until
- * the dialogue has nothing left to do and wants to read it. The client's end waits there too.
- */
+/** Drives a dialogue, a prelude or an opening with a transcript, as a real driver does. */
 
 import { createDialogue } from '../../lib/smtp/dialogue.ts';
 import { LINE_LIMIT } from '../../lib/smtp/line.ts';
-import type { Entry, Transcript } from './transcript.ts';
+import { createOpening, type OpeningOutcome } from '../../lib/smtp/opening.ts';
+import { createPrelude, type Introduction } from '../../lib/smtp/prelude.ts';
+import { formatReply, type Reply } from '../../lib/smtp/reply-reader.ts';
+import { type Entry, formatEntries, type Transcript } from './transcript.ts';
 
 /** Cuts a packet in pieces that are read one by one. */
 export type Cut = (packet: Buffer, number: number) => readonly Buffer[];
 
-/** All that was seen in a dialogue, without the times at which it was. */
+/** Drives one of them. See `replayDialogue`. */
+export type Replay = (transcript: Transcript, cut?: Cut) => Entry[];
+
+/** All that was seen, without the times at which it was. */
 export interface Outcome {
   readonly toClient: string;
   readonly toSmtpd: string;
-  /** Notices and the verdict. */
+  /** Notices, the verdict and other steps. */
   readonly others: readonly string[];
-  /** What the dialogue left of the client's bytes, read or not. */
+  /** What was left of the client's bytes, read or not. */
   readonly leftFromClient: string;
   readonly leftFromSmtpd: string;
 }
 
 /**
- * Replays a transcript.
+ * Replays a transcript of a dialogue. What the client sends waits, as in a kernel, until the dialogue has nothing left
+ * to do and wants to read it. The client's end waits there too.
  *
  * @param transcript of which the inputs count, not what is expected.
  * @param cut how packets are to be cut; without it all that waits is read at once.
  * @returns the inputs, and among them what came out.
  * @throws Error when the dialogue keeps more bytes than it may.
  */
-export function replay(transcript: Transcript, cut?: Cut): Entry[] {
+export function replayDialogue(transcript: Transcript, cut?: Cut): Entry[] {
   const dialogue = createDialogue(transcript.options);
   const seen: Entry[] = [];
   let waiting: Buffer[] = [];
@@ -105,22 +109,142 @@ export function replay(transcript: Transcript, cut?: Cut): Entry[] {
   return [...seen, ...left.filter((entry) => 'bytes' in entry && entry.bytes.length > 0)];
 }
 
-/** What is put in, without what is expected to come out. */
-export function inputsOf(transcript: Transcript): Entry[] {
-  const inputs = ['client-sends', 'smtpd-sends', 'client-ends', 'smtpd-ends', 'timeout'];
-  return transcript.entries.filter((entry) => inputs.includes(entry.type));
+/** The introduction of a prelude whose transcript has none. */
+const INTRODUCTION: Introduction = {
+  greeting: { code: 220, texts: ['host ready'] },
+  ehlo: { code: 250, texts: ['host', '8BITMIME'] },
+  helo: { code: 250, texts: ['host'] },
+};
+
+/**
+ * Replays a transcript of a prelude. All that the client sends is given to it at once.
+ *
+ * @throws Error when the hello of `smtpd-needed` is not the one of `introduced`, or the command that needs smtpd is
+ * not where it should be.
+ */
+export function replayPrelude(transcript: Transcript, cut: Cut = (packet) => [packet]): Entry[] {
+  let hello = transcript.hellos[0];
+  const seen: Entry[] = [];
+  const prelude = createPrelude({
+    introduction: introductionOf(transcript),
+    hello,
+    errorLimit: transcript.options.errorLimit,
+    introduced: (line) => {
+      hello = line;
+    },
+  });
+
+  function settle(): void {
+    for (let step = prelude.next(); step !== undefined; step = prelude.next()) {
+      seen.push(step);
+      if (step.type === 'smtpd-needed' && step.hello !== hello) throw new Error('it was not introduced');
+    }
+  }
+
+  settle();
+  for (const [number, entry] of inputsOf(transcript).entries()) {
+    if (entry.type === 'smtpd-sends') continue;
+    seen.push(entry);
+    if (entry.type === 'client-sends') {
+      for (const piece of cut(entry.bytes, number)) {
+        push(prelude.fromClient, piece);
+        settle();
+      }
+    } else if (entry.type === 'client-ends') prelude.clientEnded();
+    else if (entry.type === 'timeout') prelude.timedOut();
+    else if (entry.type === 'refuse') prelude.refuse(entry.bytes);
+    else if (entry.type === 'drop') prelude.drop();
+    settle();
+  }
+  const left = prelude.takeRest();
+  const isEmptied = prelude.takeRest().length === 0;
+  if (!isEmptied) throw new Error('the rest was given twice');
+  const introduction = transcript.entries.filter(({ type }) => type === 'smtpd-sends');
+  const shown = [...introduction, ...seen];
+  return left.length === 0 ? shown : [...shown, { type: 'left-client', bytes: left }];
 }
 
-/** Sums up what came out of a dialogue. */
+function introductionOf({ entries }: Transcript): Introduction {
+  const text = entries.map((entry) => (entry.type === 'smtpd-sends' ? entry.bytes.toString('latin1') : ''));
+  const replies = text.join('').match(/(?:\d{3}-.*\r\n)*\d{3} .*\r\n/g) ?? [];
+  const [greeting, ehlo, helo] = replies.map((reply): Reply => {
+    const lines = reply.split('\r\n').slice(0, -1);
+    return { code: Number(reply.slice(0, 3)), texts: lines.map((line) => line.slice(4)) };
+  });
+  return greeting === undefined || ehlo === undefined || helo === undefined
+    ? INTRODUCTION
+    : { greeting, ehlo, helo };
+}
+
+/**
+ * Replays a transcript of an opening. What smtpd sends after the outcome is left.
+ *
+ * @throws Error when the opening keeps more bytes than it may, or goes on after the outcome.
+ */
+export function replayOpening(transcript: Transcript, cut: Cut = (packet) => [packet]): Entry[] {
+  const opening = createOpening(transcript.hellos);
+  const seen: Entry[] = [];
+  const late: Buffer[] = [];
+  let largest = 0;
+  let outcome: OpeningOutcome | undefined;
+
+  function settle(): void {
+    for (let step = opening.next(); step !== undefined; step = opening.next()) {
+      if (outcome !== undefined) throw new Error(`a step after the outcome: ${step.type}`);
+      seen.push(step.type === 'outcome' ? entryOf(step.outcome) : step);
+      if (step.type === 'outcome') outcome = step.outcome;
+    }
+  }
+
+  function take(piece: Buffer): void {
+    largest = Math.max(largest, piece.length);
+    if (outcome === undefined) push(opening.fromSmtpd, piece);
+    else late.push(piece);
+    settle();
+    if (opening.rest().length > LINE_LIMIT + largest) throw new Error('the opening keeps too much');
+  }
+
+  for (const [number, entry] of inputsOf(transcript).entries()) {
+    seen.push(entry);
+    if (entry.type === 'smtpd-sends') for (const piece of cut(entry.bytes, number)) take(piece);
+    else if (entry.type === 'smtpd-ends') opening.smtpdEnded();
+    settle();
+  }
+  // Nothing is passed on from one that is broken.
+  const left = outcome?.type === 'broken' ? Buffer.alloc(0) : Buffer.concat([opening.rest(), ...late]);
+  return left.length === 0 ? seen : [...seen, { type: 'left-smtpd', bytes: left }];
+}
+
+function entryOf(outcome: OpeningOutcome): Entry {
+  if (outcome.type === 'broken') return outcome;
+  const replies = outcome.type === 'ready' ? [outcome.greeting, ...outcome.replies] : [outcome.reply];
+  return { type: outcome.type, bytes: Buffer.concat(replies.map(formatReply)) };
+}
+
+/** Gives a piece in a buffer that is overwritten afterwards, as a driver does. */
+function push(take: (bytes: Uint8Array) => void, piece: Buffer): void {
+  const bytes = Buffer.from(piece);
+  take(bytes);
+  bytes.fill('#');
+}
+
+const INPUTS = ['client-sends', 'smtpd-sends', 'client-ends', 'smtpd-ends', 'timeout', 'refuse', 'drop'];
+
+/** What is put in, without what is expected to come out. */
+export function inputsOf(transcript: Transcript): Entry[] {
+  return transcript.entries.filter((entry) => INPUTS.includes(entry.type));
+}
+
+/** Sums up what came out. */
 export function outcomeOf(entries: readonly Entry[]): Outcome {
   const others: string[] = [];
   const texts = new Map<string, string>();
   const add = (type: string, text: string) => texts.set(type, (texts.get(type) ?? '') + text);
   for (const entry of entries) {
-    if ('bytes' in entry) add(entry.type, entry.bytes.toString('latin1'));
+    if (entry.type === 'ready' || entry.type === 'refused') others.push(formatEntries([entry]));
+    else if ('bytes' in entry) add(entry.type, entry.bytes.toString('latin1'));
     else if (entry.type === 'end-smtpd') add('to-smtpd', '(end)');
-    else if (entry.type === 'notice') others.push(`! ${entry.text}`);
-    else if (entry.type === 'verdict') others.push(`= ${entry.verdict}`);
+    else if (!INPUTS.includes(entry.type)) others.push(formatEntries([entry]));
   }
   return {
     toClient: texts.get('to-client') ?? '',

@@ -1,5 +1,5 @@
 /**
- * Transcripts: a dialogue in a form that a person can read, write, and attach to a bug report.
+ * Transcripts: a dialogue, a prelude or an opening in a form that a person can read, write, and attach to a bug report.
  *
  *     # An unknown command gets smtpd's reply                the title; more # lines are comments
  *     -- options require-tls plaintext-auth error-limit=3    the options; none and 100 are the default
@@ -22,6 +22,22 @@
  *
  * The two last kinds stand at the end, with or without a verdict. A blank line separates scenarios.
  *
+ * In a prelude, lines of smtpd are the introduction: its greeting, its replies to EHLO and to HELO. Without them it is
+ * a short one (see replay.ts). Besides those for the client there are
+ *
+ *     -- hello: EHLO before.example                          the last EHLO or HELO before it
+ *     = smtpd-needed EHLO client.example                     with the last EHLO or HELO, if any
+ *     -- refuse 451 4.3.2 no room                            the command that needs smtpd gets this reply
+ *     -- drop                                                it gets no reply
+ *     = end
+ *
+ * In an opening, besides those for smtpd:
+ *
+ *     -- hello: EHLO client.example                          a command that introduces the client; repeatable
+ *     = ready: 220 host ready                                the outcome, with the greeting and the other replies
+ *     = refused: 554 no                                      with the refusal
+ *     = broken: invalid SMTP reply                           or `= broken`
+ *
  * Bytes. A line ends with CRLF, unless it ends with a single backslash here. Escapes: `\r \n \t \0 \\ \{ \xNN`.
  * `{A*20000}` is twenty thousand times A; the repeated text may be longer and may contain escapes. A space
  * at the end of a line is written `\x20`.
@@ -40,18 +56,24 @@
  */
 
 import type { DialogueOptions, Step } from '../../lib/smtp/dialogue.ts';
+import type { PreludeStep } from '../../lib/smtp/prelude.ts';
 
 /** One entry of a transcript: an input, or a step that came out. */
 export type Entry =
   | Step
-  | { readonly type: 'client-sends' | 'smtpd-sends'; readonly bytes: Buffer }
-  | { readonly type: 'client-ends' | 'smtpd-ends' | 'timeout' }
+  | PreludeStep
+  | { readonly type: 'ready' | 'refused'; readonly bytes: Buffer }
+  | { readonly type: 'broken'; readonly why: string | undefined }
+  | { readonly type: 'client-sends' | 'smtpd-sends' | 'refuse'; readonly bytes: Buffer }
+  | { readonly type: 'client-ends' | 'smtpd-ends' | 'timeout' | 'drop' }
   | { readonly type: 'left-client' | 'left-smtpd' | 'unread'; readonly bytes: Buffer };
 
 /** A scenario as it was written. */
 export interface Transcript {
   readonly title: string;
   readonly options: DialogueOptions;
+  /** EHLO and HELO lines, without line ending: those of an opening, or the one before a prelude. */
+  readonly hellos: readonly string[];
   readonly entries: readonly Entry[];
   /** The word that smtpd must not receive wherever the packets are cut. */
   readonly behindStarttls: string | undefined;
@@ -70,10 +92,30 @@ const PREFIXES = {
   'left-client': '= left from client:',
   'left-smtpd': '= left from smtpd:',
   unread: '= unread:',
+  refuse: '-- refuse',
+  ready: '= ready:',
+  refused: '= refused:',
 } as const;
 
 type BytesType = keyof typeof PREFIXES;
 const BYTES_TYPES = Object.keys(PREFIXES) as BytesType[];
+
+/** The entries that are one line without more. */
+const LINES: ReadonlyMap<string, Entry> = new Map<string, Entry>([
+  ['-- client ends', { type: 'client-ends' }],
+  ['-- smtpd ends', { type: 'smtpd-ends' }],
+  ['-- timeout', { type: 'timeout' }],
+  ['-- drop', { type: 'drop' }],
+  ['> (end)', { type: 'end-smtpd' }],
+  ['= plaintext', { type: 'verdict', verdict: 'plaintext' }],
+  ['= tls', { type: 'verdict', verdict: 'tls' }],
+  ['= close', { type: 'verdict', verdict: 'close' }],
+  ['= smtpd-needed', { type: 'smtpd-needed', hello: undefined }],
+  ['= end', { type: 'end' }],
+  ['= broken', { type: 'broken', why: undefined }],
+]);
+
+const TOPICS = ['smtpd-end', 'error-limit', 'http'] as const;
 
 /** A run of one character that is longer than this is written as a repetition. */
 const LONG_RUN = 40;
@@ -101,9 +143,15 @@ function parseScenario(text: string): Transcript {
   if (title === undefined) throw new Error(`no title: ${text.slice(0, 60)}`);
   const entries: Entry[] = [];
   const directives = new Map<string, string>();
+  const hellos: string[] = [];
   let joined = false;
   for (const [index, line] of lines.entries()) {
     if (line.startsWith('#')) continue;
+    const hello = /^-- hello: (.*)$/.exec(line)?.[1];
+    if (hello !== undefined) {
+      hellos.push(readEscapes(hello));
+      continue;
+    }
     const directive = /^-- (options|behind STARTTLS:|unsplit:|todo:) *(.*)$/.exec(line);
     if (directive !== null) {
       directives.set(directive[1] ?? '', directive[2] ?? '');
@@ -126,6 +174,7 @@ function parseScenario(text: string): Transcript {
       plaintextAuth: options.includes('plaintext-auth'),
       errorLimit: Number(/\berror-limit=(\d+)/.exec(directives.get('options') ?? '')?.[1] ?? 100),
     },
+    hellos,
     entries,
     behindStarttls: directives.get('behind STARTTLS:'),
     unsplit: directives.get('unsplit:'),
@@ -145,27 +194,14 @@ function expandRepeats(lines: readonly string[]): string[] {
 }
 
 function parseEntry(line: string): Entry | undefined {
-  switch (line) {
-    case '-- client ends':
-      return { type: 'client-ends' };
-    case '-- smtpd ends':
-      return { type: 'smtpd-ends' };
-    case '-- timeout':
-      return { type: 'timeout' };
-    case '> (end)':
-      return { type: 'end-smtpd' };
-    case '= plaintext':
-      return { type: 'verdict', verdict: 'plaintext' };
-    case '= tls':
-      return { type: 'verdict', verdict: 'tls' };
-    case '= close':
-      return { type: 'verdict', verdict: 'close' };
-  }
-  const about = /^! \[(smtpd-end|error-limit)\] (.*)$/.exec(line);
-  if (about !== null) {
-    const [, topic, text = ''] = about;
-    return { type: 'notice', text, about: topic === 'smtpd-end' ? topic : 'error-limit' };
-  }
+  const known = LINES.get(line);
+  if (known !== undefined) return known;
+  const [, topic, notice = ''] = /^! \[([a-z-]+)\] (.*)$/.exec(line) ?? [];
+  const about = TOPICS.find((candidate) => candidate === topic);
+  if (about !== undefined) return { type: 'notice', text: notice, about };
+  const [, kind, rest = ''] = /^= (smtpd-needed|broken:) (.*)$/.exec(line) ?? [];
+  if (kind === 'smtpd-needed') return { type: 'smtpd-needed', hello: readEscapes(rest) };
+  if (kind === 'broken:') return { type: 'broken', why: rest };
   if (line.startsWith('! ')) return { type: 'notice', text: line.slice(2) };
   const type = BYTES_TYPES.find((candidate) => line.startsWith(PREFIXES[candidate]));
   if (type === undefined) return undefined;
@@ -215,21 +251,19 @@ export function formatEntries(entries: readonly Entry[]): string {
 
 function formatEntry(entry: Entry): string[] {
   switch (entry.type) {
-    case 'client-ends':
-      return ['-- client ends'];
-    case 'timeout':
-      return ['-- timeout'];
-    case 'smtpd-ends':
-      return ['-- smtpd ends'];
-    case 'end-smtpd':
-      return ['> (end)'];
     case 'notice':
       return [`! ${entry.about === undefined ? '' : `[${entry.about}] `}${entry.text}`];
     case 'verdict':
       return [`= ${entry.verdict}`];
-    default:
-      return formatBytes(entry.bytes).map((line) => `${PREFIXES[entry.type]} ${line}`.trimEnd());
+    case 'smtpd-needed':
+      return [`= smtpd-needed ${writeEscapes(entry.hello ?? '')}`.trimEnd()];
+    case 'broken':
+      return [entry.why === undefined ? '= broken' : `= broken: ${entry.why}`];
   }
+  if ('bytes' in entry) {
+    return formatBytes(entry.bytes).map((line) => `${PREFIXES[entry.type]} ${line}`.trimEnd());
+  }
+  return [...LINES].filter(([, { type }]) => type === entry.type).map(([line]) => line);
 }
 
 function formatBytes(bytes: Buffer): string[] {
