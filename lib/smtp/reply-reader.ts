@@ -28,6 +28,8 @@ export interface ReplyReader {
 /** The longest reply that is accepted, in octets with its line endings. */
 export const REPLY_LIMIT = 65536;
 
+const TOO_LONG: ReadReply = { type: 'fault', why: 'it is too long' };
+
 /**
  * Creates a reader of complete replies, for code that has to know a reply before it goes on. The dialogue, which
  * passes replies on, reads lines instead.
@@ -56,14 +58,16 @@ export function createReplyReader(): ReplyReader {
   function next(): ReadReply | undefined {
     for (let line = lines.peek(); line !== undefined; line = lines.peek()) {
       const parsed = line.fault === undefined ? parseReplyLine(line.text) : undefined;
+      lines.drop();
+      // Checked at each line, so that it does not depend on how the reply arrives.
+      if (size - lines.rest().length > REPLY_LIMIT) return TOO_LONG;
       if (parsed === undefined || parsed.code !== (code ?? parsed.code)) {
         return { type: 'fault', why: 'invalid SMTP reply' };
       }
-      lines.drop();
       const reply = add(parsed);
       if (reply !== undefined) return { type: 'reply', reply };
     }
-    return size > REPLY_LIMIT ? { type: 'fault', why: 'it is too long' } : undefined;
+    return size > REPLY_LIMIT ? TOO_LONG : undefined;
   }
 
   return {
