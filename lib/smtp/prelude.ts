@@ -72,7 +72,7 @@ export interface Prelude {
    * that needs smtpd. `fromClient` may be called before, and then this has those bytes too.
    */
   takeRest(): Buffer;
-  /** Consumes the command that needs smtpd without an answer. */
+  /** Consumes the command that needs smtpd without an answer. Only `takeRest` may follow. */
   drop(): void;
 }
 
@@ -101,6 +101,8 @@ export function createPrelude(options: PreludeOptions): Prelude {
   let refused = 0;
   let state: 'open' | 'smtpd-needed' | 'ended' = 'open';
   let clientHasEnded = false;
+  /** The first line of what is left is not to be taken. */
+  let isDropped = false;
 
   const commands: Readonly<Record<CommandKind, (command: Command, line: Line) => void>> = {
     // LHLO is of this kind too, and an smtpd that introduces itself to EHLO need not know it.
@@ -202,14 +204,20 @@ export function createPrelude(options: PreludeOptions): Prelude {
       state = 'open';
       answer(reply);
     },
-    drop: client.drop,
+    drop: () => {
+      isDropped = true;
+    },
     takeRest: () => {
-      const rest = client.rest();
+      const all = client.rest();
+      // The line reader would discard the beginning of a long line behind the command.
+      const rest = isDropped ? all.subarray(all.indexOf(LF) + 1) : all;
       client.clear();
       return rest;
     },
   };
 }
+
+const LF = 0x0a;
 
 /** Commands that are answered the same way whatever smtpd would reply. */
 const ANSWERS: ReadonlyMap<string, () => Buffer> = new Map([

@@ -1,4 +1,4 @@
-import { createLineReader } from './line.ts';
+import { createLineReader, LINE_LIMIT } from './line.ts';
 import { formatReplyLine, parseReplyLine, type ReplyLine } from './reply.ts';
 
 /** A complete SMTP reply (RFC 5321 section 4.2). */
@@ -34,10 +34,11 @@ const TOO_LONG: ReadReply = { type: 'fault', why: 'it is too long' };
  * Creates a reader of complete replies, for code that has to know a reply before it goes on. The dialogue, which
  * passes replies on, reads lines instead.
  *
- * Memory: at most `REPLY_LIMIT`, the longest line, and the largest single `push`.
+ * Memory: at most `REPLY_LIMIT` and the largest single `push`.
  */
 export function createReplyReader(): ReplyReader {
-  const lines = createLineReader();
+  // Without a limit of its own it discards nothing: what follows a reply is not necessarily a line.
+  const lines = createLineReader(Number.POSITIVE_INFINITY);
   let code: number | undefined;
   let texts: string[] = [];
   /** How many octets have arrived since the last reply that was given. */
@@ -57,10 +58,13 @@ export function createReplyReader(): ReplyReader {
 
   function next(): ReadReply | undefined {
     for (let line = lines.peek(); line !== undefined; line = lines.peek()) {
-      const parsed = line.fault === undefined ? parseReplyLine(line.text) : undefined;
+      const before = lines.rest().length;
       lines.drop();
+      const after = lines.rest().length;
       // Checked at each line, so that it does not depend on how the reply arrives.
-      if (size - lines.rest().length > REPLY_LIMIT) return TOO_LONG;
+      if (size - after > REPLY_LIMIT) return TOO_LONG;
+      const isValid = line.fault === undefined && before - after <= LINE_LIMIT;
+      const parsed = isValid ? parseReplyLine(line.text) : undefined;
       if (parsed === undefined || parsed.code !== (code ?? parsed.code)) {
         return { type: 'fault', why: 'invalid SMTP reply' };
       }

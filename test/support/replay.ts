@@ -4,7 +4,7 @@ import { createDialogue } from '../../lib/smtp/dialogue.ts';
 import { LINE_LIMIT } from '../../lib/smtp/line.ts';
 import { createOpening, type OpeningOutcome } from '../../lib/smtp/opening.ts';
 import { createPrelude, type Introduction } from '../../lib/smtp/prelude.ts';
-import { formatReply, type Reply } from '../../lib/smtp/reply-reader.ts';
+import { formatReply, REPLY_LIMIT, type Reply } from '../../lib/smtp/reply-reader.ts';
 import { type Entry, formatEntries, type Transcript } from './transcript.ts';
 
 /** Cuts a packet in pieces that are read one by one. */
@@ -201,7 +201,7 @@ export function replayOpening(transcript: Transcript, cut: Cut = (packet) => [pa
     if (outcome === undefined) push(opening.fromSmtpd, piece);
     else late.push(piece);
     settle();
-    if (opening.rest().length > LINE_LIMIT + largest) throw new Error('the opening keeps too much');
+    if (opening.rest().length > REPLY_LIMIT + largest) throw new Error('the opening keeps too much');
   }
 
   for (const [number, entry] of inputsOf(transcript).entries()) {
