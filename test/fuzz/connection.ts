@@ -9,7 +9,9 @@ import { LINE_LIMIT } from '../../lib/smtp/line.ts';
 import { createModel, type Model } from '../support/model.ts';
 import type { Entry } from '../support/transcript.ts';
 import { type ClientInput, clientInput, invalidReply, replyTo, unsolicitedReply } from './input.ts';
+import { firstPiece, SIZES, type Size } from './pieces.ts';
 import { createRandom, type Random } from './random.ts';
+import { check, checkSame, Violation } from './violation.ts';
 
 const OPTIONS = [
   { requireTls: false, plaintextAuth: false },
@@ -20,19 +22,6 @@ const OPTIONS = [
 
 /** Limits that a client of this fuzzer reaches sometimes, and one that it hardly ever does. */
 const ERROR_LIMITS = [1, 3, 5, 100] as const;
-
-/** How large packets are: everything, a line, a few bytes, or each in turn at random. */
-const SIZES = ['all', 'all', 'line', 'few', 'any'] as const;
-type Size = (typeof SIZES)[number];
-
-/** A property that the dialogue should have and has not. */
-export class Violation extends Error {
-  override name = 'Violation';
-}
-
-function check(holds: boolean, what: string): void {
-  if (!holds) throw new Violation(what);
-}
 
 /**
  * Plays one connection from its beginning to its verdict.
@@ -110,7 +99,7 @@ class Connection {
   }
 
   #clientSends(): void {
-    const text = this.#piece(this.#input.text.slice(this.#readTo), this.#clientSize);
+    const text = firstPiece(this.#input.text.slice(this.#readTo), this.#clientSize, this.#random);
     const bytes = Buffer.from(text, 'latin1');
     this.#record?.({ type: 'client-sends', bytes });
     this.#count(bytes);
@@ -122,7 +111,7 @@ class Connection {
   }
 
   #smtpdSends(): void {
-    const text = this.#piece(this.#unsent, this.#smtpdSize);
+    const text = firstPiece(this.#unsent, this.#smtpdSize, this.#random);
     this.#unsent = this.#unsent.slice(text.length);
     const bytes = Buffer.from(text, 'latin1');
     this.#record?.({ type: 'smtpd-sends', bytes });
@@ -135,20 +124,6 @@ class Connection {
   #count(bytes: Buffer): void {
     this.#largestPacket = Math.max(this.#largestPacket, bytes.length);
     for (const byte of bytes) if (byte === 0x0a) this.#lineEnds++;
-  }
-
-  #piece(text: string, size: Size): string {
-    const random = this.#random;
-    switch (size === 'any' ? random.pick(SIZES) : size) {
-      case 'line':
-        return text.slice(0, text.indexOf('\n') + 1 || undefined);
-      case 'few':
-        return text.slice(0, 1 + random.below(text.length > 3000 ? 3000 : 8));
-      case 'any':
-        return text.slice(0, 1 + random.below(text.length));
-      default:
-        return text;
-    }
   }
 
   #endClient(): void {
@@ -207,10 +182,7 @@ class Connection {
       lastTo = to;
     }
     if (lastTo === '=' && this.#verdict === '') throw new Violation('a verdict was lost');
-    const expected = this.#model.settle();
-    if (actual !== expected) {
-      throw new Violation(`did ${JSON.stringify(actual)}, should ${JSON.stringify(expected)}`);
-    }
+    checkSame(actual, this.#model.settle());
     check(this.#dialogue.wantsClient() === this.#model.wantsClient(), 'the client is read when it should be');
     const { client, smtpd } = this.#dialogue.rest();
     const bound = LINE_LIMIT + this.#largestPacket;

@@ -2,16 +2,20 @@
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import { KINDS } from './kinds.ts';
 import { run } from './run.ts';
 
 const COUNT = 10_000;
 
-for (const [kind, seed] of [
-  ['the same', 1],
-  ['a new', Date.now() % 1_000_000_000],
-] as const) {
-  it(`${COUNT} generated connections succeed (${kind} seed: ${seed})`, () => {
-    const finding = run(seed, COUNT);
-    assert.equal(finding, undefined, `${finding?.message}\n${finding?.transcript}`);
-  });
+for (const [kind, { play, share }] of Object.entries(KINDS)) {
+  for (const [what, seed] of [
+    ['the same', 1],
+    ['a new', Date.now() % 1_000_000_000],
+  ] as const) {
+    const count = (COUNT * share) / 100;
+    it(`${kind}: ${count} generated cases succeed (${what} seed: ${seed})`, async () => {
+      const finding = await run(play, seed, count);
+      assert.equal(finding, undefined, `${finding?.message}\n${finding?.transcript}`);
+    });
+  }
 }

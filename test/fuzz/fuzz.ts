@@ -1,18 +1,20 @@
 /**
- * The fuzzer of the dialogue.
+ * The fuzzer of lib/smtp and of smtpds on demand.
  *
- *     node --import tsx test/fuzz/fuzz.ts [--count N] [--seed S] [--only N]
+ *     node --import tsx test/fuzz/fuzz.ts [--kind NAME] [--count N] [--seed S] [--only N]
  *
- * Plays a million generated connections, or `--count`, and prints the seed, with which the run can be
- * repeated. `--only` prints one connection of a run. Exits 1, with a transcript, at the first
- * connection that fails.
+ * Plays a million generated cases of each kind (see kinds.ts), or `--count`, and prints the seed, with which the run
+ * can be repeated; a kind of slow cases gets a part of them. `--kind` plays one kind, `--only` prints one case of it.
+ * Exits 1, with a transcript, at the first case that fails.
  */
 
 import { parseArgs } from 'node:util';
+import { KINDS } from './kinds.ts';
 import { describe, run } from './run.ts';
 
 const { values } = parseArgs({
   options: {
+    kind: { type: 'string' },
     count: { type: 'string', default: '1000000' },
     seed: { type: 'string', default: String(Date.now() % 1_000_000_000) },
     only: { type: 'string' },
@@ -22,23 +24,27 @@ const seed = Number(values.seed);
 const count = Number(values.count);
 if (!Number.isSafeInteger(seed) || !Number.isSafeInteger(count))
   throw new Error('--seed and --count take numbers');
+const kinds = Object.entries(KINDS).filter(([kind]) => kind === (values.kind ?? kind));
+if (kinds.length === 0) throw new Error(`--kind takes one of ${Object.keys(KINDS).join(', ')}`);
 
-if (values.only !== undefined) {
-  console.log(describe(seed, Number(values.only), '').transcript);
-} else {
-  console.log(`fuzz: seed ${seed}, ${count} connections`);
+for (const [kind, { play, share }] of kinds) {
+  if (values.only !== undefined) {
+    console.log((await describe(play, seed, Number(values.only), '')).transcript);
+    break;
+  }
+  const cases = Math.ceil((count * share) / 100);
+  console.log(`fuzz: ${kind}: seed ${seed}, ${cases} cases`);
   const started = performance.now();
-  const finding = run(seed, count, (done) =>
-    console.log(`fuzz: ${done} connections, ${rate(done)} a second`),
+  const rate = (done: number): number => Math.round(done / ((performance.now() - started) / 1000));
+  const finding = await run(play, seed, cases, (done) =>
+    console.log(`fuzz: ${kind}: ${done} cases, ${rate(done)} a second`),
   );
-  if (finding === undefined) console.log(`fuzz: ${count} connections succeeded, ${rate(count)} a second`);
-  else {
-    console.log(finding.transcript);
-    console.log(`fuzz: seed ${seed}, connection ${finding.number}: ${finding.message}`);
-    process.exitCode = 1;
+  if (finding === undefined) {
+    console.log(`fuzz: ${kind}: ${cases} cases succeeded, ${rate(cases)} a second`);
+    continue;
   }
-
-  function rate(done: number): number {
-    return Math.round(done / ((performance.now() - started) / 1000));
-  }
+  console.log(finding.transcript);
+  console.log(`fuzz: ${kind}: seed ${seed}, case ${finding.number}: ${finding.message}`);
+  process.exitCode = 1;
+  break;
 }

@@ -1,9 +1,18 @@
 import { type Entry, formatEntries } from '../support/transcript.ts';
-import { playConnection } from './connection.ts';
+
+/**
+ * Plays one generated case.
+ *
+ * @param seed and
+ * @param number name the case: it is the same whenever they are.
+ * @param record receives everything that happens, for a transcript.
+ * @throws Violation, or what the code under test throws.
+ */
+export type Play = (seed: number, number: number, record?: (entry: Entry) => void) => void | Promise<void>;
 
 /** What a run of the fuzzer found. */
 export interface Finding {
-  /** The connection that failed. */
+  /** The case that failed. */
   readonly number: number;
   readonly message: string;
   /** What happened in it, in the format of test/support/transcript.ts. */
@@ -11,35 +20,42 @@ export interface Finding {
 }
 
 /**
- * Plays generated connections until one fails.
+ * Plays generated cases until one fails.
  *
  * @param seed names the run.
- * @param count how many connections to play, from number 0.
- * @param report is called every 100,000 connections with how many were played.
+ * @param count how many cases to play, from number 0.
+ * @param report is called every 100,000 cases with how many were played.
  * @returns undefined when all succeeded.
  */
-export function run(seed: number, count: number, report?: (done: number) => void): Finding | undefined {
+export async function run(
+  play: Play,
+  seed: number,
+  count: number,
+  report?: (done: number) => void,
+): Promise<Finding | undefined> {
   for (let number = 0; number < count; number++) {
     try {
-      playConnection(seed, number);
+      const played = play(seed, number);
+      // Waiting costs more than a short case.
+      if (played !== undefined) await played;
     } catch (error) {
-      return describe(seed, number, error);
+      return describe(play, seed, number, error);
     }
     if ((number + 1) % 100_000 === 0) report?.(number + 1);
   }
   return undefined;
 }
 
-/** Plays a connection again, and records it. */
-export function describe(seed: number, number: number, error: unknown): Finding {
+/** Plays a case again, and records it. */
+export async function describe(play: Play, seed: number, number: number, error: unknown): Promise<Finding> {
   const entries: Entry[] = [];
   try {
-    playConnection(seed, number, (entry) => entries.push(copy(entry)));
+    await play(seed, number, (entry) => entries.push(copy(entry)));
   } catch {
     // It fails as it did before.
   }
   const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  const title = `# Fuzzer, seed ${seed}, connection ${number}\n`;
+  const title = `# Fuzzer, seed ${seed}, case ${number}\n`;
   return { number, message, transcript: title + formatEntries(entries) };
 }
 

@@ -1,0 +1,11 @@
+import { playConnection } from './connection.ts';
+import { playOpening } from './opening.ts';
+import { playPrelude } from './prelude.ts';
+import type { Play } from './run.ts';
+
+/** What can be played, and in how many of a hundred cases of a run: some take longer. */
+export const KINDS: Readonly<Record<string, { readonly play: Play; readonly share: number }>> = {
+  dialogue: { play: playConnection, share: 100 },
+  prelude: { play: playPrelude, share: 100 },
+  opening: { play: playOpening, share: 100 },
+};
