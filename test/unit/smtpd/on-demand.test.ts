@@ -301,6 +301,23 @@ describe('an smtpd on demand', () => {
     assert.equal(client.received(), GREETING + '250 2.0.0 OK\r\n'.repeat(10_000));
   });
 
+  it('keeps what the real smtpd sends when it exits and the session has paused', async (t) => {
+    const { client, smtpd, real } = open(t);
+    await settle();
+    smtpd.source.pause();
+    await client.send('MAIL FROM:<>\r\n');
+    real().send('220 real\r\n');
+    await settle();
+    for (const reply of ['451 not now\r\n', '421 bye\r\n']) real().push(reply);
+    real().finish();
+    await settle();
+    assert.equal(client.received(), GREETING);
+    smtpd.source.read();
+    await settle();
+    assert.equal(client.received(), `${GREETING}451 not now\r\n421 bye\r\n`);
+    assert.ok(client.hasEnded());
+  });
+
   it('is started at once while the introduction is not known', async (t) => {
     const { client, real } = open(t, { introduction: undefined });
     await client.send('EHLO me\r\n');
