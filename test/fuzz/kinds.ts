@@ -1,4 +1,5 @@
 import { playConnection } from './connection.ts';
+import { playOnDemand } from './on-demand.ts';
 import { playOpening } from './opening.ts';
 import { playPrelude } from './prelude.ts';
 import type { Play } from './run.ts';
@@ -8,4 +9,5 @@ export const KINDS: Readonly<Record<string, { readonly play: Play; readonly shar
   dialogue: { play: playConnection, share: 100 },
   prelude: { play: playPrelude, share: 100 },
   opening: { play: playOpening, share: 100 },
+  'on-demand': { play: playOnDemand, share: 20 },
 };

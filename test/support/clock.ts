@@ -19,41 +19,67 @@ interface Timer {
   readonly fire: () => void;
 }
 
+/** Timers that fire only when they are told to, and the functions that take the place of Node's. */
+export interface StoppedTimers {
+  setTimeout(act: (...args: unknown[]) => void, milliseconds?: number, ...args: unknown[]): unknown;
+  clearTimeout(timer?: { cancel(): void }): void;
+  /** Fires the next one that is due by `end`, in milliseconds from the beginning. @returns false if there is none. */
+  fire(end: number): boolean;
+  /** Sets the time. */
+  set(now: number): void;
+  now(): number;
+  /** How many timers have neither fired nor been cancelled. */
+  pending(): number;
+}
+
+/** Creates such timers, from 0 milliseconds on. */
+export function createStoppedTimers(): StoppedTimers {
+  const timers = new Set<Timer>();
+  let now = 0;
+  return {
+    setTimeout: (act, milliseconds = 0, ...args) => {
+      const timer = { due: now + milliseconds, fire: () => act(...args) };
+      timers.add(timer);
+      const refresh = (): void => {
+        timer.due = now + milliseconds;
+        // A timer that has fired starts again, as Node's do.
+        timers.add(timer);
+      };
+      return { refresh, unref() {}, ref() {}, cancel: () => timers.delete(timer) };
+    },
+    clearTimeout: (timer) => timer?.cancel(),
+    fire: (end) => {
+      const [next] = [...timers].filter(({ due }) => due <= end).sort((one, other) => one.due - other.due);
+      if (next === undefined) return false;
+      now = next.due;
+      timers.delete(next);
+      next.fire();
+      return true;
+    },
+    set: (time) => {
+      now = time;
+    },
+    now: () => now,
+    pending: () => timers.size,
+  };
+}
+
 /**
  * Stops the clock for the rest of a test: `setTimeout` of this process, but for what Node uses itself. Tests that
  * do so cannot run beside others in one process. (The timers of node:test ignore `refresh` in Node 20.)
  */
 export function stopClock(t: TestContext): Clock {
-  const timers = new Set<Timer>();
-  let now = 0;
-
-  function start(act: (...args: unknown[]) => void, milliseconds = 0, ...args: unknown[]): unknown {
-    const timer = { due: now + milliseconds, fire: () => act(...args) };
-    timers.add(timer);
-    const refresh = (): void => {
-      timer.due = now + milliseconds;
-      // A timer that has fired starts again, as Node's do.
-      timers.add(timer);
-    };
-    return { refresh, unref() {}, ref() {}, cancel: () => timers.delete(timer) };
-  }
-  t.mock.method(globalThis, 'setTimeout', start);
-  t.mock.method(globalThis, 'clearTimeout', (timer?: { cancel(): void }) => timer?.cancel());
+  const timers = createStoppedTimers();
+  t.mock.method(globalThis, 'setTimeout', timers.setTimeout);
+  t.mock.method(globalThis, 'clearTimeout', timers.clearTimeout);
 
   return {
-    pending: () => timers.size,
+    pending: timers.pending,
     pass: async (milliseconds) => {
-      const end = now + milliseconds;
+      const end = timers.now() + milliseconds;
       await settle();
-      for (;;) {
-        const [next] = [...timers].filter(({ due }) => due <= end).sort((one, other) => one.due - other.due);
-        if (next === undefined) break;
-        now = next.due;
-        timers.delete(next);
-        next.fire();
-        await settle();
-      }
-      now = end;
+      while (timers.fire(end)) await settle();
+      timers.set(end);
     },
   };
 }
