@@ -112,7 +112,8 @@ export function generateSmtpd(random: Random, hello: string | undefined | null):
       finish();
     }
     lastReceived = smtpd.received();
-    smtpd.fail();
+    // Writes fail from now on, unless all were made.
+    if (isStalled || !smtpd.hasEnded()) smtpd.fail();
     smtpd.exit(end);
   }
 
