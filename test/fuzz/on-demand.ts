@@ -8,19 +8,19 @@ import { setImmediate } from 'node:timers/promises';
 import { REPLIES } from '../../lib/smtp/reply.ts';
 import { onDemand, type SmtpdSlot } from '../../lib/smtpd/on-demand.ts';
 import type { Smtpd, SmtpdEnd } from '../../lib/smtpd/smtpd.ts';
-import { createStoppedTimers } from '../support/clock.ts';
-import { createPreludeModel } from '../support/prelude-model.ts';
+import { createStoppedTimers, type StoppedTimers } from '../support/clock.ts';
 import type { Entry } from '../support/transcript.ts';
+import { type ExpectedPrelude, expectPrelude } from './expected.ts';
 import { clientInput } from './input.ts';
 import { generateIntroduction } from './introduction.ts';
 import { firstPiece, SIZES } from './pieces.ts';
 import { createRandom, type Random } from './random.ts';
 import { generateSmtpd, type RealSmtpd } from './real-smtpd.ts';
 import type { Play } from './run.ts';
+import { type GeneratedSlot, generateSlot } from './slots.ts';
 import { check, checkSame } from './violation.ts';
 
 const ERROR_LIMITS = [1, 3, 100] as const;
-const SLOTS = ['now', 'now', 'now', 'later', 'refused', 'refused-later', 'never'] as const;
 
 /** How much may wait for the user beside one reply: as lib/stream/front.ts has it. */
 const ENOUGH = 16384;
@@ -43,33 +43,20 @@ export const playOnDemand: Play = async (seed, number, record) => {
   }
 };
 
-/** A slot that was requested. */
-interface Slot {
-  readonly plan: (typeof SLOTS)[number];
-  readonly settle: (admission: string) => void;
-  isSettled: boolean;
-  isRefused: boolean;
-  released: number;
-  real: RealSmtpd | undefined;
-}
-
 class OnDemandSession {
   readonly #random: Random;
-  readonly #timers: ReturnType<typeof createStoppedTimers>;
+  readonly #timers: StoppedTimers;
   readonly #record: ((entry: Entry) => void) | undefined;
   readonly #text: string;
   readonly #isKnown: boolean;
-  readonly #model: ReturnType<typeof createPreludeModel>;
+  /** What the prelude should do, if there is one. */
+  readonly #expected: ExpectedPrelude;
   readonly #largestReply: number;
   readonly #smtpd: Smtpd;
   readonly #size: (typeof SIZES)[number];
   /** In how many of a hundred pieces the user pauses when it receives one. */
   readonly #pauseRate: number;
-  readonly #slots: Slot[] = [];
-  /** What the prelude should send, by the model. */
-  #expected = '';
-  #hello: string | undefined;
-  #state: 'open' | 'needed' | 'ended' = 'open';
+  readonly #slots: GeneratedSlot[] = [];
   #real: RealSmtpd | undefined;
   #received = '';
   #isReading = false;
@@ -79,7 +66,7 @@ class OnDemandSession {
   #held: Buffer | undefined;
   #sinkEnded = false;
   #sinkFailed = false;
-  #closed: 'source' | 'sink' | 'both' | undefined;
+  #closed: 'source' | 'sink' | undefined;
   #isKilled = false;
   #end: SmtpdEnd | undefined;
   #violation: string | undefined;
@@ -88,11 +75,7 @@ class OnDemandSession {
   /** The idle timeout passed, or the session was cancelled, while commands waited to be answered. */
   #mayBeCut = false;
 
-  constructor(
-    random: Random,
-    timers: ReturnType<typeof createStoppedTimers>,
-    record?: (entry: Entry) => void,
-  ) {
+  constructor(random: Random, timers: StoppedTimers, record?: (entry: Entry) => void) {
     this.#random = random;
     this.#timers = timers;
     this.#record = record;
@@ -103,9 +86,8 @@ class OnDemandSession {
     this.#isKnown = random.chance(92);
     const { introduction, ...replies } = generateIntroduction(random, true);
     const errorLimit = random.pick(ERROR_LIMITS);
-    this.#model = createPreludeModel(this.#text, { ...replies, hello: undefined, errorLimit });
+    this.#expected = expectPrelude(this.#text, { ...replies, hello: undefined, errorLimit });
     this.#largestReply = Math.max(replies.greeting.length, replies.ehlo.length, replies.helo.length, 300);
-    if (this.#isKnown) this.#settleModel();
     const start = onDemand({
       start: () => this.#start(),
       introduction: () => (this.#isKnown ? introduction : undefined),
@@ -154,71 +136,37 @@ class OnDemandSession {
 
   #slot(): SmtpdSlot {
     this.#note('a slot is requested');
-    this.#check(
-      this.#slots.every(({ released, real }) => released === 1 && real === undefined),
-      'one slot at a time',
-    );
-    this.#check(!this.#isKnown || this.#state === 'needed', 'a slot is requested when smtpd is needed');
+    const areFree = this.#slots.every((slot) => slot.released() === 1 && slot.real === undefined);
+    this.#check(areFree, 'one slot at a time');
+    const isNeeded = !this.#isKnown || this.#expected.state() === 'needed';
+    this.#check(isNeeded, 'a slot is requested when smtpd is needed');
     this.#mayBeCut = false;
-    let settle: (admission: string) => void = () => {};
-    const admission = new Promise<string>((resolve) => {
-      settle = resolve;
-    });
-    const plan = this.#random.pick(SLOTS);
-    const slot: Slot = { plan, settle, isSettled: false, isRefused: false, released: 0, real: undefined };
+    const slot = generateSlot(this.#random, (released) => this.#released(released));
     this.#slots.push(slot);
-    if (plan === 'now' || plan === 'refused') this.#settleSlot(slot);
-    return { admission, release: () => this.#release(slot) };
+    return slot.slot;
   }
 
-  #settleSlot(slot: Slot): void {
-    slot.isSettled = true;
-    if (slot.plan.startsWith('refused')) {
-      slot.isRefused = true;
-      slot.settle('no-room');
-    } else slot.settle('admitted');
-  }
-
-  #release(slot: Slot): void {
+  #released({ real, isRefused, released }: GeneratedSlot): void {
     this.#note('a slot is released');
-    slot.released += 1;
-    this.#check(slot.released === 1, 'a slot is released once');
-    if (slot.real !== undefined)
-      return this.#check(slot.real.hasExited(), 'a slot is held until smtpd has exited');
+    this.#check(released() === 1, 'a slot is released once');
+    if (real !== undefined) return this.#check(real.hasExited(), 'a slot is held until smtpd has exited');
     if (this.#isKilled || this.#closed !== undefined) return;
-    this.#check(slot.isRefused, 'a command is refused because there is no room');
-    if (!this.#isKnown) {
-      this.#expected = `${REPLIES.tooBusy}`;
-      this.#state = 'ended';
-      return;
-    }
-    this.#model.refuse(`${REPLIES.noRoomNow}`);
-    this.#state = 'open';
-    this.#settleModel();
+    this.#check(isRefused, 'a command is refused because there is no room');
+    if (this.#isKnown) this.#expected.refuse(`${REPLIES.noRoomNow}`);
   }
 
   #start(): Smtpd {
     const slot = this.#slots.at(-1);
     this.#check(
-      slot?.isSettled === true && !slot.isRefused && slot.released === 0,
+      slot?.isSettled() === true && !slot.isRefused && slot.released() === 0,
       'smtpd is started with a slot',
     );
     this.#check(this.#real === undefined, 'one smtpd is started');
     this.#note('smtpd is started');
-    const real = generateSmtpd(this.#random, this.#isKnown ? this.#hello : null);
+    const real = generateSmtpd(this.#random, this.#isKnown ? this.#expected.hello() : null);
     if (slot !== undefined) slot.real = real;
     this.#real = real;
     return real.smtpd;
-  }
-
-  #settleModel(): void {
-    const out = this.#model.settle();
-    const [, hello, end] = /(?:^|\n)(?:\?([^\n]*)|(=))$/.exec(out) ?? [];
-    if (hello !== undefined) {
-      this.#state = 'needed';
-      this.#hello = hello === 'undefined' ? undefined : hello;
-    } else if (end !== undefined) this.#state = 'ended';
-    this.#expected += out.replace(/(?:\?[^\n]*|=)$/, '').replace(/(^|\n)!?S/g, '$1');
   }
 
   // ---- the user --------------------------------------------------------------------------------------
@@ -276,22 +224,21 @@ class OnDemandSession {
     );
     this.#record?.({ type: 'client-sends', bytes: Buffer.from(bytes) });
     this.#written += bytes.length;
-    this.#model.read(bytes.length);
-    if (this.#isKnown) this.#settleModel();
+    this.#expected.read(bytes.length);
     this.#held = bytes;
     const isTaken = this.#smtpd.sink.write(bytes);
     if (isTaken) this.#taken();
     const opening = this.#real === undefined ? undefined : this.#real.opening();
-    const waits = this.#slots.some(({ released }) => released === 0) && opening === undefined;
+    const waits = this.#slots.some(({ released }) => released() === 0) && opening === undefined;
     check(!waits || !isTaken || this.#end !== undefined, 'nothing is taken while smtpd is awaited');
     if (!isTaken || this.#real !== undefined || this.#end !== undefined) return;
-    const waiting = this.#expected.length - this.#received.length;
+    const waiting = this.#expected.text().length - this.#received.length;
     check(waiting < ENOUGH + this.#largestReply, `${waiting} octets wait for the user`);
   }
 
   #mayWrite(): boolean {
     if (this.#held !== undefined || this.#sinkEnded || this.#sinkFailed || this.#hasEnded) return false;
-    return this.#closed !== 'sink' && this.#closed !== 'both';
+    return this.#closed !== 'sink';
   }
 
   /** Writes, or half-closes when all is written. */
@@ -305,9 +252,8 @@ class OnDemandSession {
   #endSink(): void {
     this.#record?.({ type: 'client-ends' });
     this.#sinkEnded = true;
-    this.#model.clientEnded();
+    this.#expected.clientEnded();
     this.#smtpd.sink.end();
-    if (this.#isKnown) this.#settleModel();
   }
 
   #close(): void {
@@ -340,7 +286,7 @@ class OnDemandSession {
     else if (kind < 50) this.#read();
     else if (kind < 55) this.#pause();
     else if (kind < 75) this.#real?.send();
-    else if (kind < 85) this.#settleOne();
+    else if (kind < 85) this.#slots.at(-1)?.settle();
     else if (kind < 89) this.#real?.take();
     else if (kind < 92 && this.#real?.opening() !== undefined) this.#real.stall();
     else if (kind === 92) this.#passTime();
@@ -349,26 +295,15 @@ class OnDemandSession {
     else if (kind === 95 && random.chance(30)) this.#kill();
   }
 
-  #settleOne(): boolean {
+  #passTime(): void {
     const slot = this.#slots.at(-1);
-    if (slot === undefined || slot.isSettled || slot.released > 0 || slot.plan === 'never') return false;
-    this.#settleSlot(slot);
-    return true;
-  }
-
-  #passTime(): boolean {
-    const slot = this.#slots.at(-1);
-    const before = this.#timers.pending();
-    if (before === 0) return false;
+    if (this.#timers.pending() === 0) return;
     this.#record?.({ type: 'timeout' });
-    if (slot !== undefined && slot.released === 0 && slot.real === undefined)
-      slot.isRefused = !slot.isSettled;
+    if (slot?.released() === 0 && slot.real === undefined) slot.isRefused = true;
     else if (this.#real !== undefined) this.#isAborted ||= this.#real.opening() === undefined;
-    else if (this.#end === undefined && this.#held === undefined) {
-      this.#model.timedOut();
-      this.#settleModel();
-    } else this.#mayBeCut = true;
-    return this.#timers.fire(Number.POSITIVE_INFINITY);
+    else if (this.#end === undefined && this.#held === undefined) this.#expected.timedOut();
+    else this.#mayBeCut = true;
+    this.#timers.fire(Number.POSITIVE_INFINITY);
   }
 
   /** Lets everything go on until the session has ended. */
@@ -379,7 +314,7 @@ class OnDemandSession {
       if (this.#closed === undefined || this.#closed === 'sink') this.#read();
       this.#real?.take();
       const wrote = this.#goOn();
-      const settled = this.#settleOne();
+      const settled = this.#slots.at(-1)?.settle() ?? false;
       const sent = this.#real?.send() ?? false;
       this.#real?.react();
       const { length } = this.#received;
@@ -394,16 +329,22 @@ class OnDemandSession {
     await setImmediate();
   }
 
+  /** What is sent in place of the real smtpd. */
+  #sent(): string {
+    if (this.#isKnown) return this.#expected.text();
+    return this.#slots.some(({ isRefused }) => isRefused) ? `${REPLIES.tooBusy}` : '';
+  }
+
   #checkEnd(): void {
     this.#throwViolation();
     check(this.#timers.pending() === 0, 'no timer is left');
     check(
-      this.#slots.every(({ released }) => released === 1),
+      this.#slots.every(({ released }) => released() === 1),
       'every slot is released',
     );
     const real = this.#real;
     const opening = this.#isAborted ? 'broken' : (real?.opening() ?? 'broken');
-    const all = this.#expected + (opening === 'broken' ? '' : (real?.visible() ?? ''));
+    const all = this.#sent() + (opening === 'broken' ? '' : (real?.visible() ?? ''));
     const tooSlow = `${REPLIES.tooSlow}`;
     if (this.#closed !== undefined || this.#mayBeCut) {
       const isTimeout = this.#received.endsWith(tooSlow) && !all.startsWith(this.#received);
@@ -419,7 +360,7 @@ class OnDemandSession {
 
   #checkReal(real: RealSmtpd, opening: string): void {
     const behind = this.#isKnown
-      ? this.#model.rest(opening === 'refused')
+      ? this.#expected.rest(opening === 'refused')
       : this.#text.slice(0, this.#written);
     const all = real.hello + (opening === 'broken' ? '' : behind);
     const received = real.received();
