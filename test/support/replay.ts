@@ -119,12 +119,14 @@ const INTRODUCTION: Introduction = {
 /**
  * Replays a transcript of a prelude. All that the client sends is given to it at once.
  *
- * @throws Error when the hello of `smtpd-needed` is not the one of `introduced`, or the command that needs smtpd is
- * not where it should be.
+ * @throws Error when the hello of `smtpd-needed` is not the one of `introduced`, when a step follows that or the end,
+ * or when bytes are given twice.
  */
 export function replayPrelude(transcript: Transcript, cut: Cut = (packet) => [packet]): Entry[] {
   let hello = transcript.hellos[0];
   const seen: Entry[] = [];
+  /** It has ended, or waits for a decision. */
+  let waits = false;
   const prelude = createPrelude({
     introduction: introductionOf(transcript),
     hello,
@@ -136,7 +138,9 @@ export function replayPrelude(transcript: Transcript, cut: Cut = (packet) => [pa
 
   function settle(): void {
     for (let step = prelude.next(); step !== undefined; step = prelude.next()) {
+      if (waits) throw new Error(`a step after smtpd-needed or the end: ${step.type}`);
       seen.push(step);
+      waits = step.type === 'smtpd-needed' || step.type === 'end';
       if (step.type === 'smtpd-needed' && step.hello !== hello) throw new Error('it was not introduced');
     }
   }
@@ -152,8 +156,10 @@ export function replayPrelude(transcript: Transcript, cut: Cut = (packet) => [pa
       }
     } else if (entry.type === 'client-ends') prelude.clientEnded();
     else if (entry.type === 'timeout') prelude.timedOut();
-    else if (entry.type === 'refuse') prelude.refuse(entry.bytes);
-    else if (entry.type === 'drop') prelude.drop();
+    else if (entry.type === 'refuse') {
+      waits = false;
+      prelude.refuse(entry.bytes);
+    } else if (entry.type === 'drop') prelude.drop();
     settle();
   }
   const left = prelude.takeRest();
