@@ -175,7 +175,8 @@ class OnDemandSession {
     this.#smtpd.source.listen({
       bytes: (bytes) => {
         this.#check(!this.#hasEnded, 'nothing follows the end');
-        this.#check(this.#isReading || this.#real !== undefined, 'nothing is sent to a user that has paused');
+        const mayCome = this.#isReading || this.#real?.isPushing() === true;
+        this.#check(mayCome, 'nothing is sent to a user that has paused');
         this.#received += Buffer.from(bytes).toString('latin1');
         this.#record?.({ type: 'to-client', bytes: Buffer.from(bytes) });
         if (this.#random.chance(this.#pauseRate)) this.#pause();
@@ -215,6 +216,12 @@ class OnDemandSession {
     this.#note('the user reads');
     this.#isReading = true;
     this.#smtpd.source.read();
+  }
+
+  /** Reads, but not for long if `isShort`: it pauses in the same turn. */
+  #readFor(isShort: boolean): void {
+    this.#read();
+    if (isShort) this.#pause();
   }
 
   #write(): void {
@@ -283,10 +290,10 @@ class OnDemandSession {
     const random = this.#random;
     const kind = random.below(100);
     if (kind < 35) this.#goOn();
-    else if (kind < 50) this.#read();
+    else if (kind < 50) this.#readFor(random.chance(20));
     else if (kind < 55) this.#pause();
-    else if (kind < 75) this.#real?.send();
-    else if (kind < 85) this.#slots.at(-1)?.settle();
+    else if (kind < 75) this.#sendFromReal();
+    else if (kind < 85) this.#settleSlot();
     else if (kind < 89) this.#real?.take();
     else if (kind < 92 && this.#real?.opening() !== undefined) this.#real.stall();
     else if (kind === 92) this.#passTime();
@@ -295,7 +302,27 @@ class OnDemandSession {
     else if (kind === 95 && random.chance(30)) this.#kill();
   }
 
+  #sendFromReal(): void {
+    const hasSent = this.#real?.send();
+    // The opening may just have ended.
+    if (hasSent && this.#closed === undefined && this.#random.chance(3)) this.#close();
+  }
+
+  #settleSlot(): void {
+    const hasSettled = this.#slots.at(-1)?.settle();
+    // It must not be used when the session ends in the same turn.
+    if (hasSettled && this.#random.chance(10)) this.#kill();
+  }
+
+  /** Whether the session is with the prelude, which has processed all that was written. */
+  #isIdle(): boolean {
+    const isAwaited = this.#slots.some(({ released }) => released() === 0);
+    if (!this.#isKnown || isAwaited || this.#real !== undefined || this.#end !== undefined) return false;
+    return this.#expected.state() === 'open' && !this.#mayBeCut && !this.#sinkEnded;
+  }
+
   #passTime(): void {
+    check(!this.#isIdle() || this.#timers.pending() === 1, 'there is one idle timeout');
     const slot = this.#slots.at(-1);
     if (this.#timers.pending() === 0) return;
     this.#record?.({ type: 'timeout' });
@@ -324,9 +351,27 @@ class OnDemandSession {
       this.#throwViolation();
       const isIdle = !wrote && !settled && !sent && length === this.#received.length;
       if (isIdle) idle += 1;
-      if (idle % 3 === 2 && isIdle && !this.#isOver()) this.#passTime();
+      if (!isIdle || idle % 3 !== 2 || this.#isOver()) continue;
+      check(!this.#isIdle() || this.#held === undefined, 'what was written is taken');
+      this.#passTime();
     }
     await setImmediate();
+    if (this.#closed === undefined) await this.#listenAgain();
+  }
+
+  /** A listener that is set after the end is called with it. */
+  async #listenAgain(): Promise<void> {
+    let ends = 0;
+    this.#pause();
+    this.#smtpd.source.listen({
+      bytes: () => this.#check(false, 'nothing follows the end'),
+      ended: () => {
+        ends += 1;
+      },
+    });
+    this.#read();
+    await setImmediate();
+    check(ends === 1, `${ends} ends for a new listener`);
   }
 
   /** What is sent in place of the real smtpd. */

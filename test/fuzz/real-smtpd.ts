@@ -18,6 +18,8 @@ export interface RealSmtpd {
   visible(): string;
   /** It sends a piece if it can. @returns false if there was nothing to send. */
   send(): boolean;
+  /** Whether it is delivering a piece although its Source is paused. */
+  isPushing(): boolean;
   /** It reads no more until `take`. */
   stall(): void;
   take(): void;
@@ -59,6 +61,7 @@ export function generateSmtpd(random: Random, hello: string | undefined | null):
   let lastReceived = '';
   /** A paused Source may deliver once more. */
   let mayPush = true;
+  let isPushing = false;
 
   function send(): boolean {
     if (unsent === '' || hasFinished || smtpd.closed().includes('source')) return false;
@@ -72,8 +75,10 @@ export function generateSmtpd(random: Random, hello: string | undefined | null):
       opening = outcome;
       if (stallsAtFirst) stall();
     }
+    isPushing = !isRead;
     if (isRead) smtpd.send(piece);
     else smtpd.push(piece);
+    isPushing = false;
     return true;
   }
 
@@ -130,6 +135,7 @@ export function generateSmtpd(random: Random, hello: string | undefined | null):
     opening: () => opening,
     visible: () => (opening === 'broken' ? '' : sent.slice(visibleFrom)),
     send,
+    isPushing: () => isPushing,
     stall,
     take,
     react,

@@ -39,13 +39,18 @@ export function createStoppedTimers(): StoppedTimers {
   return {
     setTimeout: (act, milliseconds = 0, ...args) => {
       const timer = { due: now + milliseconds, fire: () => act(...args) };
+      let isCancelled = false;
       timers.add(timer);
       const refresh = (): void => {
         timer.due = now + milliseconds;
-        // A timer that has fired starts again, as Node's do.
-        timers.add(timer);
+        // As with Node's, one that has fired starts again, and one that was cancelled does not.
+        if (!isCancelled) timers.add(timer);
       };
-      return { refresh, unref() {}, ref() {}, cancel: () => timers.delete(timer) };
+      const cancel = (): void => {
+        isCancelled = true;
+        timers.delete(timer);
+      };
+      return { refresh, unref() {}, ref() {}, cancel };
     },
     clearTimeout: (timer) => timer?.cancel(),
     fire: (end) => {

@@ -227,6 +227,15 @@ describe('an smtpd on demand', () => {
     assert.deepEqual([client.hasEnded(), await smtpd.ended, clock.pending()], [true, { status: 0 }, 0]);
   });
 
+  it('does not give up a client that sends commands', async (t) => {
+    const { clock, client } = open(t);
+    for (let commands = 0; commands < 4; commands++) {
+      await clock.pass(9_000);
+      await client.send('NOOP\r\n');
+    }
+    assert.equal(client.received(), GREETING + '250 2.0.0 OK\r\n'.repeat(4));
+  });
+
   it('has no idle timeout once the real smtpd has taken over', async (t) => {
     const { clock, client, smtpd, real } = open(t);
     const outcome = outcomeOf(smtpd.ended);
