@@ -8,6 +8,6 @@ import type { Play } from './run.ts';
 export const KINDS: Readonly<Record<string, { readonly play: Play; readonly share: number }>> = {
   dialogue: { play: playConnection, share: 100 },
   prelude: { play: playPrelude, share: 100 },
-  opening: { play: playOpening, share: 100 },
-  'on-demand': { play: playOnDemand, share: 20 },
+  opening: { play: playOpening, share: 20 },
+  'on-demand': { play: playOnDemand, share: 10 },
 };

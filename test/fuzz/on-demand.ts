@@ -362,16 +362,18 @@ class OnDemandSession {
   /** A listener that is set after the end is called with it. */
   async #listenAgain(): Promise<void> {
     let ends = 0;
-    this.#pause();
     this.#smtpd.source.listen({
       bytes: () => this.#check(false, 'nothing follows the end'),
       ended: () => {
         ends += 1;
       },
     });
-    this.#read();
     await setImmediate();
     check(ends === 1, `${ends} ends for a new listener`);
+    this.#pause();
+    this.#read();
+    await setImmediate();
+    check(ends === 1, `${ends} ends after it has read again`);
   }
 
   /** What is sent in place of the real smtpd. */
