@@ -46,7 +46,9 @@ const TOO_BUSY = 0.85;
 /** Takes a measure of all systems. @returns a Result for each of its readings, none without a system. */
 export async function compare(bench: Bench, measure: Measure, conditions: Conditions): Promise<Result[]> {
   const title = `(${measure.letter}) ${conditions.key}, ${conditions.smtpd.name}`;
-  const systems = bench.systems.filter(({ cleartext }) => measure.cleartext || !cleartext);
+  const systems = bench.systems.filter(
+    ({ cleartext, takesMail }) => (measure.cleartext || !cleartext) && (takesMail || !measure.mail),
+  );
   if (systems.length === 0) return [];
   const entrants: Entrant[] = [];
   const out: Figure[] = [];
@@ -121,7 +123,7 @@ function summarize({ system, costs }: Entrant, measure: Measure, reading: Readin
   const failureNote = failed > 0 ? [`${failed} failed: ${failure}`] : [];
   if (count === 0) return noFigure(system.name, failureNote[0] ?? 'no session has ended in time');
   const busy = Math.max(...costs.map(({ cpu, seconds }) => cpu / seconds));
-  const ofSessions = 'abc'.includes(measure.letter);
+  const ofSessions = 'abch'.includes(measure.letter);
   const notes = [
     ...(system.note === '' ? [] : [system.note]),
     ...(ofSessions ? [`${system.concurrency} at a time`] : []),

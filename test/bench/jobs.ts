@@ -10,7 +10,10 @@ export type Handshake = 'full' | 'resumed' | 'none';
 
 /** Something to do with the server on a port of 127.0.0.1. */
 export type Task =
-  /** Sessions one after the other, `concurrency` at once; in TLS, each with a message of so many octets. */
+  /**
+   * Sessions one after the other, `concurrency` at once; in TLS, each with a message of so many octets, or each
+   * `messageEvery`th if that is given.
+   */
   | {
       readonly kind: 'sessions';
       readonly port: number;
@@ -18,6 +21,7 @@ export type Task =
       readonly concurrency: number;
       readonly tls: Handshake;
       readonly message: number;
+      readonly messageEvery?: number;
     }
   /** Connections one after the other; the times are from connect to greeting. */
   | { readonly kind: 'greetings'; readonly port: number; readonly seconds: number }

@@ -4,7 +4,7 @@
  */
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Answer, Cost, Failures, Handshake, Job } from './jobs.ts';
+import type { Answer, Cost, Failures, Job } from './jobs.ts';
 import { cpuTimeOf } from './processes.ts';
 import {
   cleartextSession,
@@ -37,7 +37,7 @@ function answer(message: Answer): void {
 function perform(job: Job): Promise<Cost> {
   switch (job.kind) {
     case 'sessions':
-      return loop(job, job.concurrency, sessionsOf(job.port, job.tls, job.message));
+      return loop(job, job.concurrency, sessionsOf(job));
     case 'greetings':
       return loop(job, 1, () => greeting(job.port));
     case 'transfer':
@@ -110,7 +110,13 @@ function note(failures: Failures, error: unknown): void {
 }
 
 /** Whole sessions, each slot with a ticket of its own. */
-function sessionsOf(port: number, tls: Handshake, message: number): (slot: number) => Promise<Turn> {
+function sessionsOf({
+  port,
+  tls,
+  message,
+  messageEvery = 1,
+}: Job & { kind: 'sessions' }): (slot: number) => Promise<Turn> {
+  let begun = 0;
   const stores = new Map<number, TicketStore>();
   const lines = makeLines(message);
   return async (slot) => {
@@ -121,8 +127,10 @@ function sessionsOf(port: number, tls: Handshake, message: number): (slot: numbe
     }
     const store = stores.get(slot) ?? { ticket: undefined };
     stores.set(slot, store);
+    begun += 1;
+    const hasMessage = message > 0 && begun % messageEvery === 0;
     const session = await openSession(port, tls === 'resumed' ? store : undefined);
-    if (message > 0) await sendMessage(session, () => void session.socket.write(lines));
+    if (hasMessage) await sendMessage(session, () => void session.socket.write(lines));
     await session.quit();
     return { resumed: session.resumed, time: performance.now() - start };
   };

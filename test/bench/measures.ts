@@ -1,4 +1,4 @@
-/** The measures, (a) to (f): what is done in a round, and what is read from it. */
+/** The measures that are taken in rounds: what is done in a round, and what is read from it. */
 import { percentile } from './figures.ts';
 import type { Cost, Handshake, Task } from './jobs.ts';
 import type { System } from './systems.ts';
@@ -27,6 +27,8 @@ export interface Measure {
   readonly readings: readonly Reading[];
   /** Whether it is taken of a system without TLS too. */
   readonly cleartext: boolean;
+  /** Whether messages are sent in it. */
+  readonly mail: boolean;
   /** What is done with a system that listens on the port. */
   job(port: number, sizes: Sizes, system: Pick<System, 'concurrency' | 'cleartext'>): Task;
 }
@@ -39,12 +41,16 @@ export interface Reading {
   read(cost: Cost): number;
 }
 
+/** Octets of a short message. */
+const MESSAGE = 78 * 128;
+
 /** Those that are taken in rounds. */
 export const MEASURES: readonly Measure[] = [
   {
     letter: 'a',
     readings: [sessionsPerSecond('sessions, full handshake')],
     cleartext: true,
+    mail: false,
     job: (port, { seconds }, { concurrency, cleartext }) =>
       sessions(port, seconds, { concurrency, tls: cleartext ? 'none' : 'full', message: 0 }),
   },
@@ -52,6 +58,7 @@ export const MEASURES: readonly Measure[] = [
     letter: 'b',
     readings: [sessionsPerSecond('sessions, resumption asked for')],
     cleartext: false,
+    mail: false,
     job: (port, { seconds }, { concurrency }) =>
       sessions(port, seconds, { concurrency, tls: 'resumed', message: 0 }),
   },
@@ -59,13 +66,15 @@ export const MEASURES: readonly Measure[] = [
     letter: 'c',
     readings: [sessionsPerSecond('sessions with a message of 10 kB')],
     cleartext: false,
+    mail: true,
     job: (port, { seconds }, { concurrency }) =>
-      sessions(port, seconds, { concurrency, tls: 'full', message: 78 * 128 }),
+      sessions(port, seconds, { concurrency, tls: 'full', message: MESSAGE }),
   },
   {
     letter: 'd',
     readings: [greetingTime('median', 50), greetingTime('99th percentile', 99)],
     cleartext: true,
+    mail: false,
     job: (port, { seconds }) => ({ kind: 'greetings', port, seconds }),
   },
   {
@@ -79,14 +88,23 @@ export const MEASURES: readonly Measure[] = [
       },
     ],
     cleartext: false,
+    mail: true,
     job: (port, { transfer }) => ({ kind: 'transfer', port, size: transfer }),
+  },
+  {
+    letter: 'h',
+    readings: [sessionsPerSecond('sessions, one of ten with a message of 10 kB, nine with EHLO and QUIT')],
+    cleartext: false,
+    mail: true,
+    job: (port, { seconds }, { concurrency }) =>
+      sessions(port, seconds, { concurrency, tls: 'full', message: MESSAGE, messageEvery: 10 }),
   },
 ];
 
 function sessions(
   port: number,
   seconds: number,
-  kind: { concurrency: number; tls: Handshake; message: number },
+  kind: { concurrency: number; tls: Handshake; message: number; messageEvery?: number },
 ): Task {
   return { kind: 'sessions', port, seconds, ...kind };
 }

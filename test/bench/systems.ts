@@ -26,6 +26,8 @@ export interface System {
   readonly kind: 'ours' | 'peer' | 'floor';
   /** Whether it knows no STARTTLS, so that only measures in cleartext can be taken of it. */
   readonly cleartext: boolean;
+  /** Whether it takes messages; one that does not cannot be measured with them. */
+  readonly takesMail: boolean;
   /** What is to be known with each figure. May be empty. */
   readonly note: string;
   /** Whether it is to run on all cores instead of the one of the servers. */
@@ -52,8 +54,9 @@ const STUNNEL_CONCURRENCY = 128;
 /** No look-ups of names, no TCPREMOTEINFO, and the port on stdout. */
 const TCPSERVER = ['tcpserver', '-HRDl0', '-c', SESSIONS, '-1', '127.0.0.1', '0'];
 
-/** The program of the system "least". */
+/** The programs of the systems "least" and "least-on-demand". */
 const LEAST = fileURLToPath(new URL('least.mjs', import.meta.url));
+const LEAST_ON_DEMAND = fileURLToPath(new URL('least-on-demand.mjs', import.meta.url));
 
 /** All systems: ours, the peers, the floors. */
 export function listSystems(): readonly System[] {
@@ -71,6 +74,13 @@ export function listSystems(): readonly System[] {
       title: 'smtpd-starttls-server, 1 worker',
       absent: server.absent,
       launch: (scene) => ourLaunch(scene, [...listen, '127.0.0.1', '0']),
+    },
+    {
+      ...OURS,
+      name: 'server-on-demand',
+      title: 'smtpd-starttls-server --on-demand, 1 worker',
+      absent: server.absent,
+      launch: (scene) => ourLaunch(scene, [...listen, '--on-demand', '127.0.0.1', '0']),
     },
     {
       ...OURS,
@@ -133,6 +143,15 @@ export function listSystems(): readonly System[] {
     },
     {
       ...FLOOR,
+      name: 'least-on-demand',
+      title: 'the least on demand in Node: starts nothing',
+      takesMail: false,
+      note: 'a floor for --on-demand: no messages',
+      absent: undefined,
+      launch: (scene) => ourLaunch(scene, [process.execPath, LEAST_ON_DEMAND]),
+    },
+    {
+      ...FLOOR,
       name: 'tcpserver',
       title: 'tcpserver + smtpd, no TLS, no STARTTLS',
       cleartext: true,
@@ -143,7 +162,7 @@ export function listSystems(): readonly System[] {
   ];
 }
 
-const USUAL = { cleartext: false, note: '', allCores: false, concurrency: CONCURRENCY };
+const USUAL = { cleartext: false, takesMail: true, note: '', allCores: false, concurrency: CONCURRENCY };
 const OURS = { ...USUAL, kind: 'ours' } as const;
 const PEER = { ...USUAL, kind: 'peer' } as const;
 const FLOOR = { ...USUAL, kind: 'floor' } as const;
