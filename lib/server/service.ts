@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { ProxyProtocolSettings } from '../net/options.ts';
+import { createCollection } from '../program/collection.ts';
 import { errorCode } from '../program/failure.ts';
 import { within } from '../stream/time.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
@@ -49,7 +50,7 @@ const MAX_CLOSING_REPLIES = 100;
 /** Creates a service. It has no certificate until `renew` is called. */
 export function createService(options: ServiceOptions, parts: ServiceParts): Service {
   const { metrics, log } = parts;
-  const connections = new Set<Connection>();
+  const connections = createCollection<Connection>();
   const listeners: Listener[] = [];
   /** Accepted before `open` was called; undefined afterwards. */
   let unopened: Socket[] | undefined = [];
@@ -85,26 +86,26 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
     if (unopened !== undefined) return void unopened.push(socket);
     served += 1;
     const connection = serveConnection(socket, `${process.pid}-${served}`, context);
-    connections.add(connection);
-    metrics.setOpen(connections.size);
+    const remove = connections.add(connection);
+    metrics.setOpen(connections.size());
     void connection.ended.then(() => {
-      connections.delete(connection);
-      metrics.setOpen(connections.size);
+      remove();
+      metrics.setOpen(connections.size());
     });
   }
 
   async function stop(): Promise<void> {
     for (const listener of listeners) listener.close();
     smtpds.close();
-    for (const connection of connections) connection.drain();
-    const allEnded = Promise.all([...connections].map((connection) => connection.ended));
+    for (const connection of connections.all()) connection.drain();
+    const allEnded = Promise.all(connections.all().map((connection) => connection.ended));
     await within(options.grace, allEnded);
     stopConnections();
     await allEnded;
   }
 
   function stopConnections(): void {
-    for (const connection of connections) connection.stop();
+    for (const connection of connections.all()) connection.stop();
   }
 
   return {

@@ -1,3 +1,5 @@
+import { createCollection } from '../program/collection.ts';
+
 /** A timeout that can be cancelled. */
 export interface Timeout {
   /** Settles when the time has passed; never if it was cancelled. */
@@ -71,21 +73,23 @@ export interface Ticker {
  * @param milliseconds the interval, at most 2^31 - 1.
  */
 export function createTicker(milliseconds: number): Ticker {
-  const entries = new Set<{ readonly act: () => void }>();
+  const entries = createCollection<{ act: (() => void) | undefined }>();
   let timer: NodeJS.Timeout | undefined;
 
   function tick(): void {
-    for (const { act } of entries) act();
+    for (const { act } of entries.all()) act?.();
   }
 
   return {
     add: (act) => {
-      const entry = { act };
-      entries.add(entry);
+      const entry: { act: (() => void) | undefined } = { act };
+      const remove = entries.add(entry);
       timer ??= setInterval(tick, milliseconds).unref();
       return () => {
-        entries.delete(entry);
-        if (entries.size > 0) return;
+        remove();
+        // It may be removed in the course of a tick.
+        entry.act = undefined;
+        if (entries.size() > 0) return;
         clearInterval(timer);
         timer = undefined;
       };
