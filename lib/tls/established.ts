@@ -81,3 +81,21 @@ function octetsReceived(connection: Duplex): () => number {
   });
   return () => octets;
 }
+
+/**
+ * Removes all listeners of a TLS socket, and of the connection below it, once they are closed. Only a full garbage
+ * collection frees Node's TLS engine, and the engine refers to both: with the listeners, all that belonged to the
+ * session would stay in memory until then.
+ *
+ * @param connection the connection below TLS.
+ * @param socket has just completed the handshake.
+ */
+export function releaseOnClose(connection: Duplex, socket: TLSSocket): void {
+  for (const stream of [connection, socket]) {
+    stream.once('close', () => {
+      stream.removeAllListeners();
+      // An error without a listener would end the process.
+      stream.on('error', () => {});
+    });
+  }
+}

@@ -7,7 +7,7 @@ import { usage } from '../program/options.ts';
 import { within } from '../stream/time.ts';
 import { peekServerName } from './client-hello.ts';
 import { type CredentialFiles, contextOptions, credentialsFor, type KeyPair } from './credentials.ts';
-import { closeOnReset, limitUnsent } from './established.ts';
+import { closeOnReset, limitUnsent, releaseOnClose } from './established.ts';
 import { TICKET_KEYS_LENGTH } from './ticket-keys.ts';
 
 /** What a handshake requires of a client. */
@@ -128,6 +128,7 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
     );
     closeOnReset(connection, socket);
     limitUnsent(connection, socket, exceeded);
+    releaseOnClose(connection, socket);
     // OpenSSL's server name may contain any octets, and is missing in a resumed session of TLS 1.2.
     return Object.assign(socket, { servername: name });
   }

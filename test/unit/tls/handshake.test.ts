@@ -176,6 +176,23 @@ describe('a TLS server', { concurrency: 4, timeout: 60_000 }, () => {
     assert.ok(socket !== undefined);
     assert.equal(describeSession(socket).get('SSL_TLS_SNI_SERVERNAME'), 'a.example');
   });
+
+  it('removes the listeners of a session that is closed', async (t) => {
+    const scene = await listen(t, createTlsServer(filesOf(), OPTIONS));
+    const client = await startTls(await plainClient(t, scene.port));
+    const { connection, socket } = await scene.next();
+    assert.ok(socket !== undefined);
+    const streams = [connection, socket];
+    const closed = Promise.all(streams.map((stream) => emitted(stream, 'close')));
+    socket.on('data', () => {});
+    socket.on('end', () => socket.end());
+    client.end();
+    await closed;
+    assert.deepEqual(
+      streams.map((stream) => stream.eventNames()),
+      [['error'], ['error']],
+    );
+  });
 });
 
 describe('pairs of several key types', { concurrency: 4, timeout: 60_000 }, () => {
