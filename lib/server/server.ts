@@ -50,7 +50,8 @@ export interface ServerOptions extends ServiceOptions {
  */
 export async function runServer(options: ServerOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   refuseInspector();
-  keepHeapSmall();
+  // With --on-demand few smtpds are started.
+  if (!options.onDemand) keepHeapSmall();
   const log = createLog(options.program, options.verbosity);
   const privileges = privilegesOf(options.identity);
   if (isWorker()) return runWorker(options, { environment, privileges, log });
