@@ -24,6 +24,7 @@ import { measureStarts } from './starts.ts';
 import { makeChart } from './svg.ts';
 import { listSystems, type System } from './systems.ts';
 import { makeSummary, makeTables } from './table.ts';
+import { makeTargets } from './targets.ts';
 
 const { values } = parseArgs({
   options: {
@@ -44,7 +45,7 @@ const STANDARD: Sizes = {
   seconds: 1.5,
   warmUp: 3,
   transfer: 400e6,
-  idle: [100, 1000],
+  idle: [100, 1000, 5000],
   idleSeconds: 20,
   starts: 10,
 };
@@ -101,6 +102,7 @@ progress('');
 console.log(`${describe()}\n`);
 console.log(makeTables(results, systems));
 console.log(makeSummary(results, systems));
+console.log(makeTargets(results, systems));
 if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(toJson(), undefined, 2)}\n`);
 if (values.svg !== undefined) writeFileSync(values.svg, makeChart(results, systems));
 process.exit();

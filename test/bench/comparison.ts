@@ -41,7 +41,7 @@ interface Entrant {
 const WARM_UP = { kind: 'sessions', concurrency: 8, message: 0 } as const;
 
 /** A client that is busier than this may be what was measured. */
-const TOO_BUSY = 0.85;
+export const TOO_BUSY = 0.85;
 
 /** Takes a measure of all systems. @returns a Result for each of its readings, none without a system. */
 export async function compare(bench: Bench, measure: Measure, conditions: Conditions): Promise<Result[]> {

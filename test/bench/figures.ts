@@ -31,6 +31,8 @@ export interface Result {
   readonly title: string;
   readonly unit: string;
   readonly better: 'more' | 'less';
+  /** Of memory: whether that of the smtpds is included. */
+  readonly withSmtpds?: boolean;
   readonly figures: readonly Figure[];
   /** What stands under the table: a sentence, or undefined. */
   readonly remark?: string;

@@ -20,8 +20,8 @@ interface Sample {
 /**
  * Measures all systems, one after the other: memory is not what others disturb.
  *
- * @returns a Result for each number of sessions, in MiB a session above what the system holds without any. The
- * smtpds are apart, in the notes: they are the same for all.
+ * @returns two Results for each number of sessions, in MiB a session above what the system holds without any: one
+ * without the smtpds, which are the same for all that start one for each session, and one with them.
  */
 export async function measureIdle(bench: Bench, conditions: Conditions): Promise<Result[]> {
   const found = new Map<string, readonly Sample[] | string>();
@@ -29,27 +29,39 @@ export async function measureIdle(bench: Bench, conditions: Conditions): Promise
     found.set(system.name, system.absent ?? (await holdSessions(bench, system, conditions)));
   }
   if (found.size === 0) return [];
-  return bench.sizes.idle.map((asked) => ({
-    measure: 'f',
-    title: `memory (PSS) with ${asked} idle TLS sessions; ${conditions.key}, ${conditions.smtpd.name}`,
-    unit: 'MiB a session',
-    better: 'less',
-    figures: [...found].map(([name, samples]) => figureOfSamples(name, samples, asked)),
-  }));
+  return bench.sizes.idle.flatMap((asked) =>
+    [false, true].map((withSmtpds) => {
+      const what = withSmtpds ? 'memory (PSS) with smtpds' : 'memory (PSS) without smtpds';
+      return {
+        measure: 'f',
+        title: `${what}, ${asked} idle TLS sessions; ${conditions.key}, ${conditions.smtpd.name}`,
+        unit: 'MiB a session',
+        better: 'less' as const,
+        withSmtpds,
+        figures: [...found].map(([name, samples]) => figureOfSamples(name, samples, asked, withSmtpds)),
+      };
+    }),
+  );
 }
 
-function figureOfSamples(name: string, samples: readonly Sample[] | string, asked: number): Figure {
+function figureOfSamples(
+  name: string,
+  samples: readonly Sample[] | string,
+  asked: number,
+  withSmtpds: boolean,
+): Figure {
   if (typeof samples === 'string') return noFigure(name, samples);
   const sample = samples.find((one) => one.asked === asked);
-  if (sample === undefined) return noFigure(name, 'not tried: it would take more than half of the memory');
+  if (sample === undefined) return noFigure(name, 'not tried: too many processes, or too little memory');
   const { memory, base, count } = sample;
   const notes = [
     ...(count < asked ? [`only ${count} opened in time`] : []),
     `${mib(memory.rest)} MiB over ${memory.processes} processes`,
     `${mib(base.rest)} MiB with no session`,
-    `smtpds apart: ${mib(memory.smtpd)} MiB`,
+    `smtpds: ${mib(memory.smtpd)} MiB`,
   ];
-  return figureOf(name, [(memory.rest - base.rest) / 1024 / count], { note: notes.join('; ') });
+  const more = memory.rest - base.rest + (withSmtpds ? memory.smtpd - base.smtpd : 0);
+  return figureOf(name, [more / 1024 / count], { note: notes.join('; ') });
 }
 
 function mib(kib: number): string {
@@ -81,7 +93,7 @@ async function holdSessions(
     });
     const base = await atRest(take);
     for (const asked of sizes.idle) {
-      if (tooDear(samples.at(-1), asked)) break;
+      if (asked > system.idleLimit || tooDear(samples.at(-1), asked)) break;
       progress(`(f) ${conditions.key}, ${conditions.smtpd.name}: ${asked} sessions: ${system.name}`);
       const { concurrency } = system;
       const limit = { seconds: sizes.idleSeconds, concurrency };

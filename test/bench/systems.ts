@@ -32,6 +32,8 @@ export interface System {
   readonly note: string;
   /** Whether it is to run on all cores instead of the one of the servers. */
   readonly allCores: boolean;
+  /** How many idle sessions are opened at the most. */
+  readonly idleLimit: number;
   /** How many sessions at a time keep its core busy. */
   readonly concurrency: number;
   /** Why it cannot be started here, "not installed" as a rule; undefined when it can. */
@@ -40,7 +42,19 @@ export interface System {
 }
 
 /** As many sessions as no measure has. */
-const SESSIONS = '5000';
+const SESSIONS = '6000';
+
+/**
+ * As many smtpds as no measure has with --on-demand. Without a limit the server expects one for each session, with
+ * three descriptors, and takes fewer sessions where descriptors are few.
+ */
+const SMTPDS = '500';
+
+/** A thousand sessions are four thousand processes for some. */
+const IDLE_LIMIT = 1000;
+
+/** For a system that has no process for an idle session: no limit but that of the measure. */
+const IDLE_WITHOUT_PROCESS = Number.POSITIVE_INFINITY;
 
 /** What keeps a server busy that does not wait on its own account. */
 const CONCURRENCY = 8;
@@ -79,8 +93,9 @@ export function listSystems(): readonly System[] {
       ...OURS,
       name: 'server-on-demand',
       title: 'smtpd-starttls-server --on-demand, 1 worker',
+      idleLimit: IDLE_WITHOUT_PROCESS,
       absent: server.absent,
-      launch: (scene) => ourLaunch(scene, [...listen, '--on-demand', '127.0.0.1', '0']),
+      launch: (scene) => ourLaunch(scene, [...listen, '--on-demand', '--smtpds', SMTPDS, '127.0.0.1', '0']),
     },
     {
       ...OURS,
@@ -146,6 +161,7 @@ export function listSystems(): readonly System[] {
       name: 'least-on-demand',
       title: 'the least on demand in Node: starts nothing',
       takesMail: false,
+      idleLimit: IDLE_WITHOUT_PROCESS,
       note: 'a floor for --on-demand: no messages',
       absent: undefined,
       launch: (scene) => ourLaunch(scene, [process.execPath, LEAST_ON_DEMAND]),
@@ -162,7 +178,14 @@ export function listSystems(): readonly System[] {
   ];
 }
 
-const USUAL = { cleartext: false, takesMail: true, note: '', allCores: false, concurrency: CONCURRENCY };
+const USUAL = {
+  cleartext: false,
+  takesMail: true,
+  idleLimit: IDLE_LIMIT,
+  note: '',
+  allCores: false,
+  concurrency: CONCURRENCY,
+};
 const OURS = { ...USUAL, kind: 'ours' } as const;
 const PEER = { ...USUAL, kind: 'peer' } as const;
 const FLOOR = { ...USUAL, kind: 'floor' } as const;

@@ -88,7 +88,8 @@ function besideFloor(results: readonly Result[], systems: readonly System[]): st
   return `${layOut([['ours beside the floor', '', 'ours', '', FLOOR, 'ours / floor'], ...rows])}\n`;
 }
 
-function bestPeer(result: Result, systems: readonly System[]): Figure | undefined {
+/** The best of the peers that were measured; undefined if none was. */
+export function bestPeer(result: Result, systems: readonly System[]): Figure | undefined {
   const peers = systems.filter(({ kind }) => kind === 'peer').map(({ name }) => name);
   const sign = result.better === 'more' ? -1 : 1;
   return result.figures
@@ -106,7 +107,7 @@ export function digits(figure: number): string {
 }
 
 /** Markdown that can be read as it is too: columns as wide as what is in them. */
-function layOut(rows: readonly (readonly string[])[]): string {
+export function layOut(rows: readonly (readonly string[])[]): string {
   const cells = rows.map((row) => row.map((cell) => cell.replaceAll(/\s+/g, ' ').replaceAll('|', '\\|')));
   // A long note does not make the column wide.
   const widths = (cells[0] ?? []).map((head, column, { length }) =>
