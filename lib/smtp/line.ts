@@ -106,8 +106,13 @@ export function createLineReader(limit: number = LINE_LIMIT): LineReader {
     return { text, fault: text.includes(CR) || text.includes(NUL) ? 'control' : undefined };
   }
 
+  /** Discards the first octets. An empty part of a Buffer would keep the whole pool that it is from in memory. */
+  function discard(octets: number): void {
+    pending = octets === pending.length ? NOTHING : pending.subarray(octets);
+  }
+
   function drop(): void {
-    pending = pending.subarray(length);
+    discard(length);
     overlong = false;
     findEnd();
   }
@@ -116,7 +121,7 @@ export function createLineReader(limit: number = LINE_LIMIT): LineReader {
     const all = length + count;
     const skipped = Math.min(all, pending.length);
     toSkip = all - skipped;
-    pending = pending.subarray(skipped);
+    discard(skipped);
     searched = 0;
     findEnd();
   }
