@@ -1,4 +1,4 @@
-import { deferred } from '../program/deferred.ts';
+import { deferred, upon } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { Dialogue, Step, Verdict } from '../smtp/dialogue.ts';
 import { reportEnd } from '../smtpd/program.ts';
@@ -53,13 +53,15 @@ export function converse(options: ConverseOptions): Promise<Verdict> {
     dialogue.timedOut();
     conclude();
   });
-  void options.stopping.then(() => dialogue.terminated());
-  void options.abort.then(() => {
-    dialogue.timedOut();
-    conclude();
-  });
+  const cancellations = [
+    upon(options.stopping, () => dialogue.terminated()),
+    upon(options.abort, () => {
+      dialogue.timedOut();
+      conclude();
+    }),
+    upon(smtpd.ended, watchOrphan),
+  ];
   let orphan: IdleWatch | undefined;
-  void smtpd.ended.then(watchOrphan);
 
   client.source.listen({
     bytes: (bytes) => {
@@ -157,6 +159,7 @@ export function converse(options: ConverseOptions): Promise<Verdict> {
     verdict = decision;
     idleTimeout.stop();
     orphan?.stop();
+    for (const cancel of cancellations) cancel();
     pauseBoth();
     resolve(decision);
   }

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
+import { upon } from '../program/deferred.ts';
 import { type ByteStream, byteStreamOf, IGNORE } from '../stream/byte-stream.ts';
 import { describeSession } from '../tls/description.ts';
 import type { TlsServer } from '../tls/handshake.ts';
@@ -29,10 +30,7 @@ export async function startTls(
   abort: Promise<void>,
 ): Promise<TlsClient> {
   const startedAt = process.uptime();
-  let isSettled = false;
-  void abort.then(() => {
-    if (!isSettled) connection.destroy();
-  });
+  const cancel = upon(abort, () => connection.destroy());
   try {
     const socket = await server.shakeHands(connection, listener.exceeded);
     const session = describeSession(socket);
@@ -47,7 +45,7 @@ export async function startTls(
     listener.failed(error);
     throw error;
   } finally {
-    isSettled = true;
+    cancel();
   }
 }
 

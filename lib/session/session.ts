@@ -1,3 +1,4 @@
+import { createCollection } from '../program/collection.ts';
 import { deferred } from '../program/deferred.ts';
 import type { Reporter } from '../program/reporter.ts';
 import { createDialogue, type Verdict } from '../smtp/dialogue.ts';
@@ -66,7 +67,7 @@ const ENDED_TIMEOUT = 60_000;
 /** Starts a session: greeting delay, dialogue, verdict, then relay. */
 export function startSession(options: SessionOptions): Session {
   const { client, tls, report } = options;
-  const started: Smtpd[] = [];
+  const running = createCollection<Smtpd>();
   // Promises rather than an AbortSignal, which adds a quarter of a millisecond to every start.
   const { promise: abort, resolve: startAbort } = deferred();
   const { promise: stopping, resolve: startStopping } = deferred();
@@ -74,7 +75,7 @@ export function startSession(options: SessionOptions): Session {
 
   function startSmtpd(tlsEnvironment: TlsClient['environment']): Smtpd {
     const smtpd = options.startSmtpd(tlsEnvironment);
-    started.push(smtpd);
+    void smtpd.ended.then(running.add(smtpd));
     return smtpd;
   }
 
@@ -102,13 +103,16 @@ export function startSession(options: SessionOptions): Session {
       report.warning(`unable to start TLS: ${error instanceof Error ? error.message : String(error)}`);
       return close(client, smtpd);
     }
-    if (options.fresh) return refresh(tlsClient, smtpd);
+    if (options.fresh) return refresh(tlsClient, endSmtpd(smtpd));
     return relayWith(tlsClient, smtpd, tlsClient.early, dialogue.rest().smtpd);
   }
 
-  /** Replaces smtpd by a new one whose environment describes the TLS session. */
-  async function refresh(tlsClient: TlsClient, stale: Smtpd): Promise<SmtpdEnd> {
-    const staleEnded = endSmtpd(stale);
+  /**
+   * Starts a new smtpd, whose environment describes the TLS session.
+   *
+   * @param staleEnded settles when the one before has ended.
+   */
+  async function refresh(tlsClient: TlsClient, staleEnded: Promise<SmtpdEnd>): Promise<SmtpdEnd> {
     const smtpd = startSmtpd(tlsClient.environment);
     const { outcome, forClient } = await holdOpening(smtpd, [], options.idleTimeout, abort);
     let ended: Promise<SmtpdEnd>;
@@ -157,12 +161,12 @@ export function startSession(options: SessionOptions): Session {
   return {
     ended,
     terminate: (signal) => {
-      for (const smtpd of started) smtpd.kill(signal);
+      for (const smtpd of running.all()) smtpd.kill(signal);
       if (terminated) return;
       terminated = true;
       startStopping();
       abortTimer = setTimeout(() => {
-        for (const smtpd of started) smtpd.kill('SIGKILL');
+        for (const smtpd of running.all()) smtpd.kill('SIGKILL');
         startAbort();
       }, GRACE);
     },

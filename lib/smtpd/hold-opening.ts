@@ -1,3 +1,4 @@
+import { upon } from '../program/deferred.ts';
 import { createOpening, type OpeningOutcome } from '../smtp/opening.ts';
 import { formatReply } from '../smtp/reply-reader.ts';
 import { watchIdle } from '../stream/time.ts';
@@ -36,6 +37,7 @@ export function holdOpening(
       if (settled) return;
       settled = true;
       watch.stop();
+      cancel();
       smtpd.source.pause();
       const refusal = outcome.type === 'refused' ? [formatReply(outcome.reply)] : [];
       resolve({ outcome, forClient: Buffer.concat([...refusal, opening.rest()]) });
@@ -48,7 +50,7 @@ export function holdOpening(
       }
     };
     const watch = watchIdle(idleTimeout, () => settle({ type: 'broken', why: 'idle timeout' }));
-    void abort.then(() => settle({ type: 'broken', why: 'shutting down' }));
+    const cancel = upon(abort, () => settle({ type: 'broken', why: 'shutting down' }));
     smtpd.source.listen({
       bytes: (bytes) => {
         watch.active();
