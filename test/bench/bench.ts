@@ -46,7 +46,7 @@ const STANDARD: Sizes = {
   warmUp: 3,
   transfer: 400e6,
   idle: [100, 1000, 5000],
-  idleSeconds: 20,
+  idleSeconds: 60,
   starts: 10,
 };
 const QUICK: Sizes = {
