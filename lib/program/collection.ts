@@ -13,8 +13,8 @@ export interface Collection<T> {
  *
  * V8 moves the entries of a Set to a new table now and then. The old table still refers to what it contained, and to
  * the new table. Once it is in the old generation it keeps all later ones from being collected with the young
- * generation, with every object that was ever added, until the next full collection: that cost a fifth of the CPU
- * time of a session.
+ * generation, with every object that was ever added, until the next full collection: 28 kB of each session in
+ * cleartext, where 7 kB remain without it.
  */
 export function createCollection<T>(): Collection<T> {
   const entries: { readonly value: T; index: number }[] = [];
