@@ -1,6 +1,6 @@
 import type { Verdict } from '../../smtp/dialogue.ts';
 import { REFUSALS, type Refusal } from '../connection/admission.ts';
-import { FAMILIES, type Family, VERDICTS } from './families.ts';
+import { ALL_FAMILIES, FAMILIES, type Family, VERDICTS } from './families.ts';
 import { type MetricsSnapshot, snapshotOf } from './snapshot.ts';
 import { createStore, type Row, rowOf } from './store.ts';
 
@@ -59,7 +59,12 @@ export interface Metrics {
  */
 export function createMetrics(startTime: number = performance.timeOrigin / 1000): Metrics {
   const store = createStore();
-  const row = (family: Family, ...labels: readonly string[]): Row => rowOf(store, family, ...labels);
+  /** The rows of families without labels, which need not be looked up at each event. */
+  const unlabelled = new Map(
+    ALL_FAMILIES.filter(({ labels }) => labels.length === 0).map((family) => [family, rowOf(store, family)]),
+  );
+  const row = (family: Family, ...labels: readonly string[]): Row =>
+    unlabelled.get(family) ?? rowOf(store, family, ...labels);
   for (const reason of REFUSALS) row(FAMILIES.refused, reason);
   for (const verdict of VERDICTS) row(FAMILIES.sessions, verdict);
   row(FAMILIES.exits, '0');
