@@ -57,8 +57,8 @@ const RETRY_INTERVAL = 60_000;
 /** The longest that smtpd may send nothing while it is learned, in milliseconds. Clients wait meanwhile. */
 const LEARN_TIMEOUT = 30_000;
 
-/** The connection as which the introduction is learned. */
-const LOOPBACK: Endpoints = { remote: { ip: '127.0.0.1', port: 0 }, local: { ip: '127.0.0.1', port: 25 } };
+/** The connection as which the introduction is learned. Exim refuses a PROXY header of version 1 with port 0. */
+const LOOPBACK: Endpoints = { remote: { ip: '127.0.0.1', port: 1 }, local: { ip: '127.0.0.1', port: 25 } };
 
 /** The slot of an smtpd when their number has no limit. */
 const ADMITTED: SmtpdSlot = { admission: Promise.resolve('admitted'), release() {} };

@@ -19,7 +19,7 @@ const SMTPD = fixture('smtpd-script');
 function either(learned: readonly string[], real: readonly string[]): string[] {
   const quote = (words: readonly string[]): string =>
     words.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ');
-  const script = `if [ "$TCPREMOTEPORT" = 0 ]; then exec ${quote(learned)}; else exec ${quote(real)}; fi`;
+  const script = `if [ "$TCPREMOTEPORT" = 1 ]; then exec ${quote(learned)}; else exec ${quote(real)}; fi`;
   return ['sh', '-c', script];
 }
 
