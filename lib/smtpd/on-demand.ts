@@ -31,8 +31,8 @@ export interface OnDemandOptions {
   /** Requests a slot for the real smtpd. */
   slot(): SmtpdSlot;
   /**
-   * In milliseconds: how long the client may send no command, a command may wait for a slot, and the real smtpd may
-   * send nothing in its opening.
+   * In milliseconds: how long the client may send no command, and the real smtpd may send nothing in its opening. A
+   * command may wait for a slot for `SLOT_WAIT` of it.
    */
   readonly idleTimeout: number;
   /** See `PreludeOptions`. */
@@ -40,6 +40,12 @@ export interface OnDemandOptions {
   /** Called for each notice of the prelude. */
   notice(notice: PreludeNotice): void;
 }
+
+/**
+ * The part of the idle timeout that a command may wait for a slot. After all of it, the dialogue in front would end the
+ * session, as one whose smtpd does not reply.
+ */
+const SLOT_WAIT = 0.9;
 
 /**
  * An smtpd that is started on demand. The client is answered from the introduction until it sends a command that needs
@@ -136,7 +142,7 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
 
   async function waitForSlot(hello: string | undefined): Promise<void> {
     const taken = slot();
-    const admission = await within(idleTimeout, Promise.race([taken.admission, abort]));
+    const admission = await within(idleTimeout * SLOT_WAIT, Promise.race([taken.admission, abort]));
     if (admission === 'admitted' && state === 'starting') {
       real = start();
       void real.ended.then(taken.release);

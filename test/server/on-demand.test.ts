@@ -293,6 +293,15 @@ describe('--smtpds', () => {
     assert.equal(await second.ask('MAIL FROM:<a@b>'), '250 2.1.0 Sender ok');
   });
 
+  it('answers 451 in cleartext too, before the dialogue would end an idle session', async (t) => {
+    const server = await start(t, { options: ['--smtpds', '1', '-t', '2'] });
+    const [first, second] = [await connectTls(t, server), await connect(t, server)];
+    assert.equal(await first.ask('MAIL FROM:<>'), '250 2.1.0 Sender ok');
+    await second.reply();
+    assert.match(await second.ask('VRFY me'), /^451 4\.3\.2 /);
+    assert.equal(await second.ask('NOOP'), '250 2.0.0 OK');
+  });
+
   it('bounds the smtpds that are started at once without an introduction', async (t) => {
     const smtpd = either(['false'], SMTPD);
     const server = await start(t, { options: ['--smtpds', '1', '-t', '2'], smtpd });
