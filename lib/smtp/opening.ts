@@ -21,8 +21,11 @@ import { createReplyReader, isPositive, type Reply } from './reply-reader.ts';
 export type OpeningOutcome =
   /** smtpd awaits the client's next command. */
   | { readonly type: 'ready'; readonly greeting: Reply; readonly replies: readonly Reply[] }
-  /** smtpd refuses service, with this reply. It may still take commands: QUIT, at least. */
-  | { readonly type: 'refused'; readonly reply: Reply }
+  /**
+   * smtpd refuses service, with this reply to the last of `hellos`; undefined if it is the greeting. It may still take
+   * commands: QUIT, at least.
+   */
+  | { readonly type: 'refused'; readonly reply: Reply; readonly hello: string | undefined }
   /** The session cannot go on, for this reason; undefined if smtpd has ended. */
   | { readonly type: 'broken'; readonly why: string | undefined };
 
@@ -71,7 +74,9 @@ export function createOpening(hellos: readonly string[]): Opening {
     replies.push(reply);
     const hello = hellos[replies.length - 1];
     const isGreeting = replies.length === 1;
-    if (!isPositive(reply) && (isGreeting || hello === undefined)) return end({ type: 'refused', reply });
+    if (!isPositive(reply) && (isGreeting || hello === undefined)) {
+      return end({ type: 'refused', reply, hello: isGreeting ? undefined : hellos.at(-1) });
+    }
     if (hello !== undefined) return { type: 'to-smtpd', bytes: Buffer.from(`${hello}\r\n`, 'latin1') };
     const [greeting = reply, ...others] = replies;
     return end({ type: 'ready', greeting, replies: others });

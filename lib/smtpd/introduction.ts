@@ -30,7 +30,9 @@ export async function learnIntroduction(
     if (outcome.type === 'broken') {
       throw new Error(outcome.why ?? describeEnd(await endAfterOutput(smtpd)));
     }
-    if (outcome.type === 'refused') throw refusal('service', outcome.reply);
+    if (outcome.type === 'refused') {
+      throw refusal(outcome.hello === undefined ? 'service' : 'HELO', outcome.reply);
+    }
     const [ehlo, helo] = outcome.replies;
     if (ehlo === undefined || helo === undefined) throw new Error('invalid SMTP reply');
     if (!isPositive(ehlo)) throw refusal('EHLO', ehlo);

@@ -326,6 +326,7 @@ describe('the introduction', () => {
       'it refused service: 421 4.3.2 Not now',
     ],
     ['refuses EHLO', ['--on=EHLO:line 502 What'], 'it refused EHLO: 502 What'],
+    ['refuses HELO', ['--on=HELO:line 502 What'], 'it refused HELO: 502 What'],
     ['is no SMTP server', ['--start=line hello; await-end; exit 0'], 'invalid SMTP reply'],
     ['sends nothing', ['--start=await-end; exit 0'], 'idle timeout'],
   ] as const) {

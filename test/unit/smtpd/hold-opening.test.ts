@@ -32,7 +32,11 @@ describe('the opening held with an smtpd', () => {
     const { smtpd, held } = start(t);
     for (const piece of ['554-', 'one\r\n55', '4 two\r\n']) smtpd.send(piece);
     await settle();
-    assert.deepEqual(held()?.outcome, { type: 'refused', reply: { code: 554, texts: ['one', 'two'] } });
+    assert.deepEqual(held()?.outcome, {
+      type: 'refused',
+      reply: { code: 554, texts: ['one', 'two'] },
+      hello: undefined,
+    });
     assert.equal(String(held()?.forClient), '554-one\r\n554 two\r\n');
   });
 
