@@ -71,6 +71,28 @@ describe('commands injected at the server in other ways', () => {
     await assertGoesOn(session);
   });
 
+  it('start no smtpd with --on-demand, in the packet of STARTTLS', async (t) => {
+    const session = await openWith(['--on-demand'])(t, []);
+    const introduction = session.record();
+    assert.match(introduction, /^EHLO .*QUIT\r\n$/s);
+    assert.match(await session.client.reply(), /^220 /);
+    session.client.send(ATTACK);
+    assert.match(await session.client.reply(), /^503 5\.5\.1 /);
+    await session.client.startTls();
+    assert.equal(await session.client.ask('NOOP'), '250 2.0.0 OK');
+    session.client.sendLines('QUIT');
+    await assertNotInjected(session, introduction);
+  });
+
+  it('start no smtpd with --on-demand, after the 220', async (t) => {
+    const session = await openWith(['--on-demand'])(t, []);
+    const introduction = session.record();
+    assert.match(await session.client.reply(), /^220 /);
+    assert.match(await session.client.ask('STARTTLS'), /^220 /);
+    session.client.send(INJECTED);
+    await assertNotInjected(session, introduction);
+  });
+
   it('never reach smtpd before the ClientHello of --implicit-tls', async (t) => {
     const session = await openWith(['--implicit-tls'])(t, []);
     session.client.send(INJECTED);
