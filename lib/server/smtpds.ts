@@ -72,6 +72,8 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   let introduction: Introduction | undefined;
   let timer: NodeJS.Timeout | undefined;
   let learning: Promise<void> | undefined;
+  /** `learn` was called while it was learning: smtpd may have been replaced since that began. */
+  let isOutdated = false;
   let isClosed = false;
 
   /** Starts what the command line names, and counts it. */
@@ -89,6 +91,7 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
 
   async function learnOnce(): Promise<void> {
     clearTimeout(timer);
+    isOutdated = false;
     try {
       const smtpd = realFor(LOOPBACK, () => {})({});
       introduction = await learnIntroduction(smtpd, Math.min(idleTimeout, LEARN_TIMEOUT), closed);
@@ -98,8 +101,9 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
       const text = `unable to learn how smtpd introduces itself, starting it for each client: ${errorCode(error)}`;
       if (!isClosed) log.warning('introduction', { text });
     }
-    learning = undefined;
     if (isClosed) return;
+    if (isOutdated) return learnOnce();
+    learning = undefined;
     timer = setTimeout(learn, introduction === undefined ? RETRY_INTERVAL : LEARN_INTERVAL);
     // It must not keep the process alive.
     timer.unref();
@@ -107,6 +111,7 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
 
   function learn(): Promise<void> {
     if (!options.onDemand) return Promise.resolve();
+    isOutdated = true;
     learning ??= learnOnce();
     return learning;
   }

@@ -1,7 +1,7 @@
 /** --on-demand: an smtpd is started when a client needs one. */
 
 import assert from 'node:assert/strict';
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
@@ -365,6 +365,28 @@ describe('the introduction', () => {
       }
     });
   }
+
+  it('is learned once more on a SIGHUP that comes meanwhile', async (t) => {
+    const path = join(folder, 'slow');
+    const write = (start: string): void => {
+      writeFileSync(path, `#!/bin/sh\nexec ${SMTPD.join(' ')} "--start=${start}"\n`);
+      chmodSync(path, 0o755);
+    };
+    write('line 220 first');
+    const server = await start(t, { smtpd: [path] });
+    const waits = join(folder, 'slow-record');
+    write(`await-signal; line 220 old" "--record=${waits}`);
+    server.signal('SIGHUP');
+    await until('smtpd waits', () => existsSync(`${waits}.waits`));
+    write('line 220 new');
+    server.signal('SIGHUP');
+    // They are logged at a later signal, so that one has been handled.
+    await counters(server);
+    for (const pid of childrenOf(server.pid)) process.kill(pid, 'SIGUSR1');
+    await server.logs(/event=introduction text=old/);
+    await until('it is learned again', () => server.stderr().includes('event=introduction text=new'));
+    assert.equal(await (await connect(t, server)).reply(), '220 new');
+  });
 
   it('has neither STARTTLS nor what is about the client', async (t) => {
     const ehlo = '--on=EHLO:line 250-host Hello [127.0.0.1]; line 250-STARTTLS; line 250 SIZE 9';
