@@ -48,7 +48,7 @@ const CONNECTION_LIMITS: readonly OptionRow[] = [
 /** When smtpd is started. */
 const ON_DEMAND: OptionRow = {
   name: 'on-demand',
-  help: 'start smtpd only when a client sends MAIL, or what else needs it',
+  help: 'start smtpd only when a client sends MAIL or another command that needs it',
 };
 
 const MAX_SMTPDS: OptionRow = {

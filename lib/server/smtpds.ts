@@ -12,9 +12,9 @@ import type { Limiter } from './connection/limiter.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics/metrics.ts';
 
-/** What a connection learns about its smtpds. */
+/** Events of the smtpds of a connection. */
 export interface SmtpdEvents {
-  /** One was started: `label` is what the log calls it. Or it could not be: then that is undefined. */
+  /** One was started; `label` is its name in the log, undefined if it could not be started. */
   started(label: string | undefined): void;
   /** See `PreludeNotice`. */
   notice(notice: PreludeNotice): void;

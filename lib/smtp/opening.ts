@@ -1,6 +1,6 @@
 /**
- * The opening: the client's part of a session up to where it can be handed over to the client itself. It reads the
- * greeting of an smtpd and introduces the client to it.
+ * The opening: the client's part of a session until the client itself takes over. It reads the greeting of an smtpd and
+ * introduces the client to it.
  *
  *   it awaits          and the reply is                       then
  *   -----------------  -------------------------------------  --------------------------------

@@ -1,9 +1,9 @@
 /**
  * The prelude: the server's part of a session until an smtpd is needed. It answers from the introduction of an smtpd,
- * which another session with it has shown, and gives up the session at the first command that it cannot answer.
+ * which was learned in another session, and ends at the first command that it cannot answer.
  *
- * It stands behind the dialogue in cleartext, and faces the client itself in TLS. So it treats invalid lines and
- * refused commands as the dialogue does.
+ * In cleartext its client is the dialogue; in TLS it is the client itself. So it treats invalid lines and refused
+ * commands as the dialogue does.
  *
  *   command            what is sent                          afterwards
  *   -----------------  ------------------------------------  -----------------------------
@@ -101,7 +101,7 @@ export function createPrelude(options: PreludeOptions): Prelude {
   let refused = 0;
   let state: 'open' | 'smtpd-needed' | 'ended' = 'open';
   let clientHasEnded = false;
-  /** The first line of what is left is not to be taken. */
+  /** `takeRest` leaves out the first line. */
   let isDropped = false;
 
   const commands: Readonly<Record<CommandKind, (command: Command, line: Line) => void>> = {

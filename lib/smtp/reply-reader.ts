@@ -31,8 +31,8 @@ export const REPLY_LIMIT = 65536;
 const TOO_LONG: ReadReply = { type: 'fault', why: 'it is too long' };
 
 /**
- * Creates a reader of complete replies, for code that has to know a reply before it goes on. The dialogue, which
- * passes replies on, reads lines instead.
+ * Creates a reader of complete replies, for code that needs a whole reply before it continues. The dialogue,
+ * which passes replies on, reads lines instead.
  *
  * Memory: at most `REPLY_LIMIT` and the largest single `push`.
  */

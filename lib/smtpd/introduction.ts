@@ -5,14 +5,14 @@ import { holdOpening } from './hold-opening.ts';
 import { describeEnd } from './program.ts';
 import { endAfterOutput, endSmtpd, type Smtpd } from './smtpd.ts';
 
-/** Our name when we learn an introduction: an address, as for a client without a name (RFC 5321 section 4.1.4). */
+/** The name with which smtpd is greeted: an address, as from a client without a name (RFC 5321 section 4.1.4). */
 const CLIENT_NAME = '[127.0.0.1]';
 
 /**
  * Learns how an smtpd introduces itself, from a short session: EHLO, HELO, QUIT.
  *
- * STARTTLS is left out of the reply to EHLO: it is offered in place of this smtpd, or TLS has been started. What the
- * first line of a reply says about the client is left out, because it is about us.
+ * STARTTLS is left out of the reply to EHLO: this program offers it instead, or TLS has been started. The text after
+ * the name in the first line of a reply is left out if it has the client's address, because that is ours.
  *
  * @param smtpd has just been started. It is ended afterwards.
  * @param idleTimeout how long smtpd may send nothing, in milliseconds.

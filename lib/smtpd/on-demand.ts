@@ -88,7 +88,7 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
   const { promise: abort, resolve: startAbort } = deferred();
   let state: 'prelude' | 'starting' | 'connected' | 'ended' = 'prelude';
   let real: Smtpd | undefined;
-  /** The replies that were sent are to be taken before more are sent. */
+  /** Nothing more is sent until the replies that were sent are taken. */
   let isFull = false;
   /** The step that waits for that. */
   let waiting: PreludeStep | undefined;
@@ -201,12 +201,12 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
     state = 'ended';
     idle.stop();
     front.end();
-    // Who has written may wait for that and not read.
+    // The session does not read while it waits to write.
     front.proceed();
     settle(how);
   }
 
-  /** Ends at once: nothing reads from here any more, or a signal was sent. */
+  /** Ends at once, because the session has closed one side or has sent a signal. */
   function cancel(how: SmtpdEnd): void {
     startAbort();
     if (real === undefined && state !== 'ended') end(how);

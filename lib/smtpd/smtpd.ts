@@ -6,7 +6,7 @@ import { within } from '../stream/time.ts';
  * the network, or something that has another smtpd behind it.
  */
 export interface Smtpd extends ByteStream {
-  /** What a log calls it: the process id of a program, the address of a server; undefined if there is none. */
+  /** Its name in the log: the process id of a program, the address of a server; undefined if there is none. */
   readonly label?: string;
   /** Settles when it has ended, or at once if it could not be started. Never rejects. */
   readonly ended: Promise<SmtpdEnd>;

@@ -24,7 +24,7 @@ export interface Front {
   /**
    * Sends bytes to the user; those sent before it reads are given in one piece.
    *
-   * @returns false if enough waits: the handler should send no more until `drained`.
+   * @returns false if enough is pending: the handler should send no more until `drained`.
    */
   send(bytes: Uint8Array): boolean;
   /** More may be written, after `received` has returned false. */
@@ -35,11 +35,11 @@ export interface Front {
   end(): void;
 }
 
-/** How many octets may wait before `send` returns false. */
+/** How many octets may be pending before `send` returns false. */
 const ENOUGH = 16384;
 
 /**
- * Creates a front. Its events do not come from within a call of the user, as with streams of the system.
+ * Creates a front. As with other streams, the user gets no bytes and no end during a call of its own.
  *
  * Memory: `ENOUGH` and what is sent with one more call.
  */

@@ -19,7 +19,7 @@ interface Timer {
   readonly fire: () => void;
 }
 
-/** Timers that fire only when they are told to, and the functions that take the place of Node's. */
+/** Timers that fire only at `fire`, and the functions that take the place of Node's. */
 export interface StoppedTimers {
   setTimeout(act: (...args: unknown[]) => void, milliseconds?: number, ...args: unknown[]): unknown;
   clearTimeout(timer?: { cancel(): void }): void;

@@ -142,7 +142,7 @@ describe('an smtpd on demand', () => {
     await openReal(real(1), 'helo in.tls');
   });
 
-  it('introduces nobody who has not introduced itself', async (t) => {
+  it('sends no EHLO for a client that has sent none', async (t) => {
     const { client, real } = open(t);
     await client.send('VRFY x\r\n');
     real().send('220 real\r\n');
