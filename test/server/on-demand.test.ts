@@ -280,6 +280,25 @@ describe('--smtpds', () => {
     });
   }
 
+  it('counts the smtpds of all workers', async (t) => {
+    const server = await start(t, { options: ['--smtpds', '1', '--workers', '2', '-t', '2'] });
+    await until('both are ready', () => server.stderr().split('event=worker-ready').length === 3);
+    const workers = childrenOf(server.pid);
+    assert.equal(workers.length, 2);
+    const clients: SmtpClient[] = [];
+    for (const stopped of workers) {
+      process.kill(stopped, 'SIGSTOP');
+      try {
+        clients.push(await connectTls(t, server));
+      } finally {
+        process.kill(stopped, 'SIGCONT');
+      }
+    }
+    const [first, second] = clients;
+    assert.equal(await first?.ask('MAIL FROM:<>'), '250 2.1.0 Sender ok');
+    assert.match((await second?.ask('MAIL FROM:<>')) ?? '', /^451 4\.3\.2 /);
+  });
+
   it('answers 451 when that takes longer than -t, and the session continues', async (t) => {
     const server = await start(t, { options: ['--smtpds', '1', '-t', '2'] });
     const [first, second] = [await connectTls(t, server), await connectTls(t, server)];
