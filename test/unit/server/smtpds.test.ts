@@ -118,6 +118,15 @@ describe('the introduction', { timeout: 60_000 }, () => {
     assert.equal(await startsAtOnce(), false);
   });
 
+  it('of an smtpd that sends nothing is given up at the end', async (t) => {
+    const { clock, smtpds, install } = start(t);
+    install('#!/bin/sh\nexec cat\n');
+    const learned = smtpds.learn();
+    smtpds.close();
+    await learned;
+    assert.equal(clock.pending(), 0);
+  });
+
   it('is not learned again after the end', async (t) => {
     const { clock, smtpds, install, logs } = start(t);
     install(SMTPD);
