@@ -97,6 +97,8 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
   const early: Buffer[] = [];
   const front = createFront({
     received: (bytes) => {
+      // The client may send more until it has read the last reply. It is not kept.
+      if (state === 'ended') return true;
       if (prelude === undefined) early.push(Buffer.from(bytes));
       else prelude.fromClient(bytes);
       return advance();

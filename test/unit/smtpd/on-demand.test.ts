@@ -310,6 +310,21 @@ describe('an smtpd on demand', () => {
     assert.equal(client.received(), GREETING + '250 2.0.0 OK\r\n'.repeat(10_000));
   });
 
+  it('keeps nothing that a client sends after the end and before it reads the last reply', async (t) => {
+    const { smtpd, client } = open(t);
+    await settle();
+    smtpd.source.pause();
+    await client.send('QUIT\r\n');
+    const piece = Buffer.from(`${'x'.repeat(1_048_575)}\n`);
+    const before = process.memoryUsage().arrayBuffers;
+    for (let count = 0; count < 50; count++) assert.ok(smtpd.sink.write(piece));
+    assert.ok(process.memoryUsage().arrayBuffers - before < 10 * piece.length);
+    smtpd.source.read();
+    await settle();
+    assert.match(client.received(), /\r\n221 [^\n]*\r\n$/);
+    assert.ok(client.hasEnded());
+  });
+
   it('keeps what the real smtpd sends when it exits and the session has paused', async (t) => {
     const { client, smtpd, real } = open(t);
     await settle();
