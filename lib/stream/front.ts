@@ -62,7 +62,8 @@ export function createFront(handler: FrontHandler): Front {
   function schedule(): void {
     if (isScheduled || !isReading) return;
     isScheduled = true;
-    queueMicrotask(flush);
+    // Not a microtask: commands that wait would all be answered before any other connection is served.
+    setImmediate(flush);
   }
 
   function flush(): void {

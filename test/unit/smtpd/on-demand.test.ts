@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import type { Introduction } from '../../../lib/smtp/prelude.ts';
 import { onDemand, type SmtpdSlot } from '../../../lib/smtpd/on-demand.ts';
 import type { Smtpd } from '../../../lib/smtpd/smtpd.ts';
@@ -365,6 +366,25 @@ describe('an smtpd on demand whose user reads nothing while a write waits, as th
     await settle();
     await command(smtpd, 'EHLO me');
     assert.ok(client.received().length > 60_000);
+  });
+
+  it('lets others have their turn between its replies, however many commands wait', async (t) => {
+    const { smtpd } = open(t);
+    await settle();
+    let replies = 0;
+    smtpd.source.listen({
+      bytes: () => {
+        replies += 1;
+        if (replies < 1000) smtpd.sink.write(Buffer.from('NOOP\r\n'));
+      },
+      ended() {},
+    });
+    smtpd.sink.write(Buffer.from('NOOP\r\n'));
+    for (let turn = 1; turn <= 10; turn++) {
+      await setImmediate();
+      assert.ok(replies <= 20 * turn, `${replies} replies in ${turn} turns of the event loop`);
+    }
+    assert.ok(replies > 5);
   });
 
   it('gets the replies of the real smtpd', async (t) => {
