@@ -86,6 +86,21 @@ describe('a session that needs no smtpd', () => {
     assert.deepEqual([counted.get('without_smtpd'), counted.get('smtpd_exits')], [1, 0]);
   });
 
+  it('cannot fill the log with warnings', async (t) => {
+    const server = await start(t);
+    const warnings = (): string[] => server.stderr().match(/warning: event=session .*/g) ?? [];
+    const request = async (): Promise<void> => {
+      const client = await connect(t, server);
+      await client.reply();
+      client.sendLines('GET / HTTP/1.1');
+      await client.rest();
+    };
+    await Promise.all(Array.from({ length: 60 }, request));
+    assert.ok(warnings().length < 60, 'as many lines as sessions');
+    while (!server.stderr().includes('suppressed=')) await request();
+    assert.match(warnings().at(-1) ?? '', / smtpd=none text="[^"]*HTTP[^"]*" suppressed=\d+$/);
+  });
+
   for (const options of [['--implicit-tls'], ['--workers', '2', '--implicit-tls']]) {
     it(`costs no process with ${options.join(' ')}`, async (t) => {
       const server = await start(t, { options });

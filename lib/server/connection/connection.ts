@@ -165,7 +165,12 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
 
   /** For lines about the session: they name the smtpd of the moment. */
   function report(): Reporter {
-    return log.with({ smtpd: smtpd?.label ?? 'none' }).reporter();
+    const named = log.with({ smtpd: smtpd?.label ?? 'none' });
+    if (smtpd !== undefined) return named.reporter();
+    // A client that costs no smtpd could cause thousands of lines a second.
+    const warning = (text: string): void =>
+      rateLimited((suppressed) => named.warning('session', { text, suppressed }));
+    return { ...named.reporter(), warning };
   }
 
   function errorLimitReached(): void {
