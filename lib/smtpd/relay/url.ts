@@ -1,0 +1,133 @@
+import { parseHostPort, parseServerAddress, type ServerAddress } from '../../net/address.ts';
+import { usage } from '../../program/options.ts';
+
+/** How TLS starts on a connection. */
+export type TlsStart =
+  /** Not at all. */
+  | 'never'
+  /** By STARTTLS if it is offered and not refused; otherwise the session is in cleartext. */
+  | 'if-offered'
+  /** By STARTTLS, or there is no session. */
+  | 'starttls'
+  /** With the first byte. */
+  | 'implicit';
+
+/** One way to reach a server. Each is tried on a connection of its own. */
+export interface Way {
+  readonly address: ServerAddress;
+  readonly tls: TlsStart;
+  /** The server must be verified, or there is no session. */
+  readonly mustVerify: boolean;
+  /** What must have happened to the way before this one: any failure to have verified TLS, or a failed handshake. */
+  readonly after?: 'no-tls' | 'handshake-failed';
+}
+
+/** A server to pass mail on to. */
+export interface RelayTarget {
+  /** The URL, as messages name it. */
+  readonly url: string;
+  /** The host name or address that certificates are verified against; undefined for a Unix socket, which has none. */
+  readonly host: string | undefined;
+  readonly protocol: 'smtp' | 'lmtp';
+  /** In the order in which they are tried, one or two. */
+  readonly ways: readonly Way[];
+}
+
+/** What a scheme promises. */
+interface Scheme {
+  readonly protocol: RelayTarget['protocol'];
+  /** Each with its default port. */
+  readonly ways: readonly (Omit<Way, 'address'> & { readonly port: number })[];
+}
+
+const CLEARTEXT = { tls: 'never', mustVerify: false } as const;
+
+/** A scheme for ssh, for example, is not one of these: its server is a program, not a connection. */
+const SCHEMES: ReadonlyMap<string, Scheme> = new Map<string, Scheme>([
+  [
+    'smtp+tls',
+    {
+      protocol: 'smtp',
+      ways: [
+        { port: 25, tls: 'if-offered', mustVerify: false },
+        { port: 25, ...CLEARTEXT, after: 'handshake-failed' },
+      ],
+    },
+  ],
+  ['smtp', { protocol: 'smtp', ways: [{ port: 25, ...CLEARTEXT }] }],
+  ['tls', { protocol: 'smtp', ways: [{ port: 25, tls: 'starttls', mustVerify: true }] }],
+  ['smtps', { protocol: 'smtp', ways: [{ port: 465, tls: 'implicit', mustVerify: true }] }],
+  [
+    'ssl',
+    {
+      protocol: 'smtp',
+      ways: [
+        { port: 25, tls: 'starttls', mustVerify: true },
+        { port: 465, tls: 'implicit', mustVerify: true, after: 'no-tls' },
+      ],
+    },
+  ],
+  ['lmtp', { protocol: 'lmtp', ways: [{ port: 24, ...CLEARTEXT }] }],
+]);
+
+/** What is added to a scheme for a Unix socket. */
+const UNIX = '+unix';
+
+/**
+ * Parses the URL of a server: "SCHEME://HOST[:PORT]" or "SCHEME+unix:PATH". For ssl, PORT may be two ports with a comma
+ * between them: that of STARTTLS and that of TLS from the first byte.
+ *
+ * @throws Failure (100) that names the fault. A URL with a user or a password is refused and not repeated.
+ */
+export function parseRelayUrl(url: string): RelayTarget {
+  const [, name = '', rest] = /^([a-z][a-z+]*):(.*)$/is.exec(url) ?? [];
+  if (rest === undefined)
+    throw usage(`expected a URL such as tls://mail.example, not ${quoted(withoutUser(url))}`);
+  const isUnix = name.toLowerCase().endsWith(UNIX);
+  const scheme = SCHEMES.get(isUnix ? name.slice(0, -UNIX.length).toLowerCase() : name.toLowerCase());
+  if (scheme === undefined) {
+    throw usage(`unknown scheme ${quoted(name)} in a URL, expected one of ${[...SCHEMES.keys()].join(', ')}`);
+  }
+  return isUnix ? unixTarget(url, scheme, rest) : hostTarget(url, scheme, rest);
+}
+
+function unixTarget(url: string, { protocol, ways }: Scheme, path: string): RelayTarget {
+  if (!path.startsWith('/')) throw usage(`expected an absolute path after "${UNIX}:" in ${quoted(url)}`);
+  const address = parseServerAddress(`unix:${path}`);
+  return { url, host: undefined, protocol, ways: ways.map(({ port: _, ...way }) => ({ ...way, address })) };
+}
+
+function hostTarget(url: string, { protocol, ways }: Scheme, rest: string): RelayTarget {
+  if (!rest.startsWith('//')) {
+    throw usage(`expected "//" and a host after the scheme in ${quoted(withoutUser(url))}`);
+  }
+  if (rest.includes('@')) {
+    throw usage('a URL must not contain a user or a password, others can read it; see --credentials');
+  }
+  const [, host = '', list, more = ''] =
+    /^(\[[^\]]*\]|[^:/?#]*)(?::([^/?#]*))?(.*)$/s.exec(rest.slice(2)) ?? [];
+  if (more !== '' && more !== '/') throw usage(`unexpected ${quoted(more)} after the host in ${quoted(url)}`);
+  const defaults = [...new Set(ways.map(({ port }) => port))];
+  const given = list?.split(',') ?? [];
+  if (given.length > defaults.length) throw usage(`too many ports in ${quoted(url)}`);
+  const addressed = ways.map(({ port, ...way }) => ({
+    ...way,
+    address: addressOf(url, host, given[defaults.indexOf(port)] ?? String(port)),
+  }));
+  return { url, host: addressed[0]?.address.host, protocol, ways: addressed };
+}
+
+function addressOf(url: string, host: string, port: string): { host: string; port: number } {
+  const address = parseHostPort(`${host}:${port}`);
+  if (address.port === 0) throw usage(`port 0 cannot be connected to, in ${quoted(url)}`);
+  return address;
+}
+
+/** What may be a user and a password is left out. */
+function withoutUser(url: string): string {
+  return url.replace(/^.*@/s, '...@');
+}
+
+function quoted(word: string): string {
+  return JSON.stringify(word);
+}
