@@ -133,19 +133,19 @@ export function contextOptions(
 }
 
 /** A file, and the variable that names it. */
-interface NamedFile {
+export interface NamedFile {
   readonly variable: string;
   readonly path: string;
 }
 
 /** The files of a key and its certificate. */
-interface FilePair {
+export interface FilePair {
   readonly certificate: NamedFile;
   readonly key: NamedFile;
 }
 
 /** The files of CA certificates for client certificates: CAFILE, or all files in CADIR. */
-interface AuthorityFiles extends NamedFile {
+export interface AuthorityFiles extends NamedFile {
   readonly files: readonly NamedFile[];
 }
 
@@ -169,8 +169,14 @@ function findFiles(
   };
 }
 
-/** The first pair is required; of the others, both variables or neither. */
-function findPairs(environment: NodeJS.ProcessEnv, suffix: string): FilePair[] {
+/**
+ * Finds the variables of a pair and its alternatives. The first pair is required; of the others, both variables or
+ * neither.
+ *
+ * @param suffix empty, or ":name".
+ * @throws Failure (100) that names the variable that is missing.
+ */
+export function findPairs(environment: NodeJS.ProcessEnv, suffix: string): FilePair[] {
   const others = [...'23456789'].filter(
     (number) =>
       environment[`CERTFILE${number}${suffix}`] !== undefined ||
@@ -182,7 +188,8 @@ function findPairs(environment: NodeJS.ProcessEnv, suffix: string): FilePair[] {
   }));
 }
 
-function findAuthorities(environment: NodeJS.ProcessEnv): AuthorityFiles {
+/** Finds the files of CAFILE, else CADIR. @throws Failure (100, 111) that names the variable. */
+export function findAuthorities(environment: NodeJS.ProcessEnv): AuthorityFiles {
   const variable = environment.CAFILE !== undefined ? 'CAFILE' : 'CADIR';
   const file = readVariable(environment, variable);
   const { path } = file;
@@ -197,8 +204,13 @@ function readVariable(environment: NodeJS.ProcessEnv, variable: string): NamedFi
   return { variable, path };
 }
 
-/** Reads pairs that are offered together. */
-function readPairs(files: readonly FilePair[], authorities: readonly string[]): KeyPair[] {
+/**
+ * Reads pairs that are offered together.
+ *
+ * @param authorities in PEM.
+ * @throws Failure (100, 111) that names the variable, the file and the fault.
+ */
+export function readPairs(files: readonly FilePair[], authorities: readonly string[]): KeyPair[] {
   const kinds = new Map<string, NamedFile>();
   return files.map((file) => {
     const { pair, kind } = readPair(file, authorities);
@@ -241,7 +253,8 @@ function readPair(
   return { pair, kind: read.key.asymmetricKeyType ?? 'unknown' };
 }
 
-function readAuthorities({ variable, path, files }: AuthorityFiles): string[] {
+/** Reads CA certificates, in PEM. @throws Failure (100, 111) that names the variable, the file and the fault. */
+export function readAuthorities({ variable, path, files }: AuthorityFiles): string[] {
   const authorities = files.flatMap((file) => {
     const { bytes, value } = parse(file, 'certificate', (read) => new X509Certificate(read));
     return isPem(bytes) ? (bytes.toString('latin1').match(CERTIFICATE) ?? []) : [value.toString()];

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -16,6 +17,8 @@ export interface CertificateMaker {
   selfSigned(name: string, key?: readonly string[]): Pair;
   /** A certificate for a name that another one has signed; with a key as above. */
   signedBy(authority: Pair, name: string, key?: readonly string[]): Pair;
+  /** The same, not valid since yesterday. */
+  expired(authority: Pair, name: string): Pair;
   /** Removes the folder. */
   remove(): void;
 }
@@ -30,10 +33,10 @@ export function makeCertificates(): CertificateMaker {
     count += 1;
     const certFile = join(folder, `${count}.cert.pem`);
     const keyFile = join(folder, `${count}.key.pem`);
-    const subject = ['-subj', `/CN=${name}`, '-addext', `subjectAltName=DNS:${name}`];
+    const subject = ['-subj', `/CN=${name}`, '-addext', `subjectAltName=${altName(name)}`];
     const files = ['-keyout', keyFile, '-out', certFile];
     const args = ['req', '-x509', '-newkey', ...key, '-nodes', '-days', '30', ...subject, ...files, ...more];
-    execFileSync('openssl', args, { stdio: 'pipe' });
+    openssl(...args);
     return { certFile, keyFile };
   }
   return {
@@ -44,6 +47,24 @@ export function makeCertificates(): CertificateMaker {
         ...['-CA', authority.certFile, '-CAkey', authority.keyFile],
         ...['-addext', 'basicConstraints=critical,CA:FALSE'],
       ]),
+    expired: (authority, name) => {
+      const { certFile, keyFile } = pair(name, P256, []);
+      const request = `${certFile}.csr`;
+      const extensions = `${certFile}.ext`;
+      writeFileSync(extensions, `subjectAltName=${altName(name)}\n`);
+      openssl('x509', '-x509toreq', '-in', certFile, '-signkey', keyFile, '-out', request);
+      const signer = ['-CA', authority.certFile, '-CAkey', authority.keyFile, '-extfile', extensions];
+      openssl('x509', '-req', '-in', request, ...signer, '-days', '-1', '-out', certFile);
+      return { certFile, keyFile };
+    },
     remove: () => rmSync(folder, { recursive: true, force: true }),
   };
+}
+
+function openssl(...args: string[]): void {
+  execFileSync('openssl', args, { stdio: 'pipe' });
+}
+
+function altName(name: string): string {
+  return isIP(name) === 0 ? `DNS:${name}` : `IP:${name}`;
 }
