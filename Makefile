@@ -6,7 +6,7 @@ BINDIR   = $(DESTDIR)$(PREFIX)/bin
 LIBDIR   = $(DESTDIR)$(PREFIX)/lib/smtpd-starttls-proxy
 MANDIR   = $(DESTDIR)$(PREFIX)/share/man/man8
 
-PROGRAMS = smtpd-starttls-server smtpd-starttls-proxy smtpd-starttls-proxy-io ucspi-tlsd smtpd-maildir
+PROGRAMS = smtpd-starttls-server smtpd-starttls-proxy smtpd-starttls-proxy-io ucspi-tlsd smtpd-maildir smtp-relay-io
 VERSION  = $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 BINS     = $(PROGRAMS:%=dist/bin/%)
 MANS     = $(PROGRAMS:%=dist/man/%.8)

@@ -65,6 +65,9 @@ export const REPLIES = {
   get waitForTls() {
     return ours('503 5.5.1 Wait for the reply to STARTTLS before sending more; TLS not started');
   },
+  get noAuth() {
+    return ours('502 5.5.1 AUTH not available here');
+  },
   get mailFirst() {
     return ours('503 5.5.1 Send MAIL first');
   },

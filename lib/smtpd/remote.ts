@@ -27,7 +27,7 @@ const CONNECT_TIMEOUT = 30_000;
  * @param client the addresses of the client's connection; undefined if they are not known.
  */
 export function remoteSmtpd(backend: Backend, client: Endpoints | undefined): StartSmtpd {
-  return (tlsEnvironment) => connectTo(backend, proxyHeader(backend, client, tlsEnvironment));
+  return (tlsEnvironment) => connectTo(backend, proxyHeader(backend.sendProxy, client, tlsEnvironment));
 }
 
 function connectTo({ address }: Backend, header: Buffer | undefined): Smtpd {
@@ -88,8 +88,15 @@ function endSocket(socket: Socket): void {
   else socket.end();
 }
 
-function proxyHeader(
-  { sendProxy }: Backend,
+/**
+ * The PROXY protocol header for a connection to a server.
+ *
+ * @param client the addresses of the client's connection; undefined if they are not known.
+ * @param tls the variables that describe the client's TLS session, sent by version 2.
+ * @returns undefined for no header.
+ */
+export function proxyHeader(
+  sendProxy: Backend['sendProxy'],
   client: Endpoints | undefined,
   tls: Readonly<Record<string, string | undefined>>,
 ): Buffer | undefined {

@@ -9,14 +9,21 @@ const LIMIT = 4 * 1024 * 1024;
  * process writes to it.
  *
  * @param what names the file in messages, such as the variable that contains its path.
+ * @param isSecret refuse a file that others than its owner may read or write.
  * @returns the content, at most 4 MiB.
- * @throws Failure: 100 when it is not a regular file or a link to one, or is too large; 111 when it cannot be read.
+ * @throws Failure: 100 when it is not a regular file or a link to one, is too large, or is not secret; 111 when it cannot
+ * be read.
  */
-export function readRegularFile(what: string, path: string): Buffer {
+export function readRegularFile(what: string, path: string, isSecret = false): Buffer {
   try {
     const descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
-      if (!fstatSync(descriptor).isFile()) throw new Failure(EXIT.wrongUsage, 'not a regular file');
+      const status = fstatSync(descriptor);
+      if (!status.isFile()) throw new Failure(EXIT.wrongUsage, 'not a regular file');
+      if (isSecret && (status.mode & 0o077) !== 0) {
+        const mode = (status.mode & 0o777).toString(8);
+        throw new Failure(EXIT.wrongUsage, `its mode must be 600 or stricter, not ${mode}`);
+      }
       return readAll(descriptor);
     } finally {
       closeSync(descriptor);

@@ -21,6 +21,11 @@ export const HANDSHAKE_LIMITS: readonly OptionRow[] = [
   { name: 'K', value: 'MILLISECONDS', help: 'handshake timeout (30000); 0 for no limit' },
 ];
 
+/** The timeout in milliseconds; 0 for no limit. @throws Failure (100). */
+export function readHandshakeTimeout(values: OptionValues): number {
+  return numberOption(values, 'K', { min: 0, max: 2 ** 31 - 1, default: 30_000 });
+}
+
 /** Server names, client certificates and ALPN. */
 export const HANDSHAKE_RULES: readonly OptionRow[] = [
   {
@@ -43,7 +48,7 @@ export const tlsOptions: OptionGroup<TlsSettings> = {
     return {
       handshake: {
         clientCertificate,
-        timeout: numberOption(values, 'K', { min: 0, max: 2 ** 31 - 1, default: 30_000 }),
+        timeout: readHandshakeTimeout(values),
         alpn: readAlpn(values),
       },
       credentials: {

@@ -171,6 +171,7 @@ describe('the handler of SIGUSR1', () => {
     'smtpd-starttls-proxy-io',
     'ucspi-tlsd',
     'smtpd-maildir',
+    'smtp-relay-io',
   ]) {
     it(`is installed before ${name} loads any module`, (t) => {
       const folder = mkdtempSync(join(tmpdir(), 'spy-'));

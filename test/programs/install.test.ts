@@ -9,6 +9,7 @@ import { missing, ours, ROOT } from '../support/programs.ts';
 // The installed and packed files, and the man pages.
 
 const PROGRAMS = [
+  'smtp-relay-io',
   'smtpd-maildir',
   'smtpd-starttls-proxy',
   'smtpd-starttls-proxy-io',

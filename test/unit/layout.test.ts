@@ -8,7 +8,7 @@ import { describe, it } from 'node:test';
 /** The folders from top to bottom. A folder imports only from those on lines below its own, and from itself. */
 const LEVELS: readonly (readonly string[])[] = [
   ['bin'],
-  ['lib/server', 'lib/proxy', 'lib/chain', 'lib/maildir'],
+  ['lib/server', 'lib/proxy', 'lib/chain', 'lib/relay', 'lib/maildir'],
   ['lib/session'],
   ['lib/smtpd'],
   ['lib/tls'],

@@ -1,0 +1,94 @@
+import type { RemoteOutcome } from '../../smtp/remote-opening.ts';
+import type { Reply } from '../../smtp/reply-reader.ts';
+
+/** Why a server cannot be had on one way. */
+export interface RelayFailure {
+  /** For the next way: a handshake has failed; or there was no verified TLS; or neither. */
+  readonly kind: 'handshake-failed' | 'no-tls' | 'other';
+  /** The code for the client: 451 if it may pass, that of the server if it has refused for good. */
+  readonly code: number;
+  /** The enhanced status code (RFC 3463), without the class. */
+  readonly detail: string;
+  /** For the client and for the log. */
+  readonly why: string;
+  /** For the log only. */
+  readonly more?: string;
+}
+
+/** It may pass. */
+const TEMPORARY = 451;
+
+/** No connection. */
+export function noConnection(code: string): RelayFailure {
+  // RFC 3463: 4.4 unable to route, for a host that has no address; 4.1 no answer from host.
+  const detail = code === 'ENOTFOUND' ? '4.4' : '4.1';
+  return { kind: 'no-tls', code: TEMPORARY, detail, why: `cannot connect: ${code}` };
+}
+
+/** A TLS handshake that did not succeed. 7.5 is a cryptographic failure. */
+export function handshakeFailed(why: string): RelayFailure {
+  return { kind: 'handshake-failed', code: TEMPORARY, detail: '7.5', why: `TLS handshake failed: ${why}` };
+}
+
+/** TLS with a server that is not verified, although it has to be. */
+export function notVerified(why: string): RelayFailure {
+  return { kind: 'no-tls', code: TEMPORARY, detail: '7.5', why: `the server is not verified: ${why}` };
+}
+
+/** A server that has sent no reply in time. */
+export const NO_REPLY_IN_TIME = 'no reply in time';
+
+/**
+ * An opening that has not ended with `ready`.
+ *
+ * @param inTls whether TLS has started, and the server is verified if it must be.
+ */
+export function openingFailed(
+  outcome: Exclude<RemoteOutcome, { readonly type: 'ready' }>,
+  inTls: boolean,
+): RelayFailure {
+  const kind = inTls ? 'other' : 'no-tls';
+  switch (outcome.type) {
+    case 'no-tls': {
+      // RFC 3463 has nothing closer than 7.4, security features not supported.
+      const why =
+        outcome.reply === undefined
+          ? 'STARTTLS is not offered'
+          : `STARTTLS refused: ${textOf(outcome.reply)}`;
+      return { kind, code: TEMPORARY, detail: '7.4', why };
+    }
+    case 'no-auth':
+      return { kind, code: TEMPORARY, detail: '7.4', why: 'it offers no AUTH that can be used' };
+    case 'auth-refused':
+      // The client did not send these credentials, and can do nothing about them.
+      return {
+        ...{ kind, code: TEMPORARY, detail: '7.8' },
+        ...{ why: 'it refused our credentials', more: textOf(outcome.reply) },
+      };
+    case 'refused':
+      return { kind, ...refusal(outcome.reply) };
+    case 'broken':
+      return { kind, code: TEMPORARY, detail: '4.2', why: outcome.why ?? 'it closed the connection' };
+  }
+}
+
+/** 5xx is passed on; anything else may pass. */
+function refusal(reply: Reply): Pick<RelayFailure, 'code' | 'detail' | 'why'> {
+  const why = `it refused service: ${textOf(reply)}`;
+  const code = reply.code >= 500 ? reply.code : TEMPORARY;
+  const [, detail = '0.0'] = /^[45]\.(\d{1,3}\.\d{1,3})(?: |$)/.exec(reply.texts[0] ?? '') ?? [];
+  return { code, detail, why };
+}
+
+function textOf({ code, texts }: Reply): string {
+  return `${code} ${texts.join(' ')}`.trimEnd();
+}
+
+/** The longest reply, in octets: what remains of 512 (RFC 5321 section 4.5.3.1.5) with room for the codes. */
+const TEXT_LIMIT = 480;
+
+/** The reply for the client, in printable ASCII. */
+export function formatFailure({ code, detail, why }: RelayFailure): Buffer {
+  const text = why.replace(/[^ -~]/g, '?').slice(0, TEXT_LIMIT);
+  return Buffer.from(`${code} ${code < 500 ? 4 : 5}.${detail} ${text}\r\n`, 'latin1');
+}

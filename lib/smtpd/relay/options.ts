@@ -1,0 +1,73 @@
+import { listOption, numberOption, type OptionGroup, stringOption, usage } from '../../program/options.ts';
+import { HANDSHAKE_LIMITS, readHandshakeTimeout } from '../../tls/options.ts';
+import { readSendProxy, SEND_PROXY } from '../options.ts';
+import type { Backend } from '../remote.ts';
+
+/** What the options of a relay are read as. */
+export interface RelaySettings {
+  /** The path; undefined for no AUTH. */
+  readonly credentialsFile: string | undefined;
+  /** See `TlsClientOptions`. */
+  readonly pins: readonly string[];
+  readonly sendProxy: Backend['sendProxy'];
+  /** See `RelayedOptions`; undefined for the name that the system has. */
+  readonly localName: string | undefined;
+  /** All in milliseconds. */
+  readonly handshakeTimeout: number;
+  readonly connectTimeout: number;
+  readonly idleTimeout: number;
+  readonly relayIdleTimeout: number | undefined;
+}
+
+const SECONDS = { min: 1, max: 2_000_000 };
+
+/** How a server that a URL names is reached. */
+export const relayOptions: OptionGroup<RelaySettings> = {
+  rows: [
+    {
+      name: 'credentials',
+      value: 'FILE',
+      help: 'lines "host user password" for AUTH, in TLS with a verified server only',
+    },
+    {
+      name: 'pin',
+      value: 'SHA256',
+      multiple: true,
+      help: 'verify the server by its public key, with this digest, in place of its certificate; repeatable',
+    },
+    { ...SEND_PROXY },
+    { name: 'local-name', short: 'l', value: 'NAME', help: 'name of this host, in the greeting' },
+    { name: 'connect-timeout', value: 'SECONDS', help: 'time for a connection to the server (30)' },
+    ...HANDSHAKE_LIMITS,
+    {
+      name: 'idle-timeout',
+      short: 't',
+      value: 'SECONDS',
+      help: 'time for a command of the client until the relay, and for each reply of the server until then (300)',
+    },
+    {
+      name: 'relay-idle-timeout',
+      short: 'T',
+      value: 'SECONDS',
+      help: 'idle timeout of the relay (no limit)',
+    },
+  ],
+  read: (values) => {
+    const relay = numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: undefined });
+    return {
+      credentialsFile: stringOption(values, 'credentials'),
+      pins: listOption(values, 'pin').map(readPin),
+      sendProxy: readSendProxy(values),
+      localName: stringOption(values, 'local-name'),
+      handshakeTimeout: readHandshakeTimeout(values),
+      connectTimeout: numberOption(values, 'connect-timeout', { ...SECONDS, default: 30 }) * 1000,
+      idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
+      relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
+    };
+  },
+};
+
+function readPin(pin: string): string {
+  if (/^[\da-f]{64}$/i.test(pin)) return pin.toLowerCase();
+  throw usage(`--pin takes a SHA-256 digest of 64 hexadecimal digits, not ${pin}`);
+}

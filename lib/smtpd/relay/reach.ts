@@ -1,0 +1,42 @@
+import { formatServerAddress } from '../../net/address.ts';
+import { type Attempt, attempt, type ReachRequest } from './attempt.ts';
+import type { RelayFailure } from './failure.ts';
+import type { Way } from './url.ts';
+
+/**
+ * Reaches a server: tries its ways in turn, each on a connection of its own, as far as its URL promises. Each failure is
+ * logged. The result of the last one is the result, with the reasons of all.
+ *
+ * Time: for each way the connect timeout, the handshake timeout, and the reply timeout for each of a few replies.
+ */
+export async function reach(request: ReachRequest): Promise<Attempt> {
+  const reasons: string[] = [];
+  let last: RelayFailure | undefined;
+  for (const way of request.target.ways) {
+    const address = formatServerAddress(way.address);
+    if (last !== undefined) {
+      if (!isNext(way, last)) break;
+      request.report.warning(`trying ${address} ${TRYING[way.tls]}`);
+    }
+    const result = await attempt(way, request);
+    if (result.type === 'reached') return result;
+    last = result.failure;
+    const { why, more } = last;
+    request.report.warning(`unable to relay to ${address}: ${more === undefined ? why : `${why}: ${more}`}`);
+    reasons.push(`${address}: ${why}`);
+  }
+  if (last === undefined) throw new Error(`no way to ${request.target.url}`);
+  return { type: 'failed', failure: { ...last, why: reasons.join('; ') } };
+}
+
+const TRYING = {
+  never: 'in cleartext',
+  'if-offered': 'with STARTTLS if offered',
+  starttls: 'with STARTTLS',
+  implicit: 'with TLS from the first byte',
+} as const;
+
+/** Whether a way is to be tried after a failure of the one before. A failed handshake is one way to have no TLS. */
+function isNext({ after }: Way, { kind }: RelayFailure): boolean {
+  return after !== undefined && (after === kind || (after === 'no-tls' && kind === 'handshake-failed'));
+}

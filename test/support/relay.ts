@@ -1,0 +1,117 @@
+/** Runs smtp-relay-io, with the test as its client. */
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import type { TestContext } from 'node:test';
+import { ours } from './programs.ts';
+import { DEADLINE, within } from './within.ts';
+
+/** A running smtp-relay-io. */
+export interface Relay {
+  readonly child: ChildProcess;
+  /** Sends lines, each with CRLF, in one piece. */
+  send(...lines: string[]): void;
+  /** The next whole reply, its lines joined by "\n". Rejects when the output ends before that. */
+  reply(): Promise<string>;
+  /** Sends a line and returns the reply. */
+  ask(line: string): Promise<string>;
+  /** Half-closes. */
+  end(): void;
+  /** All output that is left, up to its end. */
+  rest(): Promise<string>;
+  /** Waits for the exit and returns the status; what the signal is called if it was one. */
+  readonly status: Promise<number | string>;
+  /** What was written to stderr so far; all of it after `status`. */
+  stderr(): string;
+}
+
+/** Starts it with the words of a command line, until the test ends. */
+export function startRelay(
+  t: TestContext,
+  words: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
+): Relay {
+  const child = spawn(ours('smtp-relay-io'), words, {
+    stdio: 'pipe',
+    env: { PATH: process.env.PATH, ...environment },
+  });
+  t.after(() => child.kill('SIGKILL'));
+  let output = '';
+  let errors = '';
+  let hasEnded = false;
+  let check: () => void = () => {};
+  const exited = once(child, 'close').then(([code, signal]): number | string => code ?? signal);
+  child.stdin.on('error', () => {});
+  child.stdout.on('data', (bytes: Buffer) => {
+    output += bytes.toString('latin1');
+    check();
+  });
+  child.stdout.on('close', () => {
+    hasEnded = true;
+    check();
+  });
+  child.stderr.on('data', (bytes: Buffer) => {
+    errors += bytes.toString('latin1');
+  });
+
+  function until<T>(what: string, look: () => T | undefined): Promise<T> {
+    const found = new Promise<T>((resolve, reject) => {
+      check = () => {
+        const one = look();
+        if (one !== undefined) resolve(one);
+        else if (hasEnded) reject(new Error(`the output ended after ${JSON.stringify(output)}: ${errors}`));
+      };
+      check();
+    });
+    return within(DEADLINE, () => `${what} after ${JSON.stringify(output)}: ${errors}`, found);
+  }
+
+  const relay: Relay = {
+    child,
+    send: (...lines) => void child.stdin.write(lines.map((line) => `${line}\r\n`).join(''), 'latin1'),
+    reply: () =>
+      until('whole reply', () => {
+        const match = /^(?:\d{3}-[^\n]*\n)*\d{3}(?: [^\n]*)?\n/.exec(output);
+        if (match === null) return undefined;
+        output = output.slice(match[0].length);
+        return match[0].replaceAll('\r\n', '\n').trimEnd();
+      }),
+    ask: (line) => {
+      relay.send(line);
+      return relay.reply();
+    },
+    end: () => void child.stdin.end(),
+    rest: () => until('end of the output', () => (hasEnded ? output : undefined)),
+    status: within(DEADLINE, () => `exit after ${JSON.stringify(output)}: ${errors}`, exited),
+    stderr: () => errors,
+  };
+  relay.status.catch(() => {});
+  return relay;
+}
+
+/** Sends a message, up to QUIT. @returns the reply that refused it; undefined if it was accepted. */
+export async function sendMessage(relay: Relay): Promise<string | undefined> {
+  await relay.reply();
+  const commands = [
+    'EHLO client.example',
+    'MAIL FROM:<a@client.example>',
+    'RCPT TO:<b@far.example>',
+    'DATA',
+    'Hi.\r\n.',
+  ];
+  for (const command of commands) {
+    const reply = await relay.ask(command);
+    if (!/^[23]/.test(reply)) {
+      await quit(relay);
+      return reply;
+    }
+  }
+  await quit(relay);
+  return undefined;
+}
+
+/** Sends QUIT and closes. */
+export async function quit(relay: Relay): Promise<void> {
+  await relay.ask('QUIT');
+  relay.end();
+}
