@@ -1,9 +1,11 @@
 /** What each scheme promises, against servers with and without TLS, good and bad ones, and attackers on the path. */
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
-import { after, describe, it } from 'node:test';
+import { after, describe, it, type TestContext } from 'node:test';
 import { makeCertificates } from '../support/certificate.ts';
 import { type FarServer, type FarServerOptions, startFarServer } from '../support/far-server.ts';
 import { sendMessage, startRelay } from '../support/relay.ts';
@@ -97,8 +99,9 @@ for (const [what, options, results] of TABLE) {
       const expected = results[index];
       it(`is sent mail ${expected === 'refused' ? 'not at all' : expected} by ${scheme}://`, async (t) => {
         const server = await startFarServer(t, options);
-        // Servers that use TLS at once send no greeting.
-        const words = ['-v', '2', '-t', '1', '--credentials', credentials, urlOf(scheme, server.port)];
+        // A server that uses TLS at once sends no greeting: only the timeout ends that.
+        const timeout = options.implicit === true && scheme !== 'smtps' ? '2' : '60';
+        const words = ['-v', '2', '-t', timeout, '--credentials', credentials, urlOf(scheme, server.port)];
         const relay = startRelay(t, words, { CAFILE: authority.certFile });
         const refusal = await sendMessage(relay);
         assert.equal(await relay.status, expected === 'refused' ? 111 : 0, relay.stderr());
@@ -118,3 +121,61 @@ for (const [what, options, results] of TABLE) {
     }
   });
 }
+
+describe('an attacker between the relay and a good server', () => {
+  /** Passes bytes on in both directions; `rewrite` changes what the server sends in cleartext. */
+  async function startAttacker(
+    t: TestContext,
+    port: number,
+    rewrite: (text: string) => string,
+  ): Promise<number> {
+    const listener = createServer((client) => {
+      const server = connect(port, '127.0.0.1');
+      for (const [one, other] of [
+        [client, server],
+        [server, client],
+      ] as const) {
+        one.on('error', () => other.destroy());
+        one.on('close', () => other.destroy());
+        one.on('end', () => other.end());
+      }
+      client.pipe(server);
+      server.on('data', (bytes: Buffer) => {
+        client.write(Buffer.from(rewrite(bytes.toString('latin1')), 'latin1'));
+      });
+    });
+    listener.listen(0, '127.0.0.1');
+    await once(listener, 'listening');
+    t.after(() => listener.close());
+    return (listener.address() as AddressInfo).port;
+  }
+
+  const ATTACKS: readonly [string, (text: string) => string, readonly Result[]][] = [
+    [
+      'removes STARTTLS',
+      (text) => text.replace(/250([ -])STARTTLS/, '250$1XXXXXXXX'),
+      [CLEAR, CLEAR, NONE, NONE, NONE],
+    ],
+    [
+      'appends a reply to the 220',
+      (text) => text.replace('220 go\r\n', '220 go\r\n250 yes\r\n'),
+      [CLEAR, NONE, NONE, NONE, NONE],
+    ],
+    ['does nothing', (text) => text, [CLEAR, TLS, TLS, NONE, TLS]],
+  ];
+  for (const [what, rewrite, results] of ATTACKS) {
+    for (const [index, scheme] of SCHEMES.entries()) {
+      const expected = results[index];
+      it(`who ${what} gets mail ${expected === 'refused' ? 'not delivered' : `delivered ${expected}`} by ${scheme}://`, async (t) => {
+        const server = await startFarServer(t, { pair: PAIRS.good });
+        const port = await startAttacker(t, server.port, rewrite);
+        const words = ['--credentials', credentials, urlOf(scheme, port)];
+        const relay = startRelay(t, words, { CAFILE: authority.certFile });
+        await sendMessage(relay);
+        await relay.status;
+        assert.equal(resultOf(server), expected, relay.stderr());
+        for (const { cleartext } of server.connections) assertNoPassword(cleartext);
+      });
+    }
+  }
+});
