@@ -1,14 +1,12 @@
-import { connect, type Socket } from 'node:net';
+import { connect } from 'node:net';
 import { formatServerAddress, type ServerAddress } from '../net/address.ts';
 import { type Endpoints, KEEPALIVE } from '../net/endpoints.ts';
 import { formatProxyV1, formatProxyV2 } from '../net/proxy-protocol/send.ts';
-import { deferred } from '../program/deferred.ts';
-import { EXIT, errorCode } from '../program/failure.ts';
 import { byteStreamOf } from '../stream/byte-stream.ts';
-import { keepReadableAfterFailedWrite } from '../stream/failed-write.ts';
 import { after } from '../stream/time.ts';
+import { smtpdOnConnection } from './connection.ts';
 import type { StartSmtpd } from './program.ts';
-import type { Smtpd, SmtpdEnd } from './smtpd.ts';
+import type { Smtpd } from './smtpd.ts';
 
 /** An SMTP server that is connected to, over TCP or a Unix socket, and used instead of a program. */
 export interface Backend {
@@ -31,61 +29,26 @@ export function remoteSmtpd(backend: Backend, client: Endpoints | undefined): St
 }
 
 function connectTo({ address }: Backend, header: Buffer | undefined): Smtpd {
-  const name = formatServerAddress(address);
   // A Unix socket has neither delay nor keepalive, and Node ignores both there.
   const socket = connect({ ...address, noDelay: true, ...KEEPALIVE });
-  const { promise: ended, resolve } = deferred<SmtpdEnd>();
   const limit = after(CONNECT_TIMEOUT);
-  let signalled: NodeJS.Signals | undefined;
   let isConnected = false;
-  let writeFailure: Error | undefined;
-
-  const settle = (failure?: string): void => {
-    limit.cancel();
-    if (signalled !== undefined) resolve({ status: EXIT.systemCallFailed, signal: signalled });
-    else if (failure !== undefined) resolve({ status: EXIT.systemCallFailed, failure });
-    else resolve({ status: EXIT.success });
-  };
+  const smtpd = smtpdOnConnection({
+    socket,
+    stream: byteStreamOf(socket),
+    name: formatServerAddress(address),
+    isUnix: 'path' in address,
+    failed: () => (isConnected ? 'lost' : 'cannot reach'),
+  });
   void limit.passed.then(() => socket.destroy(new Error('timed out')));
+  void smtpd.ended.then(limit.cancel);
   socket.on('connect', () => {
     isConnected = true;
     limit.cancel();
   });
-  /** @param error the failure of the socket, if any. */
-  const finish = (error: Error | undefined): void => {
-    // On a Unix socket this means no more than that the server has closed it and has not read everything: a program on
-    // pipes may do so too, after its last reply.
-    if (error === undefined || ('path' in address && socket.bytesRead > 0)) settle();
-    else settle(`${isConnected ? 'lost' : 'cannot reach'} ${name}: ${errorCode(error)}`);
-  };
-  keepReadableAfterFailedWrite(socket, (error) => {
-    writeFailure ??= error;
-  });
-  // Registered before the listeners of the Source: when they report the end, `ended` must have settled.
-  socket.on('error', finish);
-  socket.on('end', () => {
-    finish(writeFailure);
-    // As with a program that has exited, pending bytes are not delivered. The server might never take them.
-    socket.destroy();
-  });
-  socket.on('close', () => settle());
   // The PROXY protocol requires it before all other bytes.
   if (header !== undefined) socket.write(header);
-  return {
-    ...byteStreamOf(socket),
-    label: name,
-    ended,
-    kill: (signal) => {
-      signalled ??= signal;
-      if (signal === 'SIGKILL') socket.destroy();
-      else endSocket(socket);
-    },
-  };
-}
-
-function endSocket(socket: Socket): void {
-  if (socket.connecting) socket.destroy();
-  else socket.end();
+  return smtpd;
 }
 
 /**

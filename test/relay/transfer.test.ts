@@ -84,7 +84,8 @@ describe('a message', () => {
       relay.child.stdin?.write(BIG_MESSAGE);
       assert.equal(await relay.reply(), '552 5.3.4 too big');
       relay.end();
-      await relay.status;
+      if (scheme === 'smtp+unix') assert.equal(await relay.status, 0);
+      else await relay.status;
     });
   }
 

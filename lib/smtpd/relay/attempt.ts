@@ -148,7 +148,11 @@ async function open(way: Way, request: ReachRequest, connection: Socket): Promis
   if (request.credentials !== undefined && !step.isAuthenticated) {
     request.report.warning(`no credentials are sent to ${name}: it is not verified: ${fault ?? 'no TLS'}`);
   }
-  const smtpd = smtpdOnConnection({ socket, stream, name });
+  const smtpd = smtpdOnConnection({
+    ...{ socket, stream, name },
+    isUnix: 'path' in way.address,
+    failed: () => 'lost',
+  });
   return { type: 'reached', reached: { smtpd, hello: step.hello, rest: opening.rest() } };
 }
 
