@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Pair } from './certificate.ts';
 import { until } from './processes.ts';
 import { ROOT } from './programs.ts';
 import { assertContent } from './real-chain.ts';
@@ -30,12 +31,65 @@ export function recipeIn(page: string): string {
   return recipe;
 }
 
-function configurationFor(folder: string): string {
+/**
+ * A command that runs exim as an SMTP server for the connection on its standard input, with TLS of its own. It takes
+ * mail for example.net from clients that have authenticated in TLS, and delivers it to one file.
+ *
+ * @param folder for all to read and write.
+ * @param pair its certificate.
+ * @param mechanism which AUTH it offers, in TLS, for alice with the password "wonder land".
+ */
+export function eximServerIn(folder: string, pair: Pair, mechanism: keyof typeof AUTHENTICATORS): string[] {
+  const files = { tls_certificate: pair.certFile, tls_privatekey: pair.keyFile };
+  const options = Object.entries(files).map(([option, path]) => {
+    copyFileSync(path, join(folder, option));
+    // exim has become another user when it reads them.
+    chmodSync(join(folder, option), 0o644);
+    return `${option} = ${folder}/${option}`;
+  });
+  const configuration = join(folder, 'exim.conf');
+  const offer = `auth_advertise_hosts = \${if eq{$tls_in_cipher}{}{}{*}}`;
+  const authenticated = '  deny !authenticated = *\n  accept domains';
+  const text = configurationFor(folder, ['tls_advertise_hosts = *', offer, ...options].join('\n'));
+  writeFileSync(
+    configuration,
+    `${text.replace('  accept hosts = :\n  accept domains', authenticated)}begin authenticators\n${AUTHENTICATORS[mechanism]}`,
+  );
+  return ['exim4', '-C', configuration, '-odf', '-bs'];
+}
+
+const AUTHENTICATORS = {
+  PLAIN: `
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  server_prompts = :
+  server_condition = \${if and{{eq{$auth2}{alice}}{eq{$auth3}{wonder land}}}}
+  server_set_id = $auth2
+`,
+  LOGIN: `
+login:
+  driver = plaintext
+  public_name = LOGIN
+  server_prompts = User Name : Password
+  server_condition = \${if and{{eq{$auth1}{alice}}{eq{$auth2}{wonder land}}}}
+  server_set_id = $auth1
+`,
+  'CRAM-MD5': `
+cram:
+  driver = cram_md5
+  public_name = CRAM-MD5
+  server_secret = \${if eq{$auth1}{alice}{wonder land}fail}
+  server_set_id = $auth1
+`,
+};
+
+function configurationFor(folder: string, tls = 'tls_advertise_hosts ='): string {
   return `
 primary_hostname = mail.example.org
 spool_directory = ${folder}/spool
 log_file_path = ${folder}/%slog
-tls_advertise_hosts =
+${tls}
 acl_smtp_rcpt = check_rcpt
 keep_environment =
 deliver_drop_privilege
