@@ -197,6 +197,14 @@ describe('TLS with the server', () => {
     );
   });
 
+  it('presents the certificate of CERTFILE', async (t) => {
+    const server = await startFarServer(t, { pair, implicit: true, authority: authority.certFile });
+    const client = certificates.signedBy(authority, 'client.example');
+    const keys = { ...TRUST, CERTFILE: client.certFile, KEYFILE: client.keyFile };
+    assert.equal(await sendMessage(startRelay(t, [`smtps://localhost:${server.port}`], keys)), undefined);
+    assert.equal(server.connections[0]?.clientName, 'client.example');
+  });
+
   it('is tried at the second port of ssl:// too', async (t) => {
     const first = await startFarServer(t, {});
     const second = await startFarServer(t, { pair, implicit: true });
@@ -332,6 +340,33 @@ describe('a server that cannot be had', () => {
       assert.match(relay.stderr(), /^smtp-relay-io: warning: unable to relay to localhost:\d+: [ -~]+\n$/);
     });
   }
+
+  it('because it refuses service for good before it is verified, is a temporary failure where it must be', async (t) => {
+    const server = await startFarServer(t, { replies: { greeting: '554 5.7.1 go away' } });
+    const url = `//localhost:${server.port}`;
+    const believed = await sendMessage(startRelay(t, [`smtp+tls:${url}`], TRUST));
+    assert.match(believed ?? '', /^554 5\.7\.1 /);
+    const unbelieved = await sendMessage(startRelay(t, [`tls:${url}`], TRUST));
+    assert.match(unbelieved ?? '', /^451 4\.7\.1 /);
+    const verified = await startFarServer(t, {
+      pair,
+      implicit: true,
+      replies: { greeting: '554 5.7.1 go away' },
+    });
+    const refusal = await sendMessage(startRelay(t, [`smtps://localhost:${verified.port}`], TRUST));
+    assert.match(refusal ?? '', /^554 5\.7\.1 /);
+  });
+
+  it('because the connection is lost, is a temporary failure', async (t) => {
+    const { server, relay } = await start(t, { replies: { EHLO: '250-half a reply' } });
+    relay.send('EHLO client.example');
+    await until(
+      'the server has got EHLO',
+      () => server.connections[0]?.cleartext.startsWith('EHLO') === true,
+    );
+    server.connections[0]?.socket.resetAndDestroy();
+    assert.match(await relay.reply(), /^451 4\.4\.2 localhost:\d+: the connection was lost: ECONNRESET$/);
+  });
 
   it('because it does not listen, is a temporary failure', async (t) => {
     const server = await startFarServer(t, {}, { host: '127.0.0.1', port: 0 });

@@ -12,12 +12,14 @@ import type { Pair } from './certificate.ts';
 export interface FarServerOptions {
   /** Its certificate; undefined for a server without TLS. */
   readonly pair?: Pair;
+  /** A client certificate of this authority is required. */
+  readonly authority?: string;
   /** TLS with the first byte. */
   readonly implicit?: boolean;
   /** What STARTTLS is answered with, as it is sent; "220 go" by default. No TLS follows any other code. */
   readonly starttls?: string;
-  /** The connection is closed with the first byte of the handshake. */
-  readonly breaksHandshake?: boolean;
+  /** With the first byte of the handshake, the connection is closed, or this is sent. */
+  readonly breaksHandshake?: true | string;
   /** Replies by command, in place of the usual ones; "greeting" is one. */
   readonly replies?: Readonly<Record<string, string>>;
   /** The lines of the reply to EHLO behind the first, but for STARTTLS. */
@@ -31,6 +33,8 @@ export interface FarConnection {
   tls: string;
   /** The server name of the handshake. */
   serverName: string | false | undefined;
+  /** The common name in the client certificate. */
+  clientName: string | undefined;
   isAuthenticated: boolean;
   /** How the message has arrived. */
   delivered: 'in cleartext' | 'in TLS' | undefined;
@@ -53,7 +57,14 @@ export async function startFarServer(
   const listener = createServer((socket) => {
     socket.on('error', () => {});
     const connection: FarConnection = {
-      ...{ cleartext: '', tls: '', serverName: undefined, isAuthenticated: false, delivered: undefined },
+      ...{
+        cleartext: '',
+        tls: '',
+        serverName: undefined,
+        clientName: undefined,
+        isAuthenticated: false,
+        delivered: undefined,
+      },
       socket,
     };
     connections.push(connection);
@@ -79,13 +90,25 @@ function serve(connection: FarConnection, options: FarServerOptions): void {
 
 function startTls(connection: FarConnection, options: FarServerOptions): void {
   const { socket } = connection;
-  if (options.breaksHandshake === true) return void socket.once('data', () => socket.destroy());
+  const { breaksHandshake } = options;
+  if (breaksHandshake === true) return void socket.once('data', () => socket.destroy());
+  if (breaksHandshake !== undefined) return void socket.once('data', () => socket.write(breaksHandshake));
   const { certFile = '', keyFile = '' } = options.pair ?? {};
-  const secureContext = createSecureContext({ cert: readFileSync(certFile), key: readFileSync(keyFile) });
-  const secure = new TLSSocket(socket, { isServer: true, secureContext });
+  const secureContext = createSecureContext({
+    cert: readFileSync(certFile),
+    key: readFileSync(keyFile),
+    ...(options.authority === undefined ? {} : { ca: readFileSync(options.authority) }),
+  });
+  const secure = new TLSSocket(socket, {
+    isServer: true,
+    secureContext,
+    requestCert: options.authority !== undefined,
+    rejectUnauthorized: options.authority !== undefined,
+  });
   secure.on('error', () => {});
   secure.on('secure', () => {
     connection.serverName = secure.servername ?? false;
+    connection.clientName = secure.getPeerX509Certificate()?.subject.replace(/^CN=/, '');
   });
   secure.on('data', (bytes: Buffer) => {
     connection.tls += bytes.toString('latin1');

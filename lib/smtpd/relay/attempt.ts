@@ -138,13 +138,13 @@ async function open(way: Way, request: ReachRequest, connection: Socket): Promis
   }
 
   let step: RemoteOutcome | 'start-tls' = 'start-tls';
-  if (way.tls !== 'implicit') step = await advance(opening, stream, connection, request);
+  if (way.tls !== 'implicit') step = await advance(opening, stream, request);
   while (step === 'start-tls') {
     const failure = await startTls();
     if (failure !== undefined) return failed(failure);
-    step = await advance(opening, stream, socket, request);
+    step = await advance(opening, stream, request);
   }
-  if (step.type !== 'ready') return failed(openingFailed(step, inTls));
+  if (step.type !== 'ready') return failed(openingFailed(step, inTls, inTls || !way.mustVerify));
   if (request.credentials !== undefined && !step.isAuthenticated) {
     request.report.warning(`no credentials are sent to ${name}: it is not verified: ${fault ?? 'no TLS'}`);
   }
@@ -161,17 +161,16 @@ function failed(failure: RelayFailure): Attempt {
 }
 
 /**
- * Carries out the steps of an opening up to its outcome or to TLS. The source is paused then.
- *
- * @param socket what `stream` was made of.
+ * Carries out the steps of an opening up to its outcome or to TLS. The source is paused then, and a handshake that is
+ * started at once gets all that arrives.
  */
 function advance(
   opening: RemoteOpening,
   { source, sink }: ByteStream,
-  socket: Socket,
   { replyTimeout, abort }: ReachRequest,
 ): Promise<RemoteOutcome | 'start-tls'> {
   let isSettled = false;
+  let failure: Error | undefined;
   return new Promise((resolve) => {
     const settle = (step: RemoteOutcome | 'start-tls'): void => {
       if (isSettled) return;
@@ -182,14 +181,11 @@ function advance(
     };
     const run = (): void => {
       for (let step = opening.next(); step !== undefined && !isSettled; step = opening.next()) {
-        if (step.type === 'outcome') return settle(step.outcome);
+        if (step.type === 'outcome') return settle(withReason(step.outcome, failure));
         if (step.type === 'to-server') {
           // Each reply has the whole time, however slowly it arrives.
           watch.active();
           sink.write(step.bytes);
-        } else if (socket.readableLength > 0) {
-          // It was sent in cleartext and would go to the TLS engine.
-          opening.fromServer(socket.read());
         } else return settle('start-tls');
       }
     };
@@ -200,7 +196,8 @@ function advance(
         opening.fromServer(bytes);
         run();
       },
-      ended: () => {
+      ended: (error) => {
+        failure = error;
         opening.serverEnded();
         run();
       },
@@ -208,4 +205,10 @@ function advance(
     run();
     source.read();
   });
+}
+
+/** A connection may have failed rather than ended: a TLS server that refuses our certificate sends an alert. */
+function withReason(outcome: RemoteOutcome, failure: Error | undefined): RemoteOutcome {
+  if (outcome.type !== 'broken' || outcome.why !== undefined || failure === undefined) return outcome;
+  return { type: 'broken', why: `the connection was lost: ${errorCode(failure)}` };
 }

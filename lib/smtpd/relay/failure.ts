@@ -42,10 +42,13 @@ export const NO_REPLY_IN_TIME = 'no reply in time';
  * An opening that has not ended with `ready`.
  *
  * @param inTls whether TLS has started, and the server is verified if it must be.
+ * @param isBelieved whether a refusal for good is passed on as such. An attacker on the path must not be able to have mail
+ * returned that is to be sent to a verified server only.
  */
 export function openingFailed(
   outcome: Exclude<RemoteOutcome, { readonly type: 'ready' }>,
   inTls: boolean,
+  isBelieved: boolean,
 ): RelayFailure {
   const kind = inTls ? 'other' : 'no-tls';
   switch (outcome.type) {
@@ -66,16 +69,16 @@ export function openingFailed(
         ...{ why: 'it refused our credentials', more: textOf(outcome.reply) },
       };
     case 'refused':
-      return { kind, ...refusal(outcome.reply) };
+      return { kind, ...refusal(outcome.reply, isBelieved) };
     case 'broken':
       return { kind, code: TEMPORARY, detail: '4.2', why: outcome.why ?? 'it closed the connection' };
   }
 }
 
 /** 5xx is passed on; anything else may pass. */
-function refusal(reply: Reply): Pick<RelayFailure, 'code' | 'detail' | 'why'> {
+function refusal(reply: Reply, isBelieved: boolean): Pick<RelayFailure, 'code' | 'detail' | 'why'> {
   const why = `it refused service: ${textOf(reply)}`;
-  const code = reply.code >= 500 ? reply.code : TEMPORARY;
+  const code = isBelieved && reply.code >= 500 ? reply.code : TEMPORARY;
   const [, detail = '0.0'] = /^[45]\.(\d{1,3}\.\d{1,3})(?: |$)/.exec(reply.texts[0] ?? '') ?? [];
   return { code, detail, why };
 }
