@@ -38,13 +38,15 @@ export function createPreludeFront(
   handler: PreludeFrontHandler,
 ): PreludeFront {
   let state: 'answering' | 'waiting' | 'over' = 'answering';
-  /** The replies that were sent are to be taken before more are sent. */
+  /** Nothing more is sent until the replies that were sent are taken. */
   let isFull = false;
   /** The step that waits for that. */
   let held: PreludeStep | undefined;
   let idle = watchIdle(idleTimeout, timedOut);
   const front = createFront({
     received: (bytes) => {
+      // The client may send more until it has read the last reply. It is not kept.
+      if (state === 'over') return true;
       prelude.fromClient(bytes);
       return advance();
     },
@@ -95,7 +97,7 @@ export function createPreludeFront(
     state = 'over';
     idle.stop();
     front.end();
-    // Who has written may wait for that and not read.
+    // The session does not read while it waits to write.
     front.proceed();
   }
 

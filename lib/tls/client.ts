@@ -4,7 +4,7 @@ import { connect, type TLSSocket } from 'node:tls';
 import { errorCode } from '../program/failure.ts';
 import { within } from '../stream/time.ts';
 import type { ClientCredentials } from './client-credentials.ts';
-import { closeOnReset, limitUnsent } from './established.ts';
+import { closeOnReset, limitUnsent, releaseOnClose } from './established.ts';
 
 /** How servers are verified, and how long a handshake may take. */
 export interface TlsClientOptions {
@@ -54,6 +54,7 @@ export async function startTlsWithServer(
     if (socket === undefined) throw new Error('the handshake took too long');
     closeOnReset(connection, socket);
     limitUnsent(connection, socket, () => exceeded('it does not read the answers to its TLS records'));
+    releaseOnClose(connection, socket);
     return {
       socket,
       fault: faultOf(socket, host, options.pins),
