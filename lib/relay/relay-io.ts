@@ -1,6 +1,7 @@
 import { hostname } from 'node:os';
 import { endpointsIn, withUcspiTcp } from '../net/endpoints.ts';
 import { refuseInspector } from '../program/inspector.ts';
+import { usage } from '../program/options.ts';
 import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { startSession } from '../session/session.ts';
@@ -10,6 +11,7 @@ import { startRelayed } from '../smtpd/relay/relayed.ts';
 import { parseRelayUrl } from '../smtpd/relay/url.ts';
 import { proxyHeader } from '../smtpd/remote.ts';
 import { openStandard } from '../stream/descriptor.ts';
+import { createTlsClient } from '../tls/client.ts';
 import { readClientCredentials } from '../tls/client-credentials.ts';
 
 /** The command line of the relay. */
@@ -32,8 +34,15 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   refuseInspector();
   const { program, url, verbosity, credentialsFile, sendProxy, pins, idleTimeout } = options;
   const target = parseRelayUrl(url);
+  if (target.host === undefined && pins.length === 0 && target.ways.some(({ mustVerify }) => mustVerify)) {
+    throw usage(`${url} requires --pin: a Unix socket has no name to verify`);
+  }
   const byHost = credentialsFile === undefined ? new Map() : readCredentialsFile(credentialsFile);
-  const tls = { credentials: readClientCredentials(given), pins, timeout: options.handshakeTimeout };
+  const tls = createTlsClient({
+    credentials: readClientCredentials(given),
+    pins,
+    timeout: options.handshakeTimeout,
+  });
   const environment = withUcspiTcp(given);
   const report = createReporter(program, verbosity);
   const session = startSession({

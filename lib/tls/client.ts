@@ -1,6 +1,6 @@
 import { constants, createHash } from 'node:crypto';
 import { isIP, type Socket } from 'node:net';
-import { connect, type TLSSocket } from 'node:tls';
+import { connect, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls';
 import { errorCode } from '../program/failure.ts';
 import { within } from '../stream/time.ts';
 import type { ClientCredentials } from './client-credentials.ts';
@@ -30,61 +30,77 @@ export interface ServerTls {
 /** The longest time that setTimeout takes, in milliseconds. */
 const MAX_TIMEOUT = 2 ** 31 - 1;
 
-/**
- * Does the client side of a TLS handshake, TLS 1.2 or later. A server that cannot be verified is no failure: the caller
- * decides.
- *
- * @param connection nothing else reads it any more. It is closed when the handshake fails.
- * @param host the name or the address that the certificate must be for; undefined if there is none: then only a pin
- * verifies the server. The server is given names, not addresses (SNI, RFC 6066 section 3).
- * @param exceeded is called with the reason when the session is ended, see `limitUnsent`.
- * @throws Error with the reason when the handshake fails or takes too long.
- */
-export async function startTlsWithServer(
-  connection: Socket,
-  host: string | undefined,
-  options: TlsClientOptions,
-  exceeded: (why: string) => void,
-): Promise<ServerTls> {
-  try {
-    // No event is emitted for an end in the past.
-    if (connection.destroyed) throw new Error('the connection has ended');
-    const limit = options.timeout === 0 ? MAX_TIMEOUT : options.timeout;
-    const socket = await within(limit, shakeHands(connection, host, options.credentials));
-    if (socket === undefined) throw new Error('the handshake took too long');
-    closeOnReset(connection, socket);
-    limitUnsent(connection, socket, () => exceeded('it does not read the answers to its TLS records'));
-    releaseOnClose(connection, socket);
-    return {
-      socket,
-      fault: faultOf(socket, host, options.pins),
-      description: `${socket.getProtocol() ?? 'unknown'} ${socket.getCipher().name}`,
-    };
-  } catch (error) {
-    connection.destroy();
-    throw error;
-  }
+/** Does the client side of TLS handshakes. */
+export interface TlsClient {
+  /**
+   * Does one handshake, TLS 1.2 or later. A server that cannot be verified is no failure: the caller decides.
+   *
+   * @param connection nothing else reads it any more. It is closed when the handshake fails.
+   * @param host the name or the address that the certificate must be for; undefined if there is none: then only a pin
+   * verifies the server. The server is given names, not addresses (SNI, RFC 6066 section 3).
+   * @param exceeded is called with the reason when the session is ended, see `limitUnsent`.
+   * @throws Error with the reason when the handshake fails or takes too long.
+   */
+  shakeHands(
+    connection: Socket,
+    host: string | undefined,
+    exceeded: (why: string) => void,
+  ): Promise<ServerTls>;
+}
+
+/** Makes a TLS client for any number of connections. The authorities are parsed once, for the first handshake. */
+export function createTlsClient({ credentials, pins, timeout }: TlsClientOptions): TlsClient {
+  let secureContext: SecureContext | undefined;
+  return {
+    shakeHands: async (connection, host, exceeded) => {
+      try {
+        // No event is emitted for an end in the past.
+        if (connection.destroyed) throw new Error('the connection has ended');
+        secureContext ??= contextOf(credentials);
+        const limit = timeout === 0 ? MAX_TIMEOUT : timeout;
+        const socket = await within(limit, shakeHands(connection, host, secureContext));
+        if (socket === undefined) throw new Error('the handshake took too long');
+        closeOnReset(connection, socket);
+        limitUnsent(connection, socket, () => exceeded('it does not read the answers to its TLS records'));
+        releaseOnClose(connection, socket);
+        return {
+          socket,
+          fault: faultOf(socket, host, pins),
+          description: `${socket.getProtocol() ?? 'unknown'} ${socket.getCipher().name}`,
+        };
+      } catch (error) {
+        connection.destroy();
+        throw error;
+      }
+    },
+  };
+}
+
+function contextOf({ pairs, authorities }: ClientCredentials): SecureContext {
+  return createSecureContext({
+    minVersion: 'TLSv1.2',
+    // A server could renegotiate and show another certificate.
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+    ...(authorities === undefined ? {} : { ca: [...authorities] }),
+    cert: pairs.map(({ certificate }) => certificate),
+    key: pairs.map(({ key }) => key),
+  });
 }
 
 function shakeHands(
   connection: Socket,
   host: string | undefined,
-  { pairs, authorities }: ClientCredentials,
+  secureContext: SecureContext,
 ): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     // Neither a zone id nor the dot of an absolute name is part of what a certificate has.
     const name = host?.replace(/(?:%.*|\.)$/s, '');
     const socket = connect({
       socket: connection,
-      minVersion: 'TLSv1.2',
+      secureContext,
       // Checked afterwards, so that a failure can be told from that of a handshake.
       rejectUnauthorized: false,
-      // A server could renegotiate and show another certificate.
-      secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
       ...(name === undefined ? {} : isIP(name) === 0 ? { servername: name } : { host: name }),
-      ...(authorities === undefined ? {} : { ca: [...authorities] }),
-      cert: pairs.map(({ certificate }) => certificate),
-      key: pairs.map(({ key }) => key),
     });
     const fail = (error: Error): void => reject(new Error(errorCode(error)));
     const close = (): void => reject(new Error('the connection ended during the handshake'));

@@ -41,6 +41,13 @@ const CASES: readonly [string, readonly string[], NodeJS.ProcessEnv, number, Reg
     100,
     /--pin takes a SHA-256 digest of 64 hexadecimal digits, not AAAA/,
   ],
+  [
+    'a Unix socket that cannot be verified',
+    ['ssl+unix:/run/smtpd'],
+    {},
+    100,
+    /usage error: ssl\+unix:\/run\/smtpd requires --pin: a Unix socket has no name/,
+  ],
   ['an unknown PROXY protocol', ['--send-proxy', 'v3', URL], {}, 100, /--send-proxy takes v1 or v2, not v3/],
   [
     'no time for a connection',

@@ -9,7 +9,7 @@ import { createRemoteOpening, type RemoteOpening, type RemoteOutcome } from '../
 import type { Reply } from '../../smtp/reply-reader.ts';
 import { type ByteStream, byteStreamOf, IGNORE } from '../../stream/byte-stream.ts';
 import { after, watchIdle } from '../../stream/time.ts';
-import { startTlsWithServer, type TlsClientOptions } from '../../tls/client.ts';
+import type { TlsClient } from '../../tls/client.ts';
 import { smtpdOnConnection } from '../connection.ts';
 import type { Smtpd } from '../smtpd.ts';
 import {
@@ -24,7 +24,7 @@ import type { RelayTarget, Way } from './url.ts';
 
 /** How servers are reached. */
 export interface ReachOptions {
-  readonly tls: TlsClientOptions;
+  readonly tls: TlsClient;
   /** How long a connection may take, all addresses of the host together, in milliseconds. */
   readonly connectTimeout: number;
   /** How long a server may take for a reply of its opening, in milliseconds. */
@@ -121,7 +121,7 @@ async function open(way: Way, request: ReachRequest, connection: Socket): Promis
     try {
       const { host } = request.target;
       const exceeded = (why: string): void => request.report.warning(`${name}: ${why}, closing`);
-      const session = await startTlsWithServer(connection, host, request.tls, exceeded);
+      const session = await request.tls.shakeHands(connection, host, exceeded);
       socket = session.socket;
       fault = session.fault;
       request.report.info(

@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { after, describe, it, type TestContext } from 'node:test';
 import { createServer as createTlsServer, type TLSSocket, type TlsOptions } from 'node:tls';
-import { startTlsWithServer, type TlsClientOptions } from '../../../lib/tls/client.ts';
+import { createTlsClient, type TlsClientOptions } from '../../../lib/tls/client.ts';
 import { readClientCredentials } from '../../../lib/tls/client-credentials.ts';
 import { makeCertificates, type Pair } from '../../support/certificate.ts';
 import { sha256OfKey } from '../../support/pin.ts';
@@ -41,7 +41,7 @@ async function shakeHands(
   const tls = await within(
     DEADLINE,
     'end of the handshake',
-    startTlsWithServer(connection, host, { ...OPTIONS, ...options }, () => {}),
+    createTlsClient({ ...OPTIONS, ...options }).shakeHands(connection, host, () => {}),
   );
   return { ...tls, seen: await within(DEADLINE, 'socket of the server', seen) };
 }
@@ -145,7 +145,7 @@ describe('a TLS session with a server', () => {
       const connection = await connectTo(t, listener.listen(0, '127.0.0.1'));
       const timeout = what.endsWith('in time') ? 100 : DEADLINE;
       await assert.rejects(
-        startTlsWithServer(connection, 'mail.example', { ...OPTIONS, timeout }, () => {}),
+        createTlsClient({ ...OPTIONS, timeout }).shakeHands(connection, 'mail.example', () => {}),
         fault,
       );
       assert.ok(connection.destroyed);
