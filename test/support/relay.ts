@@ -3,6 +3,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { TestContext } from 'node:test';
+import { type FarServer, type FarServerOptions, startFarServer } from './far-server.ts';
 import { ours } from './programs.ts';
 import { DEADLINE, within } from './within.ts';
 
@@ -114,4 +115,34 @@ export async function sendMessage(relay: Relay): Promise<string | undefined> {
 export async function quit(relay: Relay): Promise<void> {
   await relay.ask('QUIT');
   relay.end();
+}
+
+/** A relay, and the server that it passes mail on to. */
+export interface Both {
+  readonly server: FarServer;
+  readonly relay: Relay;
+  readonly greeting: string;
+  received(): string;
+}
+
+/**
+ * Starts a server and a relay to it by smtp://, and reads the greeting.
+ *
+ * @param words options of the relay, whose name is relay.example.
+ * @returns `received` gives what all connections of the server have received.
+ */
+export async function startBoth(
+  t: TestContext,
+  options: FarServerOptions,
+  ...words: string[]
+): Promise<Both> {
+  const server = await startFarServer(t, options);
+  const relay = startRelay(t, ['-l', 'relay.example', ...words, `smtp://localhost:${server.port}`]);
+  const greeting = await relay.reply();
+  return {
+    server,
+    relay,
+    greeting,
+    received: () => server.connections.map(({ cleartext }) => cleartext).join('|'),
+  };
 }
