@@ -2,7 +2,7 @@ import { upon } from '../program/deferred.ts';
 import { createOpening, type OpeningOutcome } from '../smtp/opening.ts';
 import { formatReply } from '../smtp/reply-reader.ts';
 import { watchIdle } from '../stream/time.ts';
-import type { Smtpd } from './smtpd.ts';
+import { ORPHAN_IDLE_TIMEOUT, type Smtpd } from './smtpd.ts';
 
 /** How an opening ended, and what smtpd sent after it. */
 export interface HeldOpening {
@@ -37,7 +37,7 @@ export function holdOpening(
       if (settled) return;
       settled = true;
       watch.stop();
-      cancel();
+      for (const cancel of cancellations) cancel();
       smtpd.source.pause();
       const refusal = outcome.type === 'refused' ? [formatReply(outcome.reply)] : [];
       resolve({ outcome, forClient: Buffer.concat([...refusal, opening.rest()]) });
@@ -49,18 +49,26 @@ export function holdOpening(
         smtpd.sink.write(step.bytes);
       }
     };
-    const watch = watchIdle(idleTimeout, () => settle({ type: 'broken', why: 'idle timeout' }));
-    const cancel = upon(abort, () => settle({ type: 'broken', why: 'shutting down' }));
+    const end = (): void => {
+      opening.smtpdEnded();
+      advance();
+    };
+    let watch = watchIdle(idleTimeout, () => settle({ type: 'broken', why: 'idle timeout' }));
+    const cancellations = [
+      upon(smtpd.ended, () => {
+        // A process that it left behind may hold its output open.
+        watch.stop();
+        watch = watchIdle(Math.min(idleTimeout, ORPHAN_IDLE_TIMEOUT), end);
+      }),
+      upon(abort, () => settle({ type: 'broken', why: 'shutting down' })),
+    ];
     smtpd.source.listen({
       bytes: (bytes) => {
         watch.active();
         opening.fromSmtpd(bytes);
         advance();
       },
-      ended: () => {
-        opening.smtpdEnded();
-        advance();
-      },
+      ended: end,
     });
     smtpd.source.read();
   });

@@ -57,10 +57,18 @@ describe('the opening held with an smtpd', () => {
     ['a line is not a reply', (one) => one.smtpd.send('hi\r\n'), 'invalid SMTP reply'],
     ['a line contains a NUL', (one) => one.smtpd.send('220 \0\r\n'), 'invalid SMTP reply'],
     ['the output ends', (one) => one.smtpd.finish(), undefined],
+    [
+      'it has exited, and a process that it left behind holds its output open',
+      async (one) => {
+        one.smtpd.exit({ status: 3 });
+        await one.clock.pass(2_000);
+      },
+      undefined,
+    ],
   ] satisfies [string, (one: ReturnType<typeof start>) => unknown, string | undefined][]) {
     it(`gives up when ${what}`, async (t) => {
       const one = start(t);
-      act(one);
+      await act(one);
       await settle();
       assert.deepEqual(one.held()?.outcome, { type: 'broken', why: fault });
       assert.equal(one.clock.pending(), 0);
