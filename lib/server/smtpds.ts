@@ -8,14 +8,15 @@ import { learnIntroduction } from '../smtpd/introduction.ts';
 import { onDemand, type SmtpdSlot } from '../smtpd/on-demand.ts';
 import type { SmtpdSettings } from '../smtpd/options.ts';
 import type { StartSmtpd } from '../smtpd/program.ts';
+import type { Smtpd } from '../smtpd/smtpd.ts';
 import type { Limiter } from './connection/limiter.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics/metrics.ts';
 
 /** Events of the smtpds of a connection. */
 export interface SmtpdEvents {
-  /** One was started; `label` is its name in the log, undefined if it could not be started. */
-  started(label: string | undefined): void;
+  /** One was started, or could not be: then it has no `label`. */
+  started(smtpd: Smtpd): void;
   /** See `PreludeNotice`. */
   notice(notice: PreludeNotice): void;
 }
@@ -81,7 +82,7 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
     const start = smtpdFor(options.smtpd, ends, environment, options.localHost);
     return (tlsEnvironment) => {
       const smtpd = start(tlsEnvironment);
-      started(smtpd.label);
+      started(smtpd);
       if (smtpd.label === undefined) return smtpd;
       metrics.smtpdStarted();
       void smtpd.ended.then(metrics.smtpdStopped);

@@ -189,6 +189,18 @@ describe('the smtpd that is started', () => {
     await client.ask('QUIT');
   });
 
+  it('is logged with its own status when none was needed in TLS', async (t) => {
+    const server = await start(t, { smtpd: [...SMTPD, '--end=exit 7'] });
+    const client = await connect(t, server);
+    await client.reply();
+    assert.equal(await client.ask('HELP'), '214-Line one\n214 Line two');
+    const [pid] = childrenOf(server.pid);
+    await client.startTls();
+    await client.ask('QUIT');
+    client.end();
+    await server.logs(new RegExp(`event=end .*smtpd=${pid} status=7 `));
+  });
+
   for (const [what, real, reply, status] of [
     [
       'refuses service',

@@ -11,6 +11,7 @@ import { type Session, startSession, type TlsOffer } from '../../session/session
 import type { Verdict } from '../../smtp/dialogue.ts';
 import { REPLIES } from '../../smtp/reply.ts';
 import type { StartSmtpd } from '../../smtpd/program.ts';
+import type { Smtpd } from '../../smtpd/smtpd.ts';
 import { type ByteStream, byteStreamOf, type Sink } from '../../stream/byte-stream.ts';
 import { hangUp } from '../../stream/hang-up.ts';
 import { HandshakeFailure, type TlsServer } from '../../tls/handshake.ts';
@@ -60,8 +61,8 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   const { promise: stopping, resolve: beginStopping } = deferred();
   let log = context.log.with({ id });
   let session: Session | undefined;
-  /** The last smtpd that was started, and what the log calls it; undefined for one that could not be started. */
-  let smtpd: { readonly label: string | undefined } | undefined;
+  /** The last smtpd that was started. It may have been ended before the session. */
+  let smtpd: Smtpd | undefined;
   let isStopping = false;
   /** See `AdmissionResult`. */
   let isProxyOwn = false;
@@ -100,8 +101,8 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
 
   async function serveClient(ends: Endpoints): Promise<void> {
     const startSmtpd = context.smtpds.startFor(ends, {
-      started: (label) => {
-        smtpd = { label };
+      started: (started) => {
+        smtpd = started;
       },
       notice: ({ about, text }) => (about === 'error-limit' ? errorLimitReached() : report().warning(text)),
     });
@@ -147,16 +148,17 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       },
     });
     if (isStopping) session.terminate('SIGTERM');
-    const { status, signal } = await session.ended;
+    await session.ended;
     const seconds = process.uptime() - startedAt;
-    if (smtpd === undefined) metrics.sessionWithoutSmtpd();
-    else metrics.smtpdEnded(status);
+    const end = await smtpd?.ended;
+    if (end === undefined) metrics.sessionWithoutSmtpd();
+    else metrics.smtpdEnded(end.status);
     metrics.sessionEnded(seconds);
     log.info('end', {
       verdict,
       smtpd: smtpd?.label ?? 'none',
-      status: smtpd && status,
-      signal: smtpd && signal,
+      status: end?.status,
+      signal: end?.signal,
       in: socket.bytesRead,
       out: socket.bytesWritten,
       seconds: seconds.toFixed(3),
