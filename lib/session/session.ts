@@ -103,7 +103,8 @@ export function startSession(options: SessionOptions): Session {
       report.warning(`unable to start TLS: ${error instanceof Error ? error.message : String(error)}`);
       return close(client, smtpd);
     }
-    if (options.fresh) return refresh(tlsClient, endSmtpd(smtpd));
+    const isStale = options.fresh && smtpd.renew?.(tlsClient.environment) !== true;
+    if (isStale) return refresh(tlsClient, endSmtpd(smtpd));
     return relayWith(tlsClient, smtpd, tlsClient.early, dialogue.rest().smtpd);
   }
 

@@ -62,8 +62,9 @@ export function onDemand(options: OnDemandOptions): StartSmtpd {
   let hello: string | undefined;
   return (tlsEnvironment) => {
     const introduction = options.introduction();
-    const start = (): Smtpd => options.start(tlsEnvironment);
-    if (introduction === undefined) return createOnDemand({ ...options, start, prelude: undefined });
+    if (introduction === undefined) {
+      return createOnDemand({ ...options, prelude: undefined }, tlsEnvironment);
+    }
     const prelude = createPrelude({
       introduction,
       hello,
@@ -72,18 +73,21 @@ export function onDemand(options: OnDemandOptions): StartSmtpd {
         hello = line;
       },
     });
-    return createOnDemand({ ...options, start, prelude });
+    return createOnDemand({ ...options, prelude }, tlsEnvironment);
   };
 }
 
 /** What one smtpd on demand consists of. */
-interface Parts extends Pick<OnDemandOptions, 'slot' | 'idleTimeout' | 'notice'> {
-  readonly start: () => Smtpd;
+interface Parts extends Pick<OnDemandOptions, 'start' | 'slot' | 'idleTimeout' | 'notice'> {
   /** Undefined to start the real smtpd at once. */
   readonly prelude: Prelude | undefined;
 }
 
-function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): Smtpd {
+function createOnDemand(
+  { start, prelude, slot, idleTimeout, notice }: Parts,
+  tlsEnvironment: Parameters<StartSmtpd>[0],
+): Smtpd {
+  let environment = tlsEnvironment;
   const { promise: ended, resolve: settle } = deferred<SmtpdEnd>();
   const { promise: abort, resolve: startAbort } = deferred();
   let state: 'prelude' | 'starting' | 'connected' | 'ended' = 'prelude';
@@ -146,7 +150,7 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
     const taken = slot();
     const admission = await within(idleTimeout * SLOT_WAIT, Promise.race([taken.admission, abort]));
     if (admission === 'admitted' && state === 'starting') {
-      real = start();
+      real = start(environment);
       void real.ended.then(taken.release);
       return takeOver(real, hello);
     }
@@ -217,6 +221,11 @@ function createOnDemand({ start, prelude, slot, idleTimeout, notice }: Parts): S
   return {
     ...front.stream,
     ended,
+    renew: (next) => {
+      if (state !== 'prelude') return false;
+      environment = next;
+      return true;
+    },
     kill: (signal) => {
       real?.kill(signal);
       cancel({ status: EXIT.systemCallFailed, signal });

@@ -10,6 +10,13 @@ export interface Smtpd extends ByteStream {
   readonly label?: string;
   /** Settles when it has ended, or at once if it could not be started. Never rejects. */
   readonly ended: Promise<SmtpdEnd>;
+  /**
+   * Changes the variables that describe the TLS session, if it has no state yet: then it need not be replaced by a new
+   * smtpd in TLS. Absent, or false, if it must be.
+   *
+   * @param tlsEnvironment see `StartSmtpd`.
+   */
+  renew?(tlsEnvironment: Readonly<Record<string, string | undefined>>): boolean;
   /** Sends a signal, or does the nearest thing to that; has no effect once it has ended. */
   kill(signal: NodeJS.Signals): void;
 }

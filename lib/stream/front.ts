@@ -35,6 +35,9 @@ export interface Front {
   end(): void;
 }
 
+/** How many times output is given before other connections are served. */
+const BURST = 16;
+
 /** How many octets may be pending before `send` returns false. */
 const ENOUGH = 16384;
 
@@ -48,6 +51,7 @@ export function createFront(handler: FrontHandler): Front {
   let sinkListener: SinkListener = IGNORE;
   let isReading = false;
   let isScheduled = false;
+  let flushes = 0;
   const output = createWriteBuffer();
   /** What follows the output: its end, the bytes of a peer, or more of it. */
   let next: 'more' | 'peer' | 'end' | 'closed' = 'more';
@@ -62,8 +66,10 @@ export function createFront(handler: FrontHandler): Front {
   function schedule(): void {
     if (isScheduled || !isReading) return;
     isScheduled = true;
-    // Not a microtask: commands that wait would all be answered before any other connection is served.
-    setImmediate(flush);
+    flushes += 1;
+    // Microtasks alone would answer all commands that wait before any other connection is served.
+    if (flushes % BURST === 0) setImmediate(flush);
+    else queueMicrotask(flush);
   }
 
   function flush(): void {

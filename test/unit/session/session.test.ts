@@ -301,6 +301,30 @@ describe('the closing reply', () => {
   });
 });
 
+describe('--fresh with an smtpd that can be renewed', () => {
+  it('starts no second smtpd, and relays what the client sends in TLS', async (t) => {
+    const { askForTls, completeHandshake, smtpd, smtpds, tlsStream, environments } = open(t, { fresh: true });
+    const renewed: unknown[] = [];
+    Object.assign(smtpd(), { renew: (environment: unknown) => renewed.push(environment) > 0 });
+    await askForTls();
+    await completeHandshake();
+    assert.deepEqual([smtpds.length, environments], [1, [{}]]);
+    assert.deepEqual(renewed, [{ SSL_PROTOCOL: 'TLSv1.3' }]);
+    tlsStream.send('EHLO me\r\n');
+    smtpd().send('250 host\r\n');
+    assert.ok(smtpd().received().endsWith('EHLO me\r\n'));
+    assert.equal(tlsStream.received(), '250 host\r\n');
+  });
+
+  it('starts a second one if it refuses', async (t) => {
+    const { askForTls, completeHandshake, smtpd, smtpds } = open(t, { fresh: true });
+    Object.assign(smtpd(), { renew: () => false });
+    await askForTls();
+    await completeHandshake();
+    assert.equal(smtpds.length, 2);
+  });
+});
+
 describe('the greeting of a second smtpd', () => {
   async function refresh(t: TestContext, setup: Setup = {}) {
     const opened = open(t, { ...setup, fresh: true });

@@ -143,6 +143,19 @@ describe('an smtpd on demand', () => {
     await openReal(real(1), 'helo in.tls');
   });
 
+  it('takes another environment as long as nothing is started', async (t) => {
+    const { client, smtpd, real, environments } = open(t);
+    await client.send('EHLO me\r\n');
+    assert.equal(smtpd.renew?.({ SSL_PROTOCOL: 'TLSv1.3' }), true);
+    await client.send('NOOP\r\nMAIL FROM:<>\r\n');
+    assert.deepEqual(environments, [{ SSL_PROTOCOL: 'TLSv1.3' }]);
+    assert.equal(smtpd.renew?.({}), false);
+    await openReal(real());
+    assert.equal(smtpd.renew?.({}), false);
+    const other = open(t, { introduction: undefined });
+    assert.equal(other.smtpd.renew?.({}), false);
+  });
+
   it('sends no EHLO for a client that has sent none', async (t) => {
     const { client, real } = open(t);
     await client.send('VRFY x\r\n');
