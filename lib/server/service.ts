@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { ProxyProtocolSettings } from '../net/options.ts';
 import { createCollection } from '../program/collection.ts';
+import { deferred } from '../program/deferred.ts';
 import { errorCode } from '../program/failure.ts';
 import { within } from '../stream/time.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
@@ -29,7 +30,11 @@ export interface ServiceParts extends SmtpdsParts {
 export interface Service {
   /** Replaces the keys and certificates in use. Established TLS sessions are not affected. */
   renew(secrets: SecretsSnapshot): void;
-  /** Starts listening; accepted connections wait until `open`. @throws Failure (111). */
+  /**
+   * Starts listening; accepted connections wait until `open`. Never settles if `stop` was called before.
+   *
+   * @throws Failure (111).
+   */
   listen(points: readonly ListenPoint[]): Promise<readonly Listener[]>;
   /** Learns how smtpd introduces itself, with `--on-demand`; now and every hour. Settles when that has been tried. */
   learn(): Promise<void>;
@@ -39,7 +44,7 @@ export interface Service {
    * Shuts down gracefully: stops listening, lets sessions continue for the grace period, and then ends them. A second
    * call ends them at once.
    *
-   * @returns a promise that settles when all connections are closed.
+   * @returns a promise that settles when all connections are closed and no smtpd is left.
    */
   stop(): Promise<void>;
 }
@@ -96,12 +101,12 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
 
   async function stop(): Promise<void> {
     for (const listener of listeners) listener.close();
-    smtpds.close();
+    const learned = smtpds.close();
     for (const connection of connections.all()) connection.drain();
     const allEnded = Promise.all(connections.all().map((connection) => connection.ended));
     await within(options.grace, allEnded);
     stopConnections();
-    await allEnded;
+    await Promise.all([allEnded, learned]);
   }
 
   function stopConnections(): void {
@@ -116,6 +121,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
       files = next;
     },
     listen: async (points) => {
+      if (stopped !== undefined) return deferred<never>().promise;
       const failed = (error: unknown): void =>
         rateLimited((suppressed) => log.warning('accept-failed', { text: errorCode(error), suppressed }));
       for (const point of points) {

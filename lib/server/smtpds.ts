@@ -27,8 +27,8 @@ export interface Smtpds {
   startFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd;
   /** With `--on-demand`, learns the introduction, now and every hour. Settles when it is known or has failed. */
   learn(): Promise<void>;
-  /** Stops learning. */
-  close(): void;
+  /** Stops learning. Settles when no smtpd that was started for it is left. */
+  close(): Promise<void>;
 }
 
 /** The settings of the smtpds of a service. */
@@ -55,9 +55,6 @@ const LEARN_INTERVAL = 3_600_000;
 /** How long after a failure it is tried again, in milliseconds. */
 const RETRY_INTERVAL = 60_000;
 
-/** The longest that smtpd may send nothing while it is learned, in milliseconds. Clients wait meanwhile. */
-const LEARN_TIMEOUT = 30_000;
-
 /** The connection as which the introduction is learned. Exim refuses a PROXY header of version 1 with port 0. */
 const LOOPBACK: Endpoints = { remote: { ip: '127.0.0.1', port: 1 }, local: { ip: '127.0.0.1', port: 25 } };
 
@@ -69,10 +66,11 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   const { smtpdLimiter, metrics, log } = parts;
   const { idleTimeout, errorLimit } = options.terms;
   const environment = withoutUcspiTcp(environmentForSmtpd(parts.environment));
-  const { promise: closed, resolve: close } = deferred();
   let introduction: Introduction | undefined;
   let timer: NodeJS.Timeout | undefined;
   let learning: Promise<void> | undefined;
+  /** Gives up what is learned at the moment. */
+  let abortLearning = (): void => {};
   /** `learn` was called while it was learning: smtpd may have been replaced since that began. */
   let isOutdated = false;
   let isClosed = false;
@@ -93,9 +91,11 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   async function learnOnce(): Promise<void> {
     clearTimeout(timer);
     isOutdated = false;
+    const { promise: abort, resolve } = deferred();
+    abortLearning = resolve;
     try {
       const smtpd = realFor(LOOPBACK, () => {})({});
-      introduction = await learnIntroduction(smtpd, Math.min(idleTimeout, LEARN_TIMEOUT), closed);
+      introduction = await learnIntroduction(smtpd, idleTimeout, abort);
       log.info('introduction', { text: introduction.greeting.texts[0] });
     } catch (error) {
       introduction = undefined;
@@ -111,7 +111,7 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   }
 
   function learn(): Promise<void> {
-    if (!options.onDemand) return Promise.resolve();
+    if (!options.onDemand || isClosed) return Promise.resolve();
     isOutdated = true;
     learning ??= learnOnce();
     return learning;
@@ -134,7 +134,8 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
     close: () => {
       isClosed = true;
       clearTimeout(timer);
-      close();
+      abortLearning();
+      return learning ?? Promise.resolve();
     },
   };
 }

@@ -21,7 +21,7 @@ export interface HeldOpening {
  *
  * @param hellos see `createOpening`.
  * @param idleTimeout how long smtpd may send nothing, in milliseconds.
- * @param abort settles to give up.
+ * @param abort settles to give up: with the reason as a string, or for a shutdown with another value.
  */
 export function holdOpening(
   smtpd: Smtpd,
@@ -60,7 +60,9 @@ export function holdOpening(
         watch.stop();
         watch = watchIdle(Math.min(idleTimeout, ORPHAN_IDLE_TIMEOUT), end);
       }),
-      upon(abort, () => settle({ type: 'broken', why: 'shutting down' })),
+      upon(abort, (why) => {
+        settle({ type: 'broken', why: typeof why === 'string' ? why : 'shutting down' });
+      }),
     ];
     smtpd.source.listen({
       bytes: (bytes) => {

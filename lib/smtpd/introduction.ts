@@ -1,9 +1,13 @@
 import type { Introduction } from '../smtp/prelude.ts';
 import { extensionKeyword } from '../smtp/reply.ts';
 import { isPositive, type Reply } from '../smtp/reply-reader.ts';
+import { after } from '../stream/time.ts';
 import { holdOpening } from './hold-opening.ts';
 import { describeEnd } from './program.ts';
 import { endAfterOutput, endSmtpd, type Smtpd } from './smtpd.ts';
+
+/** How long learning may take, in milliseconds. */
+const LEARN_TIMEOUT = 30_000;
 
 /** The name with which smtpd is greeted: an address, as from a client without a name (RFC 5321 section 4.1.4). */
 const CLIENT_NAME = '[127.0.0.1]';
@@ -15,17 +19,21 @@ const CLIENT_NAME = '[127.0.0.1]';
  * the name in the first line of a reply is left out if it has the client's address, because that is ours.
  *
  * @param smtpd has just been started. It is ended afterwards.
- * @param idleTimeout how long smtpd may send nothing, in milliseconds.
- * @param abort settles to give up.
+ * @param idleTimeout how long smtpd may send nothing, in milliseconds. The whole may take `LEARN_TIMEOUT`.
+ * @param abort settles to give up: smtpd gets SIGTERM at once.
  * @throws Error with the reason.
  */
 export async function learnIntroduction(
   smtpd: Smtpd,
   idleTimeout: number,
-  abort: Promise<unknown>,
+  abort: Promise<void>,
 ): Promise<Introduction> {
   const hellos = ['EHLO', 'HELO'].map((verb) => `${verb} ${CLIENT_NAME}`);
-  const { outcome } = await holdOpening(smtpd, hellos, idleTimeout, abort);
+  const limit = after(LEARN_TIMEOUT);
+  const timedOut = limit.passed.then(() => 'timed out');
+  void abort.then(() => smtpd.kill('SIGTERM'));
+  const { outcome } = await holdOpening(smtpd, hellos, idleTimeout, Promise.race([abort, timedOut]));
+  limit.cancel();
   try {
     if (outcome.type === 'broken') {
       throw new Error(outcome.why ?? describeEnd(await endAfterOutput(smtpd)));

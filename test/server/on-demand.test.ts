@@ -5,7 +5,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
-import { childrenOf, until } from '../support/processes.ts';
+import { childrenOf, isGone, until } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
 import { certificateForAll, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
@@ -432,6 +432,58 @@ describe('the introduction', () => {
     await server.logs(/event=introduction text=old/);
     await until('it is learned again', () => server.stderr().includes('event=introduction text=new'));
     assert.equal(await (await connect(t, server)).reply(), '220 new');
+  });
+
+  /** Starts a server whose smtpd runs a script of sh in place of itself when it is learned. Settles when that runs. */
+  async function startLearning(t: TestContext, script: string, setup: ServerSetup = {}) {
+    const path = join(mkdtempSync(join(folder, 'learning-')), 'pids');
+    const smtpd = either(
+      ['sh', '-c', `echo $PPID $$ > ${path}.new; mv ${path}.new ${path}; ${script}`],
+      SMTPD,
+    );
+    const started = startServer(['--on-demand', '-v', '2'], smtpd, setup);
+    const outcome = started.then(
+      (server) => {
+        t.after(server.close);
+        return server;
+      },
+      (error: unknown) => String(error),
+    );
+    await until('smtpd is learned', () => existsSync(path));
+    const [server = 0, learned = 0] = readFileSync(path, 'latin1').split(' ').map(Number);
+    return { outcome, server, learned };
+  }
+
+  it('leaves no smtpd behind when the server is stopped while it is learned', async (t) => {
+    // It ignores the end of its input.
+    const { outcome, server, learned } = await startLearning(t, 'exec sleep 60');
+    process.kill(server, 'SIGTERM');
+    assert.match(String(await outcome), /has ended with 0: /);
+    assert.ok(isGone(learned));
+  });
+
+  it('is learned again on a SIGHUP that arrives while it is learned', async (t) => {
+    const go = join(folder, 'go-again');
+    const first = `while [ ! -e ${go} ]; do sleep 0.1; done; exec ${[...SMTPD, '"--start=line 220 first"'].join(' ')}`;
+    const second = `exec ${[...SMTPD, '"--start=line 220 second"'].join(' ')}`;
+    const { outcome, server: pid } = await startLearning(
+      t,
+      `if [ ! -e ${go} ]; then ${first}; else ${second}; fi`,
+    );
+    process.kill(pid, 'SIGHUP');
+    writeFileSync(go, '');
+    const server = await outcome;
+    assert.ok(typeof server !== 'string', String(server));
+    await server.logs(/event=introduction text=second/);
+  });
+
+  it('is not learned any more when the server shuts down', async (t) => {
+    const server = await start(t, { options: ['--grace', '30'] });
+    await connectTls(t, server);
+    server.signal('SIGTERM');
+    await server.logs(/event=stopping/);
+    server.signal('SIGHUP');
+    assert.equal((await counters(server)).get('smtpd_started'), 1);
   });
 
   it('has neither STARTTLS nor what is about the client', async (t) => {
