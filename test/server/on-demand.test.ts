@@ -9,7 +9,7 @@ import { childrenOf, isGone, until } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
 import { certificateForAll, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
-import { listenTcp } from '../support/tcp.ts';
+import { closedPort, listenTcp } from '../support/tcp.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'on-demand-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -460,6 +460,21 @@ describe('the introduction', () => {
     process.kill(server, 'SIGTERM');
     assert.match(String(await outcome), /has ended with 0: /);
     assert.ok(isGone(learned));
+  });
+
+  it('is known before the server listens: connections would be accepted without a bound', async (t) => {
+    const port = await closedPort();
+    const go = join(folder, 'go');
+    const { outcome } = await startLearning(
+      t,
+      `while [ ! -e ${go} ]; do sleep 0.1; done; exec ${SMTPD.join(' ')}`,
+      { listen: ['127.0.0.1', String(port)] },
+    );
+    await assert.rejects(connectSmtp(port), { code: 'ECONNREFUSED' });
+    writeFileSync(go, '');
+    const server = await outcome;
+    assert.ok(typeof server !== 'string', String(server));
+    assert.equal(await (await connect(t, server)).reply(), '220 smtpd-script ready');
   });
 
   it('is learned again on a SIGHUP that arrives while it is learned', async (t) => {

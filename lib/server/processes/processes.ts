@@ -42,8 +42,9 @@ export function createSingleProcess(options: ServiceOptions, parts: ProcessParts
   return {
     start: async (secrets, points) => {
       service.renew(secrets);
-      const listeners = await service.listen(points);
+      // First: connections that are accepted meanwhile would have no bound. The kernel has one, the backlog.
       await service.learn();
+      const listeners = await service.listen(points);
       service.open();
       return listeners;
     },

@@ -58,8 +58,9 @@ export async function runWorker(options: ServiceOptions, parts: WorkerParts): Pr
 
   async function start({ secrets, listenPoints }: Extract<ToWorker, { type: 'start' }>): Promise<void> {
     service.renew(secrets);
-    const listeners = await service.listen(listenPoints);
+    // First, see `createSingleProcess`. Other workers serve the connections meanwhile.
     await service.learn();
+    const listeners = await service.listen(listenPoints);
     service.open();
     send({ type: 'ready', listeners: listeners.map(({ port, name }) => ({ port, name })) });
   }
