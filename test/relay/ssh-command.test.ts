@@ -1,0 +1,150 @@
+/** SMTP servers that a real sshd leads to, by the command that lib/smtpd/relay/ssh-command.ts makes. */
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { holdOpening } from '../../lib/smtpd/hold-opening.ts';
+import { startProgram } from '../../lib/smtpd/process.ts';
+import { sshCommand } from '../../lib/smtpd/relay/ssh-command.ts';
+import { parseSshUrl } from '../../lib/smtpd/relay/ssh-url.ts';
+import { endSmtpd } from '../../lib/smtpd/smtpd.ts';
+import { until } from '../support/processes.ts';
+import { fixture } from '../support/programs.ts';
+import { noSshd, type Sshd, startSshd } from '../support/sshd.ts';
+import { listenTcp } from '../support/tcp.ts';
+
+/** A short path: those of Unix sockets are limited. */
+const runtime = mkdtempSync(join(tmpdir(), 'ssh-'));
+const folder = join(runtime, `smtp-relay-io-${userInfo().uid}`);
+const previous = process.env.XDG_RUNTIME_DIR;
+before(() => {
+  process.env.XDG_RUNTIME_DIR = runtime;
+});
+after(() => {
+  if (previous === undefined) delete process.env.XDG_RUNTIME_DIR;
+  else process.env.XDG_RUNTIME_DIR = previous;
+  rmSync(runtime, { recursive: true, force: true });
+});
+
+const SMTPD = fixture('smtpd-script').join(' ');
+
+async function start(t: TestContext, forcedCommand?: string): Promise<Sshd> {
+  const keys = mkdtempSync(join(tmpdir(), 'sshd-'));
+  t.after(() => rmSync(keys, { recursive: true, force: true }));
+  return startSshd(t, keys, forcedCommand);
+}
+
+/** Opens a session and ends it. */
+async function openBy(sshd: Sshd, rest: string, words: readonly string[] = []) {
+  const target = parseSshUrl(`ssh://127.0.0.1:${sshd.port}${rest}`);
+  const persist = ['-o', 'ControlPersist=1'];
+  const command = sshCommand(target, { program: 'ssh', words: [...sshd.words, ...persist, ...words] });
+  const smtpd = startProgram(command, process.env);
+  const { outcome } = await holdOpening(smtpd, ['EHLO client.example'], 20_000, new Promise(() => {}));
+  return { outcome, ...(await endSmtpd(smtpd)) };
+}
+
+/** The shared connections, with the processes that hold them. */
+function shared(): { sockets: number; processes: number } {
+  const all = execFileSync('ps', ['-e', '-o', 'args='], { encoding: 'latin1' });
+  return {
+    sockets: readdirSync(folder).length,
+    processes: all.split('\n').filter((line) => line.includes(folder)).length,
+  };
+}
+
+describe('an SMTP server by ssh', { skip: noSshd() }, () => {
+  it('runs the forced command of the key, whatever the URL says', async (t) => {
+    const sshd = await start(t, SMTPD);
+    const { outcome, status } = await openBy(sshd, '/rm%20-rf%20nothing');
+    assert.equal(outcome.type, 'ready');
+    assert.equal(status, 0);
+    await until('the shared connection is closed', () => shared().sockets + shared().processes === 0);
+  });
+
+  it('runs the command of the URL', async (t) => {
+    const sshd = await start(t);
+    const { outcome } = await openBy(
+      sshd,
+      `/${encodeURIComponent(`${SMTPD} '--start=line 220 by command'`)}`,
+    );
+    assert.ok(outcome.type === 'ready');
+    assert.deepEqual(outcome.greeting.texts, ['by command']);
+  });
+
+  it('connects from there with ?connect=', async (t) => {
+    const port = await listenTcp(t, (socket) => {
+      socket.write('220 behind ssh\r\n');
+      socket.on('data', () => socket.write('250 ok\r\n'));
+    });
+    const sshd = await start(t);
+    const { outcome } = await openBy(sshd, `?connect=127.0.0.1:${port}`);
+    assert.ok(outcome.type === 'ready');
+    assert.deepEqual(outcome.greeting.texts, ['behind ssh']);
+  });
+
+  it('shares a connection, which is closed after ControlPersist', async (t) => {
+    const sshd = await start(t, SMTPD);
+    for (let count = 0; count < 3; count++) assert.equal((await openBy(sshd, '')).outcome.type, 'ready');
+    assert.equal(sshd.stderr().split('Accepted publickey').length - 1, 1);
+    await until('the shared connection is closed', () => shared().sockets + shared().processes === 0);
+  });
+
+  it('works with an ssh that does not share connections', async (t) => {
+    const sshd = await start(t, SMTPD);
+    assert.equal((await openBy(sshd, '', ['-o', 'ControlMaster=no'])).outcome.type, 'ready');
+    assert.equal(shared().sockets, 0);
+  });
+
+  for (const [what, known] of [
+    ['another', (key: string) => key],
+    ['no', () => ''],
+  ] as const) {
+    it(`has no session with a server of which ${what} key is known, even if asked to`, async (t) => {
+      const sshd = await start(t, SMTPD);
+      const other = mkdtempSync(join(tmpdir(), 'sshd-'));
+      t.after(() => rmSync(other, { recursive: true, force: true }));
+      execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(other, 'key')]);
+      const key = execFileSync('cat', [join(other, 'key.pub')], { encoding: 'latin1' });
+      sshd.knowHosts(known(`[127.0.0.1]:${sshd.port} ${key}`));
+      const { outcome, status } = await openBy(sshd, '', ['-o', 'StrictHostKeyChecking=no']);
+      assert.deepEqual(outcome, { type: 'broken', why: undefined });
+      assert.equal(status, 255);
+      assert.doesNotMatch(sshd.stderr(), /Accepted/);
+    });
+  }
+
+  it('has no session with a key that the server does not accept', async (t) => {
+    const sshd = await start(t, SMTPD);
+    const { outcome, status } = await openBy(sshd, '', ['-o', 'IdentityFile=none', '-l', 'nobody']);
+    assert.deepEqual([outcome.type, status], ['broken', 255]);
+  });
+});
+
+describe('the directory of shared connections', () => {
+  const target = parseSshUrl('ssh://mx.example');
+  const command = (): string[] => sshCommand(target, { program: 'ssh', words: [] });
+
+  it('is made for this user alone', () => {
+    rmSync(folder, { recursive: true, force: true });
+    assert.ok(command().some((word) => word === `ControlPath=${folder}/%C`));
+  });
+
+  it('is refused if others can use it', () => {
+    chmodSync(folder, 0o755);
+    assert.throws(command, /not a directory that only this user can use/);
+    chmodSync(folder, 0o700);
+  });
+
+  it('is refused if it is a link', () => {
+    const elsewhere = join(runtime, 'elsewhere');
+    mkdirSync(elsewhere, { mode: 0o700 });
+    rmSync(folder, { recursive: true, force: true });
+    symlinkSync(elsewhere, folder);
+    assert.throws(command, /not a directory that only this user can use/);
+    rmSync(folder);
+  });
+});
