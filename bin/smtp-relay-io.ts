@@ -17,7 +17,8 @@ void runProgram({
 
 An SMTP server on stdin and stdout that passes the session on to the server that
 the URL names, in TLS as its scheme promises: tls://HOST, smtps://HOST,
-ssl://HOST, smtp+tls://HOST, smtp://HOST, lmtp://HOST, tls+unix:PATH and so on.
+ssl://HOST, smtp+tls://HOST, smtp://HOST, lmtp://HOST, tls+unix:PATH and so on;
+or by ssh: ssh://HOST.
 Reads CAFILE or CADIR, CERTFILE and KEYFILE.`,
       [{ rows: ROWS }],
     ),

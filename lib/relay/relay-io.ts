@@ -5,6 +5,7 @@ import { usage } from '../program/options.ts';
 import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { startSession } from '../session/session.ts';
+import { environmentForSmtpd } from '../smtpd/environment.ts';
 import { credentialsForHost, readCredentialsFile } from '../smtpd/relay/credentials-file.ts';
 import type { RelaySettings } from '../smtpd/relay/options.ts';
 import { startRelayed } from '../smtpd/relay/relayed.ts';
@@ -34,7 +35,11 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   refuseInspector();
   const { program, url, verbosity, credentialsFile, sendProxy, pins, idleTimeout } = options;
   const target = parseRelayUrl(url);
-  if (target.host === undefined && pins.length === 0 && target.ways.some(({ mustVerify }) => mustVerify)) {
+  if (
+    target.host === undefined &&
+    pins.length === 0 &&
+    target.ways.some((way) => 'mustVerify' in way && way.mustVerify)
+  ) {
     throw usage(`${url} requires --pin: a Unix socket has no name to verify`);
   }
   const byHost = credentialsFile === undefined ? new Map() : readCredentialsFile(credentialsFile);
@@ -56,6 +61,11 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
     startSmtpd: () =>
       startRelayed({
         target,
+        ssh: {
+          program: options.sshProgram,
+          words: options.sshWords,
+          environment: environmentForSmtpd(given),
+        },
         tls,
         credentials: credentialsForHost(byHost, target.host),
         header: proxyHeader(sendProxy, endpointsIn(environment, 'TCP'), environment),

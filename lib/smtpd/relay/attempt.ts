@@ -20,6 +20,7 @@ import {
   openingFailed,
   type RelayFailure,
 } from './failure.ts';
+import type { SshOptions } from './ssh-command.ts';
 import type { RelayTarget, Way } from './url.ts';
 
 /** How servers are reached. */
@@ -29,6 +30,8 @@ export interface ReachOptions {
   readonly connectTimeout: number;
   /** How long a server may take for a reply of its opening, in milliseconds. */
   readonly replyTimeout: number;
+  /** For targets by ssh. */
+  readonly ssh: SshOptions;
   readonly report: Reporter;
 }
 
@@ -164,7 +167,7 @@ function failed(failure: RelayFailure): Attempt {
  * Carries out the steps of an opening up to its outcome or to TLS. The source is paused then, and a handshake that is
  * started at once gets all that arrives.
  */
-function advance(
+export function advance(
   opening: RemoteOpening,
   { source, sink }: ByteStream,
   { replyTimeout, abort }: ReachRequest,

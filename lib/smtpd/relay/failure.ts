@@ -25,6 +25,11 @@ export function noConnection(code: string): RelayFailure {
   return { kind: 'no-tls', code: TEMPORARY, detail, why: `cannot connect: ${code}` };
 }
 
+/** ssh has not led to a server. */
+export function noSsh(why: string): RelayFailure {
+  return { kind: 'other', code: TEMPORARY, detail: '4.1', why };
+}
+
 /** A TLS handshake that did not succeed. 7.5 is a cryptographic failure. */
 export function handshakeFailed(why: string): RelayFailure {
   return { kind: 'handshake-failed', code: TEMPORARY, detail: '7.5', why: `TLS handshake failed: ${why}` };

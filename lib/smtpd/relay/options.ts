@@ -9,6 +9,9 @@ export interface RelaySettings {
   readonly credentialsFile: string | undefined;
   /** See `TlsClientOptions`. */
   readonly pins: readonly string[];
+  /** See `SshOptions`. */
+  readonly sshProgram: string;
+  readonly sshWords: readonly string[];
   readonly sendProxy: Backend['sendProxy'];
   /** See `RelayedOptions`; undefined for the name that the system has. */
   readonly localName: string | undefined;
@@ -35,6 +38,13 @@ export const relayOptions: OptionGroup<RelaySettings> = {
       multiple: true,
       help: 'verify the server by its public key, with this digest, in place of its certificate; repeatable',
     },
+    { name: 'ssh', value: 'PROGRAM', help: 'the program for ssh:// (ssh)' },
+    {
+      name: 'ssh-option',
+      value: 'WORD',
+      multiple: true,
+      help: 'a word for the command line of ssh; repeatable',
+    },
     { ...SEND_PROXY },
     { name: 'local-name', short: 'l', value: 'NAME', help: 'name of this host, in the greeting' },
     { name: 'connect-timeout', value: 'SECONDS', help: 'time for a connection to the server (30)' },
@@ -57,6 +67,8 @@ export const relayOptions: OptionGroup<RelaySettings> = {
     return {
       credentialsFile: stringOption(values, 'credentials'),
       pins: listOption(values, 'pin').map(readPin),
+      sshProgram: stringOption(values, 'ssh') ?? 'ssh',
+      sshWords: listOption(values, 'ssh-option'),
       sendProxy: readSendProxy(values),
       localName: stringOption(values, 'local-name'),
       handshakeTimeout: readHandshakeTimeout(values),

@@ -1,6 +1,7 @@
 import { formatServerAddress } from '../../net/address.ts';
 import { type Attempt, attempt, type ReachRequest } from './attempt.ts';
 import type { RelayFailure } from './failure.ts';
+import { attemptBySsh } from './ssh.ts';
 import type { Way } from './url.ts';
 
 /**
@@ -13,6 +14,11 @@ export async function reach(request: ReachRequest): Promise<Attempt> {
   const reasons: string[] = [];
   let last: RelayFailure | undefined;
   for (const way of request.target.ways) {
+    if ('ssh' in way) {
+      const result = await attemptBySsh(way.ssh, request);
+      if (result.type === 'failed') report(request, request.target.url, result.failure);
+      return result;
+    }
     const address = formatServerAddress(way.address);
     if (last !== undefined) {
       if (!isNext(way, last)) break;
@@ -21,12 +27,15 @@ export async function reach(request: ReachRequest): Promise<Attempt> {
     const result = await attempt(way, request);
     if (result.type === 'reached') return result;
     last = result.failure;
-    const { why, more } = last;
-    request.report.warning(`unable to relay to ${address}: ${more === undefined ? why : `${why}: ${more}`}`);
-    reasons.push(`${address}: ${why}`);
+    report(request, address, last);
+    reasons.push(`${address}: ${last.why}`);
   }
   if (last === undefined) throw new Error(`no way to ${request.target.url}`);
   return { type: 'failed', failure: { ...last, why: reasons.join('; ') } };
+}
+
+function report(request: ReachRequest, where: string, { why, more }: RelayFailure): void {
+  request.report.warning(`unable to relay to ${where}: ${more === undefined ? why : `${why}: ${more}`}`);
 }
 
 const TRYING = {

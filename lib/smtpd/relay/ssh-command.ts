@@ -10,6 +10,8 @@ export interface SshOptions {
   readonly program: string;
   /** Words for its command line: -F and a file, for example. They cannot weaken what is required. */
   readonly words: readonly string[];
+  /** The whole environment of ssh. */
+  readonly environment: NodeJS.ProcessEnv;
 }
 
 /**
@@ -46,7 +48,10 @@ const DEFAULTS = [
  *
  * @throws Failure (111) if that directory cannot be made, or is not private.
  */
-export function sshCommand(target: SshTarget, { program, words }: SshOptions): string[] {
+export function sshCommand(
+  target: SshTarget,
+  { program, words }: Pick<SshOptions, 'program' | 'words'>,
+): string[] {
   const options = [...DEFAULTS, `ControlPath=${escapePercent(controlFolder())}/%C`];
   return [
     program,

@@ -1,5 +1,6 @@
 import { parseHostPort, parseServerAddress, type ServerAddress } from '../../net/address.ts';
 import { usage } from '../../program/options.ts';
+import { parseSshUrl, type SshTarget } from './ssh-url.ts';
 
 /** How TLS starts on a connection. */
 export type TlsStart =
@@ -22,6 +23,11 @@ export interface Way {
   readonly after?: 'no-tls' | 'handshake-failed';
 }
 
+/** The way by ssh, whose encryption and verification are ssh's. */
+export interface SshWay {
+  readonly ssh: SshTarget;
+}
+
 /** A server to pass mail on to. */
 export interface RelayTarget {
   /** The URL, as messages name it. */
@@ -29,8 +35,8 @@ export interface RelayTarget {
   /** The host name or address that certificates are verified against; undefined for a Unix socket, which has none. */
   readonly host: string | undefined;
   readonly protocol: 'smtp' | 'lmtp';
-  /** In the order in which they are tried, one or two. */
-  readonly ways: readonly Way[];
+  /** In the order in which they are tried, one or two; or the one by ssh. */
+  readonly ways: readonly Way[] | readonly [SshWay];
 }
 
 /** What a scheme promises. */
@@ -42,7 +48,7 @@ interface Scheme {
 
 const CLEARTEXT = { tls: 'never', mustVerify: false } as const;
 
-/** A scheme for ssh, for example, is not one of these: its server is a program, not a connection. */
+/** ssh is not one of these: its server is a program, not a connection. */
 const SCHEMES: ReadonlyMap<string, Scheme> = new Map<string, Scheme>([
   [
     'smtp+tls',
@@ -75,7 +81,7 @@ const UNIX = '+unix';
 
 /**
  * Parses the URL of a server: "SCHEME://HOST[:PORT]" or "SCHEME+unix:PATH". For ssl, PORT may be two ports with a comma
- * between them: that of STARTTLS and that of TLS from the first byte.
+ * between them: that of STARTTLS and that of TLS from the first byte. For ssh, see `parseSshUrl`.
  *
  * @throws Failure (100) that names the fault. A URL with a user or a password is refused and not repeated.
  */
@@ -83,10 +89,15 @@ export function parseRelayUrl(url: string): RelayTarget {
   const [, name = '', rest] = /^([a-z][a-z+]*):(.*)$/is.exec(url) ?? [];
   if (rest === undefined)
     throw usage(`expected a URL such as tls://mail.example, not ${quoted(withoutUser(url))}`);
+  if (name.toLowerCase() === 'ssh') {
+    return { url, host: undefined, protocol: 'smtp', ways: [{ ssh: parseSshUrl(url) }] };
+  }
   const isUnix = name.toLowerCase().endsWith(UNIX);
   const scheme = SCHEMES.get(isUnix ? name.slice(0, -UNIX.length).toLowerCase() : name.toLowerCase());
   if (scheme === undefined) {
-    throw usage(`unknown scheme ${quoted(name)} in a URL, expected one of ${[...SCHEMES.keys()].join(', ')}`);
+    throw usage(
+      `unknown scheme ${quoted(name)} in a URL, expected one of ${[...SCHEMES.keys(), 'ssh'].join(', ')}`,
+    );
   }
   return isUnix ? unixTarget(url, scheme, rest) : hostTarget(url, scheme, rest);
 }

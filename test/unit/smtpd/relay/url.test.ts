@@ -89,8 +89,10 @@ describe('the URL of a server', () => {
   for (const [url, ...ways] of VALID) {
     it(`may be ${url}`, () => {
       const target = parseRelayUrl(url);
-      const found = target.ways.map(({ address, tls, mustVerify, after }) =>
-        [
+      const found = target.ways.map((way) => {
+        assert.ok('address' in way);
+        const { address, tls, mustVerify, after } = way;
+        return [
           target.protocol,
           formatServerAddress(address),
           tls,
@@ -98,8 +100,8 @@ describe('the URL of a server', () => {
           after && `after ${after}`,
         ]
           .filter((part) => typeof part === 'string')
-          .join(' '),
-      );
+          .join(' ');
+      });
       assert.deepEqual(found, ways);
     });
   }
