@@ -174,7 +174,7 @@ function progress(text: string): void {
   else if (text !== '') process.stderr.write(`${text}\n`);
 }
 
-/** What else the machine does spoils the figures: said, lest they be believed. */
+/** Other load on the machine makes the figures useless, so it is printed with them. */
 function describe(): string {
   const { server, load, all, count } = cores;
   const place = server === load ? `all on core ${server}` : `server on core ${server}, load on core ${load}`;

@@ -78,7 +78,7 @@ export async function compare(bench: Bench, measure: Measure, conditions: Condit
   }));
 }
 
-/** Starts a system and has it take some sessions; a Figure that says why, when it does not. */
+/** Starts a system and has it take some sessions; a Figure with the reason if it does not. */
 async function enter(bench: Bench, system: System, conditions: Conditions): Promise<Entrant | Figure> {
   if (system.absent !== undefined) return noFigure(system.name, system.absent);
   try {

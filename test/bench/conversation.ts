@@ -17,7 +17,7 @@ const LAST_LINE = /(?:^|\n)\d{3}(?: [^\n]*)?\r?\n$/;
 const REPLY_LIMIT = 65_536;
 
 /** Begins a conversation; the stream is read from now on. */
-export function converse(stream: Duplex): Conversation {
+export function startConversation(stream: Duplex): Conversation {
   let received = '';
   let ended: Error | undefined;
   let wake: (() => void) | undefined;
@@ -57,7 +57,7 @@ export function converse(stream: Duplex): Conversation {
     command: async (bytes, digit) => {
       stream.write(bytes);
       const answer = await reply();
-      if (!answer.startsWith(digit)) throw new Error(`the server said ${JSON.stringify(answer)}`);
+      if (!answer.startsWith(digit)) throw new Error(`the server sent ${JSON.stringify(answer)}`);
     },
     leave: () => {
       stream.off('data', onData);

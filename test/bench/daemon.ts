@@ -29,7 +29,7 @@ export interface Daemon {
   readonly pid: number;
   /** Where it listens on 127.0.0.1. */
   readonly port: number;
-  /** The last that it and its programs have said on stderr. */
+  /** The last lines that it and its programs have written to stderr. */
   closingReplies(): string;
   /** Ends it and all its processes; none is left when the promise settles. */
   end(): Promise<void>;
@@ -54,7 +54,7 @@ export async function startDaemon(launch: Launch, cores: string, log: string): P
   const script = `ulimit -n ${OPEN_FILES} 2>/dev/null || ulimit -n $(ulimit -Hn); exec "$@"`;
   const { NODE_EXTRA_CA_CERTS, NODE_OPTIONS, ...inherited } = process.env;
   const stderr = openSync(log, 'w');
-  // In a session of its own, by which its processes are found whoever their parents are by then.
+  // In a session of its own, by which its processes are found even if their parents have exited.
   const child = spawn('taskset', ['-c', cores, 'sh', '-c', script, 'sh', ...launch.command], {
     env: { ...inherited, PATH: SEARCH_PATH, ...launch.env },
     stdio: ['ignore', 'pipe', stderr],
@@ -85,7 +85,7 @@ async function readPort(output: Readable | null, signal: AbortSignal): Promise<n
   const lines = createInterface({ input: output });
   const [line] = await once(lines, 'line', { signal });
   const port = Number(line);
-  if (!Number.isInteger(port)) throw new Error(`it was to print its port, and said ${line}`);
+  if (!Number.isInteger(port)) throw new Error(`expected a port, not ${line}`);
   return port;
 }
 

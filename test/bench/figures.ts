@@ -2,12 +2,12 @@
 export interface Figure {
   /** The name of the system. */
   readonly system: string;
-  /** The median of the rounds; undefined when there is none, and then `note` says why. */
+  /** The median of the rounds; undefined when there is none, and then `note` has the reason. */
   readonly median: number | undefined;
   /** The least and the most of the rounds. */
   readonly low: number;
   readonly high: number;
-  /** How much of its core the client used in the busiest round: 0 to 1, or undefined where it says nothing. */
+  /** How much of its core the client used in the busiest round: 0 to 1, or undefined where it means nothing. */
   readonly busy: number | undefined;
   /**
    * How much of a core the server used, all its processes together: the median. Less than 1 when it waited, or

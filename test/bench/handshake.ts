@@ -19,7 +19,7 @@ const OPERATIONS = [
  * not be the one in Node; the sums are the same.
  *
  * @param core on which it runs.
- * @returns a sentence for a kind of key, "P-256" or "RSA 2048"; it says so when there is no figure.
+ * @returns a sentence for a kind of key, "P-256" or "RSA 2048"; or that there is no figure.
  */
 export function measureHandshake(core: string): (key: string) => string {
   const names = OPERATIONS.map(([name]) => name);

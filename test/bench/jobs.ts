@@ -1,4 +1,4 @@
-/** What the bench asks of its client, and what the client tells. */
+/** The jobs that the bench gives to its client, and their results. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
@@ -62,7 +62,7 @@ export interface Cost {
   readonly serverCpu: number;
 }
 
-/** What the client says to a job. */
+/** The result of a job. */
 export type Answer = Cost | { readonly error: string };
 
 /** The client, as a process. */

@@ -1,6 +1,6 @@
 /**
  * The client that all systems are measured with: a process of its own, on a core of its own, which does one
- * job at a time and tells what it has cost. See `Job` in jobs.ts.
+ * job at a time and reports what it has cost. See `Job` in jobs.ts.
  */
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -58,7 +58,7 @@ interface Turn {
 
 /**
  * Takes turns, several at once, and counts those that end in the window: it opens when all are at work, and
- * closes before the last ones are waited for, lest a server that has many at once be measured half idle.
+ * closes before the last ones are waited for: otherwise a server with many at once would be measured half idle.
  */
 async function loop(
   { seconds, server }: Job & { kind: 'sessions' | 'greetings' },
@@ -92,7 +92,7 @@ async function loop(
   return { ...window, count: times.length, times, resumed, failures };
 }
 
-/** Begins to count costs. @returns a function that tells those since. */
+/** Starts to count costs. @returns a function that returns the costs since then. */
 function openWindow(server: number): () => Pick<Cost, 'seconds' | 'cpu' | 'serverCpu'> {
   const used = process.cpuUsage();
   const start = performance.now();

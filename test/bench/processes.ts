@@ -8,7 +8,7 @@ export interface Process {
 }
 
 /**
- * The living processes of a server: its session, and whoever descends from it in another one.
+ * The living processes of a server: its session, and its descendants in other sessions.
  *
  * @param leader the first process of the session.
  */

@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { connect as connectTls, createSecureContext, type TLSSocket } from 'node:tls';
-import { type Conversation, converse } from './conversation.ts';
+import { type Conversation, startConversation } from './conversation.ts';
 
 /** How long a server may be silent, in milliseconds. */
 const SILENCE_LIMIT = 60_000;
@@ -28,8 +28,8 @@ export interface TicketStore {
 /** Connects and reads the greeting. */
 export async function greet(port: number): Promise<{ socket: Socket; conversation: Conversation }> {
   const socket = connect({ port, host: '127.0.0.1', noDelay: true });
-  socket.setTimeout(SILENCE_LIMIT, () => socket.destroy(new Error('the server says nothing')));
-  const conversation = converse(socket);
+  socket.setTimeout(SILENCE_LIMIT, () => socket.destroy(new Error('the server sends nothing')));
+  const conversation = startConversation(socket);
   expect(await conversation.reply(), '2');
   return { socket, conversation };
 }
@@ -72,7 +72,7 @@ export async function openSession(port: number, store?: TicketStore): Promise<Op
         store.ticket = ticket;
       });
     }
-    const conversation = converse(socket);
+    const conversation = startConversation(socket);
     await secured(socket);
     await conversation.command('EHLO bench.example\r\n', '2');
     return {
@@ -115,5 +115,5 @@ export function makeLines(size: number): Buffer {
 }
 
 function expect(reply: string, digit: string): void {
-  if (!reply.startsWith(digit)) throw new Error(`the server said ${JSON.stringify(reply)}`);
+  if (!reply.startsWith(digit)) throw new Error(`the server sent ${JSON.stringify(reply)}`);
 }

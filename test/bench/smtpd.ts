@@ -23,7 +23,7 @@ export function mailfront(): Smtpd | undefined {
 }
 
 /**
- * An smtpd that costs as little as possible: of C where a compiler is, else of shell, and its name says which.
+ * An smtpd that costs as little as possible: in C if there is a compiler, otherwise in sh; its name has the language.
  *
  * @param folder where the compiled program may lie until the end.
  */

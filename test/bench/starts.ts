@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ROOT } from '../support/programs.ts';
 
-/** Starts in one sample: bash tells milliseconds, and a start takes some twenty of them. */
+/** Starts in one sample: bash measures milliseconds, and a start takes some twenty of them. */
 export const BATCH = 5;
 
 /** The CPU time of the starts of one program. */
@@ -83,6 +83,6 @@ function measure(command: readonly string[]): number {
   const { stderr } = spawnSync('bash', ['-c', script, 'bash', ...command], { env, encoding: 'utf8' });
   const [user, system] = stderr.trim().split(' ').map(Number);
   if (user === undefined || system === undefined || Number.isNaN(user))
-    throw new Error(`bash said ${stderr}`);
+    throw new Error(`bash printed ${stderr}`);
   return ((user + system) * 1000) / BATCH;
 }

@@ -61,7 +61,7 @@ const CONCURRENCY = 8;
 
 /**
  * stunnel waits 200 ms in each session for a client that speaks first: with 8 at a time its core would be
- * idle, and the figure one of patience.
+ * idle, and its figure would be that of the wait.
  */
 const STUNNEL_CONCURRENCY = 128;
 

@@ -19,7 +19,7 @@ export interface Exchange {
 export async function exchange(
   client: SmtpClient,
   octets: number,
-  slow: 'client' | 'smtpd' | 'nobody',
+  slow: 'client' | 'smtpd' | 'neither',
 ): Promise<Exchange> {
   const socket = client.socket();
   socket.removeAllListeners('data');

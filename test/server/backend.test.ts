@@ -361,7 +361,7 @@ describe('a session with a backend', { concurrency: 3, timeout: 60_000 }, () => 
     await client.startTls();
     // This ends the dialogue of the inner server.
     assert.match(await client.ask('MAIL FROM:<me@example.org>'), /^250 /);
-    const { sent, sentAsRead, received, receivedAsWritten } = await exchange(client, 20_000_000, 'nobody');
+    const { sent, sentAsRead, received, receivedAsWritten } = await exchange(client, 20_000_000, 'neither');
     assert.equal(sentAsRead, sent);
     assert.equal(receivedAsWritten, received);
   });
