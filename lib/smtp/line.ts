@@ -47,7 +47,7 @@ export interface LineReader {
 /**
  * Creates a line reader.
  *
- * Memory: at most `limit` octets plus the largest single `push`.
+ * Memory: at most `limit` octets plus the largest single `push`; `limit` when there is no complete line.
  *
  * @param limit the longest line in octets, with its line ending. A longer line is not kept; once its end has
  * arrived it is given as a line with the fault `too-long`.
@@ -91,10 +91,16 @@ export function createLineReader(limit: number = LINE_LIMIT): LineReader {
   function findEnd(): void {
     length = pending.indexOf(LF, searched) + 1;
     searched = length === 0 ? pending.length : 0;
-    if (length === 0 && pending.length >= limit) {
+    if (length > 0) return;
+    if (pending.length >= limit) {
       overlong = true;
       pending = NOTHING;
       searched = 0;
+    } else if (pending.length === 0) {
+      pending = NOTHING;
+    } else if (pending.buffer.byteLength > limit) {
+      // The lines before it, which were dropped, are in the same memory.
+      pending = Buffer.from(pending);
     }
   }
 

@@ -181,4 +181,14 @@ describe('createLineReader', () => {
     reader.drop();
     assert.equal(reader.rest().toString(), 'two\r\nthr');
   });
+
+  for (const rest of ['', 'NO']) {
+    it(`does not keep the memory of lines that were dropped, before ${JSON.stringify(rest)}`, () => {
+      const reader = createLineReader();
+      reader.push(bytes('NOOP\r\n'.repeat(10_000) + rest));
+      while (reader.peek() !== undefined) reader.drop();
+      assert.equal(reader.rest().toString(), rest);
+      assert.ok(reader.rest().buffer.byteLength <= 12288);
+    });
+  }
 });
