@@ -97,6 +97,7 @@ export function createLineReader(limit: number = LINE_LIMIT): LineReader {
       pending = NOTHING;
       searched = 0;
     } else if (pending.length === 0) {
+      // An empty part of a Buffer keeps the whole pool that it is from in memory.
       pending = NOTHING;
     } else if (pending.buffer.byteLength > limit) {
       // The lines before it, which were dropped, are in the same memory.
@@ -112,13 +113,8 @@ export function createLineReader(limit: number = LINE_LIMIT): LineReader {
     return { text, fault: text.includes(CR) || text.includes(NUL) ? 'control' : undefined };
   }
 
-  /** Discards the first octets. An empty part of a Buffer would keep the whole pool that it is from in memory. */
-  function discard(octets: number): void {
-    pending = octets === pending.length ? NOTHING : pending.subarray(octets);
-  }
-
   function drop(): void {
-    discard(length);
+    pending = pending.subarray(length);
     overlong = false;
     findEnd();
   }
@@ -127,7 +123,7 @@ export function createLineReader(limit: number = LINE_LIMIT): LineReader {
     const all = length + count;
     const skipped = Math.min(all, pending.length);
     toSkip = all - skipped;
-    discard(skipped);
+    pending = pending.subarray(skipped);
     searched = 0;
     findEnd();
   }
