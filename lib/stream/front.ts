@@ -35,11 +35,14 @@ export interface Front {
   end(): void;
 }
 
-/** How many times output is given before other connections are served. */
-const BURST = 16;
-
 /** How many octets may be pending before `send` returns false. */
 const ENOUGH = 16384;
+
+/**
+ * Other connections are served after `ENOUGH` octets of output. A smaller piece than this counts as much: what is before
+ * it, a command and its reply, has a cost too.
+ */
+const SMALLEST = 1024;
 
 /**
  * Creates a front. As with other streams, the user gets no bytes and no end during a call of its own.
@@ -51,7 +54,8 @@ export function createFront(handler: FrontHandler): Front {
   let sinkListener: SinkListener = IGNORE;
   let isReading = false;
   let isScheduled = false;
-  let flushes = 0;
+  /** How many octets were given since other connections were served. */
+  let given = 0;
   const output = createWriteBuffer();
   /** What follows the output: its end, the bytes of a peer, or more of it. */
   let next: 'more' | 'peer' | 'end' | 'closed' = 'more';
@@ -66,16 +70,17 @@ export function createFront(handler: FrontHandler): Front {
   function schedule(): void {
     if (isScheduled || !isReading) return;
     isScheduled = true;
-    flushes += 1;
     // Microtasks alone would answer all commands that wait before any other connection is served.
-    if (flushes % BURST === 0) setImmediate(flush);
-    else queueMicrotask(flush);
+    if (given < ENOUGH) return queueMicrotask(flush);
+    given = 0;
+    setImmediate(flush);
   }
 
   function flush(): void {
     isScheduled = false;
     if (!isReading || isLinked || hasEnded) return;
     if (output.size() > 0) {
+      given += Math.max(output.size(), SMALLEST);
       sourceListener.bytes(output.take());
       return schedule();
     }
