@@ -1,16 +1,11 @@
 import { deferred } from '../program/deferred.ts';
 import { EXIT } from '../program/failure.ts';
-import {
-  createPrelude,
-  type Introduction,
-  type Prelude,
-  type PreludeNotice,
-  type PreludeStep,
-} from '../smtp/prelude.ts';
+import { createPrelude, type Introduction, type Prelude, type PreludeNotice } from '../smtp/prelude.ts';
 import { REPLIES } from '../smtp/reply.ts';
-import { createFront } from '../stream/front.ts';
-import { watchIdle, within } from '../stream/time.ts';
+import { createSilentPrelude } from '../smtp/silent-prelude.ts';
+import { within } from '../stream/time.ts';
 import { holdOpening } from './hold-opening.ts';
+import { createPreludeFront } from './prelude-front.ts';
 import { describeEnd, type StartSmtpd } from './program.ts';
 import { endAfterOutput, endSmtpd, type Smtpd, type SmtpdEnd } from './smtpd.ts';
 
@@ -63,7 +58,10 @@ export function onDemand(options: OnDemandOptions): StartSmtpd {
   return (tlsEnvironment) => {
     const introduction = options.introduction();
     if (introduction === undefined) {
-      return createOnDemand({ ...options, prelude: undefined }, tlsEnvironment);
+      return createOnDemand(
+        { ...options, prelude: createSilentPrelude(), isIntroduced: false },
+        tlsEnvironment,
+      );
     }
     const prelude = createPrelude({
       introduction,
@@ -73,78 +71,38 @@ export function onDemand(options: OnDemandOptions): StartSmtpd {
         hello = line;
       },
     });
-    return createOnDemand({ ...options, prelude }, tlsEnvironment);
+    return createOnDemand({ ...options, prelude, isIntroduced: true }, tlsEnvironment);
   };
 }
 
 /** What one smtpd on demand consists of. */
 interface Parts extends Pick<OnDemandOptions, 'start' | 'slot' | 'idleTimeout' | 'notice'> {
-  /** Undefined to start the real smtpd at once. */
-  readonly prelude: Prelude | undefined;
+  readonly prelude: Prelude;
+  /** Whether the client has had a greeting: then it does not get that of the real smtpd. */
+  readonly isIntroduced: boolean;
 }
 
 function createOnDemand(
-  { start, prelude, slot, idleTimeout, notice }: Parts,
+  { start, prelude, isIntroduced, slot, idleTimeout, notice }: Parts,
   tlsEnvironment: Parameters<StartSmtpd>[0],
 ): Smtpd {
   let environment = tlsEnvironment;
   const { promise: ended, resolve: settle } = deferred<SmtpdEnd>();
   const { promise: abort, resolve: startAbort } = deferred();
-  let state: 'prelude' | 'starting' | 'connected' | 'ended' = 'prelude';
+  let state: 'answering' | 'starting' | 'connected' | 'ended' = 'answering';
   let real: Smtpd | undefined;
-  /** Nothing more is sent until the replies that were sent are taken. */
-  let isFull = false;
-  /** The step that waits for that. */
-  let waiting: PreludeStep | undefined;
-  let idle = watchIdle(prelude === undefined ? undefined : idleTimeout, timedOut);
-  /** Without a prelude: what the client has sent before the real smtpd was there. */
-  const early: Buffer[] = [];
-  const front = createFront({
-    received: (bytes) => {
-      // The client may send more until it has read the last reply. It is not kept.
-      if (state === 'ended') return true;
-      if (prelude === undefined) early.push(Buffer.from(bytes));
-      else prelude.fromClient(bytes);
-      return advance();
+  const front = createPreludeFront(prelude, idleTimeout, {
+    needed: (hello) => {
+      state = 'starting';
+      void waitForSlot(hello);
     },
-    drained: () => {
-      isFull = false;
-      if (advance()) front.proceed();
-    },
+    notice,
     ended: () => {
-      prelude?.clientEnded();
-      advance();
+      state = 'ended';
+      settle({ status: EXIT.success });
     },
     closed: () => cancel({ status: EXIT.success }),
   });
-  if (prelude === undefined) startReal(undefined);
-  else advance();
-
-  /** Carries out the steps of the prelude. @returns whether it has processed all that it was given. */
-  function advance(): boolean {
-    while (state === 'prelude') {
-      const step = waiting ?? prelude?.next();
-      waiting = undefined;
-      if (step === undefined) return true;
-      if (isFull) {
-        waiting = step;
-        return false;
-      }
-      idle.active();
-      if (step.type === 'to-client') isFull = !front.send(step.bytes);
-      else if (step.type === 'smtpd-needed') startReal(step.hello);
-      else if (step.type === 'notice') notice(step);
-      else end({ status: EXIT.success });
-    }
-    // After the end there is nothing left to wait for.
-    return state === 'ended';
-  }
-
-  function startReal(hello: string | undefined): void {
-    state = 'starting';
-    idle.stop();
-    void waitForSlot(hello);
-  }
 
   async function waitForSlot(hello: string | undefined): Promise<void> {
     const taken = slot();
@@ -160,34 +118,24 @@ function createOnDemand(
 
   /** There is no room for another smtpd. */
   function refuse(): void {
-    if (prelude === undefined) {
-      front.send(REPLIES.tooBusy);
-      return end({ status: EXIT.success });
-    }
-    state = 'prelude';
-    idle = watchIdle(idleTimeout, timedOut);
-    prelude.refuse(REPLIES.noRoomNow);
-    if (advance()) front.proceed();
+    state = 'answering';
+    prelude.refuse(isIntroduced ? REPLIES.noRoomNow : REPLIES.tooBusy);
+    front.resume();
   }
 
   async function takeOver(smtpd: Smtpd, hello: string | undefined): Promise<void> {
-    if (prelude === undefined) return connect(smtpd, Buffer.concat(early));
-    const { outcome, forClient } = await holdOpening(
-      smtpd,
-      hello === undefined ? [] : [hello],
-      idleTimeout,
-      abort,
-    );
+    if (!isIntroduced) return connect(smtpd, NOTHING);
+    const hellos = hello === undefined ? [] : [hello];
+    const { outcome, forClient } = await holdOpening(smtpd, hellos, idleTimeout, abort);
     if (outcome.type === 'broken') return fail(smtpd, outcome.why);
     // The refusal is the reply to the command.
     if (outcome.type === 'refused') prelude.drop();
-    front.send(forClient);
-    connect(smtpd, prelude.takeRest());
+    connect(smtpd, forClient);
   }
 
-  function connect(smtpd: Smtpd, first: Buffer): void {
+  function connect(smtpd: Smtpd, forClient: Buffer): void {
     state = 'connected';
-    front.connect(smtpd, first);
+    front.connect(smtpd, forClient);
     void smtpd.ended.then(settle);
   }
 
@@ -198,17 +146,9 @@ function createOnDemand(
     end({ status, failure: failure ?? `smtpd failed in its opening: ${cause}` });
   }
 
-  function timedOut(): void {
-    prelude?.timedOut();
-    advance();
-  }
-
   function end(how: SmtpdEnd): void {
     state = 'ended';
-    idle.stop();
     front.end();
-    // The session does not read while it waits to write.
-    front.proceed();
     settle(how);
   }
 
@@ -222,8 +162,9 @@ function createOnDemand(
     ...front.stream,
     ended,
     renew: (next) => {
-      if (state !== 'prelude') return false;
+      if (state !== 'answering') return false;
       environment = next;
+      front.active();
       return true;
     },
     kill: (signal) => {
@@ -232,3 +173,5 @@ function createOnDemand(
     },
   };
 }
+
+const NOTHING = Buffer.alloc(0);

@@ -21,6 +21,8 @@ export interface PreludeFront {
   readonly stream: ByteStream;
   /** The prelude goes on, after `needed`. */
   resume(): void;
+  /** The idle timeout starts again. */
+  active(): void;
   /** After `needed`: an smtpd takes over with all that the prelude has not consumed. The client first gets `bytes`. */
   connect(smtpd: Smtpd, bytes: Buffer): void;
   /** Ends the session. The client gets what was sent, and the end. */
@@ -108,6 +110,7 @@ export function createPreludeFront(
       idle = watchIdle(idleTimeout, timedOut);
       if (advance()) front.proceed();
     },
+    active: () => idle.active(),
     connect: (smtpd, bytes) => {
       state = 'over';
       front.send(bytes);

@@ -156,6 +156,17 @@ describe('an smtpd on demand', () => {
     assert.equal(other.smtpd.renew?.({}), false);
   });
 
+  it('has the whole idle timeout after it has taken another environment', async (t) => {
+    const { client, clock, smtpd } = open(t);
+    await client.send('EHLO me\r\n');
+    await clock.pass(9_000);
+    smtpd.renew?.({ SSL_PROTOCOL: 'TLSv1.3' });
+    await clock.pass(9_999);
+    assert.equal(client.hasEnded(), false);
+    await clock.pass(1);
+    assert.equal(client.hasEnded(), true);
+  });
+
   it('sends no EHLO for a client that has sent none', async (t) => {
     const { client, real } = open(t);
     await client.send('VRFY x\r\n');
@@ -398,6 +409,20 @@ describe('an smtpd on demand whose user reads nothing while a write waits, as th
       assert.ok(replies <= 20 * turn, `${replies} replies in ${turn} turns of the event loop`);
     }
     assert.ok(replies > 5);
+  });
+
+  it('lets others have their turn between the replies to what is pipelined in one piece', async (t) => {
+    const { client, smtpd } = open(t);
+    await settle();
+    smtpd.sink.write(Buffer.from('NOOP\r\n'.repeat(10_000)));
+    let before = client.received().length;
+    for (let turn = 1; turn <= 5; turn++) {
+      await setImmediate();
+      const { length } = client.received();
+      assert.ok(length > before, 'nothing is sent in a turn of the event loop');
+      assert.ok(length - before <= 40_000, `${length - before} octets in a turn of the event loop`);
+      before = length;
+    }
   });
 
   it('gets the replies of the real smtpd', async (t) => {
