@@ -1,5 +1,5 @@
-import { lstatSync, mkdirSync } from 'node:fs';
-import { tmpdir, userInfo } from 'node:os';
+import { lstatSync, mkdirSync, type Stats } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 import type { SshTarget } from './ssh-url.ts';
@@ -68,19 +68,21 @@ export function sshCommand(
 }
 
 /**
- * The directory of the sockets of shared connections. Whoever can use such a socket can use the connection, so it belongs
- * to the user alone.
+ * The directory of the sockets of shared connections. A process that can use such a socket can use the connection, so it
+ * belongs to the user alone.
  */
 function controlFolder(): string {
-  const { uid } = userInfo();
+  // Not userInfo: a user need not have a name.
+  const uid = process.getuid?.() ?? 0;
   const folder = join(process.env.XDG_RUNTIME_DIR ?? tmpdir(), `smtp-relay-io-${uid}`);
+  let status: Stats;
   try {
-    mkdirSync(folder, { mode: 0o700 });
+    mkdirSync(folder, { mode: 0o700, recursive: true });
+    // Not followed: in a directory that all may write to, a link may lead anywhere.
+    status = lstatSync(folder);
   } catch (error) {
-    if (errorCode(error) !== 'EEXIST') throw unusable(folder, errorCode(error));
+    throw unusable(folder, errorCode(error));
   }
-  // Not followed: in a directory that all may write to, a link may lead anywhere.
-  const status = lstatSync(folder);
   if (!status.isDirectory() || status.uid !== uid || (status.mode & 0o077) !== 0) {
     throw unusable(folder, 'it is not a directory that only this user can use');
   }
