@@ -42,6 +42,9 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   ) {
     throw usage(`${url} requires --pin: a Unix socket has no name to verify`);
   }
+  if (target.ways.some((way) => 'ssh' in way) && (credentialsFile !== undefined || pins.length > 0)) {
+    throw usage('--credentials and --pin have no effect with ssh://');
+  }
   const byHost = credentialsFile === undefined ? new Map() : readCredentialsFile(credentialsFile);
   const tls = createTlsClient({
     credentials: readClientCredentials(given),

@@ -35,6 +35,13 @@ const CASES: readonly [string, readonly string[], NodeJS.ProcessEnv, number, Reg
     /usage error: a URL must not contain a user/,
   ],
   [
+    'a pin for ssh',
+    ['--pin', 'a'.repeat(64), 'ssh://mail.example'],
+    {},
+    100,
+    /--credentials and --pin have no effect with ssh/,
+  ],
+  [
     'a pin in base64',
     ['--pin', 'AAAA', URL],
     {},
