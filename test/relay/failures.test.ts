@@ -5,7 +5,9 @@ import { after, describe, it } from 'node:test';
 import { makeCertificates } from '../support/certificate.ts';
 import { type FarServerOptions, startFarServer } from '../support/far-server.ts';
 import { until } from '../support/processes.ts';
+import { missing } from '../support/programs.ts';
 import { quit, sendMessage, startBoth, startRelay } from '../support/relay.ts';
+import { silentPort } from '../support/tcp.ts';
 
 const certificates = makeCertificates();
 after(() => certificates.remove());
@@ -46,6 +48,20 @@ describe('a server that cannot be had', () => {
       /^554 5\.0\.0 localhost:\d+: it refused service: 554 x{300,450}$/,
     ],
   ];
+  it('because it does not answer, is a 451 after the connect timeout', {
+    skip: missing('perl'),
+  }, async (t) => {
+    const port = await silentPort(t);
+    const relay = startRelay(t, ['--connect-timeout', '1', `smtp://127.0.0.1:${port}`]);
+    await relay.reply();
+    assert.equal(
+      await relay.ask('EHLO client.example'),
+      `451 4.4.1 127.0.0.1:${port}: cannot connect: timed out`,
+    );
+    await quit(relay);
+    assert.equal(await relay.status, 111);
+  });
+
   for (const [what, options, reply] of REFUSALS) {
     it(`because it ${what}, is the reply to all commands that need it; the session goes on`, async (t) => {
       const { server, relay } = await startBoth(t, options);

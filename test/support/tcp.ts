@@ -1,4 +1,7 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
 
 /**
@@ -45,4 +48,21 @@ async function listen(server: Server): Promise<number> {
   const address = server.address();
   if (typeof address !== 'object' || address === null) throw new Error('it listens on no port');
   return address.port;
+}
+
+/** A server in Perl whose backlog is full: connections to it are neither accepted nor refused. Node always accepts. */
+const FULL = `use IO::Socket::INET;
+my $server = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die;
+my $port = $server->sockport;
+my @clients = map { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port", Blocking => 0) } 1 .. 4;
+$| = 1;
+print "$port\\n";
+<STDIN>;`;
+
+/** Returns a port of 127.0.0.1 where connections get no answer, until the end of the test. */
+export async function silentPort(t: TestContext): Promise<number> {
+  const perl = spawn('perl', ['-e', FULL], { stdio: ['pipe', 'pipe', 'inherit'] });
+  t.after(() => perl.stdin.end());
+  const [line] = await once(createInterface({ input: perl.stdout }), 'line');
+  return Number(line);
 }
