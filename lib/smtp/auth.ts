@@ -1,7 +1,7 @@
 /**
  * The client's part of AUTH (RFC 4954), for the mechanisms that mail servers offer for passwords. It does no I/O.
  *
- * All of them give the password to whoever reads the connection (CRAM-MD5 gives enough to guess it), so they are for TLS
+ * All of them give the password to anyone who reads the connection (CRAM-MD5 gives enough to guess it), so they are for TLS
  * with a verified server only. The caller ensures that.
  */
 

@@ -15,7 +15,7 @@ after(() => certificates.remove());
 const authority = certificates.selfSigned('authority.example');
 const PAIRS = {
   good: certificates.signedBy(authority, 'localhost'),
-  ofNobody: certificates.selfSigned('localhost'),
+  selfSigned: certificates.selfSigned('localhost'),
   ofAnotherName: certificates.signedBy(authority, 'other.example'),
   expired: certificates.expired(authority, 'localhost'),
 };
@@ -31,7 +31,11 @@ const [CLEAR, TLS, NONE] = ['in cleartext', 'in TLS', 'refused'] as const;
 const TABLE: readonly [string, FarServerOptions, readonly Result[]][] = [
   ['offers no STARTTLS', {}, [CLEAR, CLEAR, NONE, NONE, NONE]],
   ['offers STARTTLS with a good certificate', { pair: PAIRS.good }, [CLEAR, TLS, TLS, NONE, TLS]],
-  ['offers STARTTLS with a certificate of nobody', { pair: PAIRS.ofNobody }, [CLEAR, TLS, NONE, NONE, NONE]],
+  [
+    'offers STARTTLS with a certificate that no authority has signed',
+    { pair: PAIRS.selfSigned },
+    [CLEAR, TLS, NONE, NONE, NONE],
+  ],
   [
     'offers STARTTLS with a certificate of another name',
     { pair: PAIRS.ofAnotherName },
@@ -66,8 +70,8 @@ const TABLE: readonly [string, FarServerOptions, readonly Result[]][] = [
     [NONE, NONE, NONE, TLS, TLS],
   ],
   [
-    'uses TLS at once, with a certificate of nobody',
-    { pair: PAIRS.ofNobody, implicit: true },
+    'uses TLS at once, with a certificate that no authority has signed',
+    { pair: PAIRS.selfSigned, implicit: true },
     [NONE, NONE, NONE, NONE, NONE],
   ],
   [

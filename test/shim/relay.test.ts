@@ -57,7 +57,7 @@ for (const tls of [false, true]) {
       const { client, ...run } = await open(t);
       client.sendLines('XDO line 250 a; close-output; close-input; await-signal; exit 6');
       assert.equal(await client.rest(), '250 a\r\n');
-      client.sendLines('nobody reads this');
+      client.sendLines('a line that is not read');
       await run.release();
       client.end();
       assert.equal(await run.status(), 6);

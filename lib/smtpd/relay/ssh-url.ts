@@ -39,8 +39,7 @@ export function parseSshUrl(url: string): SshTarget {
     throw usage('a URL must not contain a password, others can read it; ssh uses keys');
   }
   const user = login === undefined ? undefined : decode(login, url);
-  if (user !== undefined && !isWord(user))
-    throw usage(`user ${quoted(user)} makes no sense, in ${quoted(url)}`);
+  if (user !== undefined && !isWord(user)) throw usage(`invalid user ${quoted(user)} in ${quoted(url)}`);
   const number = port === undefined ? undefined : Number(port);
   if (number !== undefined && (number < 1 || number > 65535)) {
     throw usage(`expected a port from 1 to 65535, in ${quoted(url)}`);

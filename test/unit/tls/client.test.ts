@@ -78,7 +78,12 @@ describe('a TLS session with a server', () => {
   });
 
   for (const [what, pair, host, fault] of [
-    ['of nobody', certificates.selfSigned('mail.example'), 'mail.example', 'DEPTH_ZERO_SELF_SIGNED_CERT'],
+    [
+      'that no authority has signed',
+      certificates.selfSigned('mail.example'),
+      'mail.example',
+      'DEPTH_ZERO_SELF_SIGNED_CERT',
+    ],
     ['of another name', good, 'other.example', 'ERR_TLS_CERT_ALTNAME_INVALID'],
     ['of a name, where an address is expected', good, '127.0.0.1', 'ERR_TLS_CERT_ALTNAME_INVALID'],
     ['that has expired', certificates.expired(authority, 'mail.example'), 'mail.example', 'CERT_HAS_EXPIRED'],
