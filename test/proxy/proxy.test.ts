@@ -16,7 +16,7 @@ import { unreadOctets } from '../support/kernel.ts';
 import { childrenOf, statusOf, targetOf, until } from '../support/processes.ts';
 import { fixture, ours } from '../support/programs.ts';
 import { run } from '../support/real.ts';
-import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { connectTo, type SmtpClient } from '../support/smtp-client.ts';
 import { closedPort, listenTcp, listenUnix } from '../support/tcp.ts';
 import { collect, startTls } from '../support/tls-client.ts';
 
@@ -51,12 +51,6 @@ async function listen(t: TestContext, setting: Setting): Promise<Chain> {
   const chain = await serve(commandOf(setting), { ...KEYS, ...setting.environment });
   t.after(chain.close);
   return chain;
-}
-
-async function connectTo(t: TestContext, { port }: { port: number }): Promise<SmtpClient> {
-  const client = await connectSmtp(port);
-  t.after(client.destroy);
-  return client;
 }
 
 async function environmentOf(client: SmtpClient): Promise<NodeJS.ProcessEnv> {

@@ -20,7 +20,7 @@ import { makeCertificates, type Pair } from '../support/certificate.ts';
 import { fixture, missing, ours } from '../support/programs.ts';
 import { tcpserver } from '../support/real.ts';
 import { type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
-import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { connectTo, type SmtpClient } from '../support/smtp-client.ts';
 import { closedPort, listenTcp } from '../support/tcp.ts';
 
 const certificates = makeCertificates();
@@ -42,12 +42,6 @@ async function startFront(
   const server = await startServer(['--to', `127.0.0.1:${port}`, ...options], [], setup);
   t.after(server.close);
   return server;
-}
-
-async function connectTo(t: TestContext, { port }: { port: number }): Promise<SmtpClient> {
-  const client = await connectSmtp(port);
-  t.after(client.destroy);
-  return client;
 }
 
 function localPortOf(client: SmtpClient): number {

@@ -8,7 +8,7 @@ import { after, describe, it, type TestContext } from 'node:test';
 import { childrenOf, isGone, until } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
 import { certificateForAll, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
-import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { connectTo, type SmtpClient } from '../support/smtp-client.ts';
 import { closedPort, listenTcp } from '../support/tcp.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'on-demand-'));
@@ -32,15 +32,9 @@ async function start(
   return server;
 }
 
-async function connect(t: TestContext, server: RunningServer): Promise<SmtpClient> {
-  const client = await connectSmtp(server.port);
-  t.after(client.destroy);
-  return client;
-}
-
 /** Greets, starts TLS and sends EHLO again. */
 async function connectTls(t: TestContext, server: RunningServer): Promise<SmtpClient> {
-  const client = await connect(t, server);
+  const client = await connectTo(t, server);
   await client.reply();
   await client.ask('EHLO clear.example');
   await client.startTls();
@@ -65,7 +59,7 @@ async function environmentOf(client: SmtpClient): Promise<NodeJS.ProcessEnv> {
 describe('a session that needs no smtpd', () => {
   it('is answered from the introduction, in cleartext and in TLS, and no process is started', async (t) => {
     const server = await start(t);
-    const client = await connect(t, server);
+    const client = await connectTo(t, server);
     assert.equal(await client.reply(), '220 smtpd-script ready');
     assert.equal(await client.ask('EHLO me'), '250-smtpd-script\n250-8BITMIME\n250 STARTTLS');
     assert.equal(await client.ask('NOOP'), '250 2.0.0 OK');
@@ -90,7 +84,7 @@ describe('a session that needs no smtpd', () => {
     const server = await start(t);
     const warnings = (): string[] => server.stderr().match(/warning: event=session .*/g) ?? [];
     const request = async (): Promise<void> => {
-      const client = await connect(t, server);
+      const client = await connectTo(t, server);
       await client.reply();
       client.sendLines('GET / HTTP/1.1');
       await client.rest();
@@ -104,7 +98,7 @@ describe('a session that needs no smtpd', () => {
   for (const options of [['--implicit-tls'], ['--workers', '2', '--implicit-tls']]) {
     it(`costs no process with ${options.join(' ')}`, async (t) => {
       const server = await start(t, { options });
-      const client = await connect(t, server);
+      const client = await connectTo(t, server);
       await client.shakeHands();
       assert.equal(await client.reply(), '220 smtpd-script ready');
       assert.equal(await client.ask('EHLO me'), '250-smtpd-script\n250-8BITMIME\n250 AUTH LOGIN');
@@ -132,7 +126,7 @@ describe('a session that needs no smtpd', () => {
 
   it('gets a 421 when the server shuts down', async (t) => {
     const server = await start(t, { options: ['--grace', '0'] });
-    const [clear, tls] = [await connect(t, server), await connectTls(t, server)];
+    const [clear, tls] = [await connectTo(t, server), await connectTls(t, server)];
     await clear.reply();
     server.signal('SIGTERM');
     for (const client of [clear, tls]) {
@@ -167,7 +161,7 @@ describe('the smtpd that is started', () => {
 
   it('gets everything that is pipelined behind the command, in cleartext', async (t) => {
     const server = await start(t);
-    const client = await connect(t, server);
+    const client = await connectTo(t, server);
     client.sendLines('HELO me', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>', 'DATA', 'text', '.', 'QUIT');
     assert.match(
       await client.rest(),
@@ -177,7 +171,7 @@ describe('the smtpd that is started', () => {
 
   it('is replaced in TLS when it was started in cleartext', async (t) => {
     const server = await start(t);
-    const client = await connect(t, server);
+    const client = await connectTo(t, server);
     await client.reply();
     assert.equal(await client.ask('HELP'), '214-Line one\n214 Line two');
     const [first] = childrenOf(server.pid);
@@ -191,7 +185,7 @@ describe('the smtpd that is started', () => {
 
   it('is logged with its own status when none was needed in TLS', async (t) => {
     const server = await start(t, { smtpd: [...SMTPD, '--end=exit 7'] });
-    const client = await connect(t, server);
+    const client = await connectTo(t, server);
     await client.reply();
     assert.equal(await client.ask('HELP'), '214-Line one\n214 Line two');
     const [pid] = childrenOf(server.pid);
@@ -231,12 +225,12 @@ describe('the smtpd that is started', () => {
     ['sends nothing', ['--start=await-end; exit 0'], 'fatal', 'smtpd failed in its opening: idle timeout'],
   ] as const) {
     // In cleartext the idle timeout of the dialogue passes at the same time, and ends the session with 421 4.4.2.
-    for (const connectIn of what === 'sends nothing' ? [connectTls] : [connect, connectTls]) {
-      it(`and ${what}: 421 and one line on stderr, ${connectIn === connect ? 'cleartext' : 'TLS'}`, async (t) => {
+    for (const connectIn of what === 'sends nothing' ? [connectTls] : [connectTo, connectTls]) {
+      it(`and ${what}: 421 and one line on stderr, ${connectIn === connectTo ? 'cleartext' : 'TLS'}`, async (t) => {
         const smtpd = either(SMTPD, [...SMTPD, ...real]);
         const server = await start(t, { options: ['-t', '2'], smtpd });
         const client = await connectIn(t, server);
-        if (connectIn === connect) await client.reply();
+        if (connectIn === connectTo) await client.reply();
         client.sendLines('VRFY me');
         assert.match(await client.rest(), /^421 4\.3\.0 [^\n]*\n$/);
         client.end();
@@ -341,7 +335,7 @@ describe('--smtpds', () => {
 
   it('answers 451 in cleartext too, before the dialogue would end an idle session', async (t) => {
     const server = await start(t, { options: ['--smtpds', '1', '-t', '2'] });
-    const [first, second] = [await connectTls(t, server), await connect(t, server)];
+    const [first, second] = [await connectTls(t, server), await connectTo(t, server)];
     assert.equal(await first.ask('MAIL FROM:<>'), '250 2.1.0 Sender ok');
     await second.reply();
     assert.match(await second.ask('VRFY me'), /^451 4\.3\.2 /);
@@ -351,9 +345,9 @@ describe('--smtpds', () => {
   it('bounds the smtpds that are started at once without an introduction', async (t) => {
     const smtpd = either(['false'], SMTPD);
     const server = await start(t, { options: ['--smtpds', '1', '-t', '2'], smtpd });
-    const first = await connect(t, server);
+    const first = await connectTo(t, server);
     assert.equal(await first.reply(), '220 smtpd-script ready');
-    const second = await connect(t, server);
+    const second = await connectTo(t, server);
     assert.match(await second.rest(), /^421 4\.3\.2 [^\n]*\n$/);
     assert.equal(childrenOf(server.pid).length, 1);
   });
@@ -381,7 +375,7 @@ describe('the introduction', () => {
       const server = await start(t, { options: ['-t', '2'], smtpd });
       assert.ok(server.stderr().includes(`warning: event=introduction text="unable to learn`));
       assert.ok(server.stderr().includes(`starting it for each client: ${why}"`), server.stderr());
-      const client = await connect(t, server);
+      const client = await connectTo(t, server);
       assert.equal(await client.reply(), '220 smtpd-script ready');
       assert.equal(childrenOf(server.pid).length, 1);
       await client.ask('EHLO me');
@@ -399,7 +393,7 @@ describe('the introduction', () => {
       };
       write('old');
       const server = await start(t, { options: ['--workers', workers], smtpd: [path] });
-      assert.equal(await (await connect(t, server)).reply(), '220 old');
+      assert.equal(await (await connectTo(t, server)).reply(), '220 old');
       write('new');
       server.signal('SIGHUP');
       await until(
@@ -407,7 +401,7 @@ describe('the introduction', () => {
         () => server.stderr().split('event=introduction text=new').length > Number(workers),
       );
       for (let count = 0; count < 4; count++) {
-        assert.equal(await (await connect(t, server)).reply(), '220 new');
+        assert.equal(await (await connectTo(t, server)).reply(), '220 new');
       }
     });
   }
@@ -431,7 +425,7 @@ describe('the introduction', () => {
     for (const pid of childrenOf(server.pid)) process.kill(pid, 'SIGUSR1');
     await server.logs(/event=introduction text=old/);
     await until('it is learned again', () => server.stderr().includes('event=introduction text=new'));
-    assert.equal(await (await connect(t, server)).reply(), '220 new');
+    assert.equal(await (await connectTo(t, server)).reply(), '220 new');
   });
 
   /** Starts a server whose smtpd runs a script of sh in place of itself when it is learned. Settles when that runs. */
@@ -470,11 +464,11 @@ describe('the introduction', () => {
       `while [ ! -e ${go} ]; do sleep 0.1; done; exec ${SMTPD.join(' ')}`,
       { listen: ['127.0.0.1', String(port)] },
     );
-    await assert.rejects(connectSmtp(port), { code: 'ECONNREFUSED' });
+    await assert.rejects(connectTo(t, { port }), { code: 'ECONNREFUSED' });
     writeFileSync(go, '');
     const server = await outcome;
     assert.ok(typeof server !== 'string', String(server));
-    assert.equal(await (await connect(t, server)).reply(), '220 smtpd-script ready');
+    assert.equal(await (await connectTo(t, server)).reply(), '220 smtpd-script ready');
   });
 
   it('is learned again on a SIGHUP that arrives while it is learned', async (t) => {
@@ -505,7 +499,7 @@ describe('the introduction', () => {
     const ehlo = '--on=EHLO:line 250-host Hello [127.0.0.1]; line 250-STARTTLS; line 250 SIZE 9';
     const helo = '--on=HELO:line 250 host pleased to meet you 127.0.0.1';
     const server = await start(t, { smtpd: [...SMTPD, ehlo, helo] });
-    const client = await connect(t, server);
+    const client = await connectTo(t, server);
     await client.reply();
     assert.equal(await client.ask('EHLO me'), '250-host\n250-SIZE 9\n250 STARTTLS');
     await client.startTls();
@@ -526,14 +520,14 @@ describe('the introduction', () => {
       smtpd: [path],
       environment: certificateForAll(t),
     });
-    assert.equal(await (await connect(t, server)).reply(), '220 user 65534');
+    assert.equal(await (await connectTo(t, server)).reply(), '220 user 65534');
   });
 });
 
 describe('--on-demand with other options', () => {
   it('--require-tls: MAIL and HELO in cleartext cost no process', async (t) => {
     const server = await start(t, { options: ['--require-tls'] });
-    const client = await connect(t, server);
+    const client = await connectTo(t, server);
     await client.reply();
     assert.equal(await client.ask('HELO me'), '250 smtpd-script');
     assert.match(await client.ask('MAIL FROM:<>'), /^530 5\.7\.0 /);
@@ -542,7 +536,7 @@ describe('--on-demand with other options', () => {
 
   it('--proxy-protocol: smtpd gets the address of the client', async (t) => {
     const server = await start(t, { options: ['--proxy-protocol', '127.0.0.1'] });
-    const client = await connect(t, server);
+    const client = await connectTo(t, server);
     client.send('PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n');
     assert.equal(await client.reply(), '220 smtpd-script ready');
     await client.startTls();

@@ -8,7 +8,7 @@ import { unreadOctets } from '../support/kernel.ts';
 import { childrenOf, until } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
 import { type RunningServer, startServer } from '../support/server.ts';
-import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { connectTo, type SmtpClient } from '../support/smtp-client.ts';
 import { collect, startTls } from '../support/tls-client.ts';
 
 /** An smtpd that names the client in its greeting. */
@@ -44,12 +44,6 @@ async function listen(
   const server = await startServer([...trusted, ...options], smtpd);
   t.after(server.close);
   return server;
-}
-
-async function connectTo(t: TestContext, { port }: { port: number }): Promise<SmtpClient> {
-  const client = await connectSmtp(port);
-  t.after(client.destroy);
-  return client;
 }
 
 function socketOf(client: SmtpClient): Socket {

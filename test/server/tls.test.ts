@@ -11,7 +11,7 @@ import { childrenOf, until } from '../support/processes.ts';
 import { fixture, missing } from '../support/programs.ts';
 import { type Outcome, run } from '../support/real.ts';
 import { passingSmtpd, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
-import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { connectTo, type SmtpClient } from '../support/smtp-client.ts';
 
 const certificates = makeCertificates();
 const RSA = ['rsa:2048'];
@@ -53,12 +53,6 @@ async function listen(
   const server = await startServer(options, setup.smtpd ?? fixture('smtpd-script'), { environment });
   t.after(server.close);
   return server;
-}
-
-async function connectTo(t: TestContext, { port }: { port: number }): Promise<SmtpClient> {
-  const client = await connectSmtp(port);
-  t.after(client.destroy);
-  return client;
 }
 
 /** A session in which a command was answered in TLS. */

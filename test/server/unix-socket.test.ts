@@ -15,7 +15,7 @@ import {
   refuseMessage,
 } from '../support/backend.ts';
 import { certificateForAll, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
-import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { connectTo } from '../support/smtp-client.ts';
 import { listenUnix } from '../support/tcp.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'unix-'));
@@ -48,12 +48,6 @@ async function startFront(
   const server = await startServer(['--to', `unix:${path}`, ...options], [], setup);
   t.after(server.close);
   return server;
-}
-
-async function connectTo(t: TestContext, { port }: { port: number }): Promise<SmtpClient> {
-  const client = await connectSmtp(port);
-  t.after(client.destroy);
-  return client;
 }
 
 function receivedBy({ connections }: Backend): string[] {

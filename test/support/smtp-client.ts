@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { TestContext } from 'node:test';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
 import { within } from './within.ts';
 
@@ -53,6 +54,13 @@ export async function connectSmtp(
     tcp.once('error', reject);
   });
   return createClient(tcp, limit);
+}
+
+/** The same, and closes the connection at the end of a test. */
+export async function connectTo(t: TestContext, { port }: { readonly port: number }): Promise<SmtpClient> {
+  const client = await connectSmtp(port);
+  t.after(client.destroy);
+  return client;
 }
 
 function createClient(tcp: Socket, limit: number | undefined): SmtpClient {
