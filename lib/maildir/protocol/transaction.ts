@@ -1,4 +1,4 @@
-import { type PathArgument, type PathFault, parsePath } from './path.ts';
+import { type PathArgument, type PathFault, parsePath } from '../../smtp/path.ts';
 import { RECEIVER_REPLIES } from './replies.ts';
 
 /** The maximum number of recipients of a message: the minimum of RFC 5321 section 4.5.3.1.8. */
