@@ -1,4 +1,5 @@
 import { playConnection } from './connection.ts';
+import { playEnvelope } from './envelope.ts';
 import { playOnDemand } from './on-demand.ts';
 import { playOpening } from './opening.ts';
 import { playPrelude } from './prelude.ts';
@@ -9,5 +10,6 @@ export const KINDS: Readonly<Record<string, { readonly play: Play; readonly shar
   dialogue: { play: playConnection, share: 100 },
   prelude: { play: playPrelude, share: 100 },
   opening: { play: playOpening, share: 20 },
+  envelope: { play: playEnvelope, share: 50 },
   'on-demand': { play: playOnDemand, share: 10 },
 };

@@ -228,13 +228,23 @@ function entryOf(outcome: OpeningOutcome): Entry {
 }
 
 /** Gives a piece in a buffer that is overwritten afterwards, as a driver does. */
-function push(take: (bytes: Uint8Array) => void, piece: Buffer): void {
+export function push(take: (bytes: Uint8Array) => void, piece: Buffer): void {
   const bytes = Buffer.from(piece);
   take(bytes);
   bytes.fill('#');
 }
 
-const INPUTS = ['client-sends', 'smtpd-sends', 'client-ends', 'smtpd-ends', 'timeout', 'refuse', 'drop'];
+const INPUTS = [
+  'client-sends',
+  'smtpd-sends',
+  'client-ends',
+  'smtpd-ends',
+  'timeout',
+  'refuse',
+  'drop',
+  'resume',
+  'lmtp',
+];
 
 /** What is put in, without what is expected to come out. */
 export function inputsOf(transcript: Transcript): Entry[] {

@@ -1,5 +1,5 @@
 /**
- * Transcripts: a dialogue, a prelude or an opening in a form that a person can read, write, and attach to a bug report.
+ * Transcripts: a dialogue, for example, or a prelude or an opening, in a form that a person can read, write, and attach to a bug report.
  *
  *     # An unknown command gets smtpd's reply                the title; more # lines are comments
  *     -- options require-tls plaintext-auth error-limit=3    the options; none and 100 are the default
@@ -38,6 +38,12 @@
  *     = refused: 554 no                                      with the refusal
  *     = broken: invalid SMTP reply                           or `= broken`
  *
+ * In an envelope (see replay-envelope.ts for what happens to which command):
+ *
+ *     -- lmtp                                                it is LMTP, not SMTP
+ *     -- resume                                              the command that is held is decided on again
+ *     = invalid-reply                                        smtpd has sent what is not a reply
+ *
  * Bytes. A line ends with CRLF, unless it ends with a single backslash here. Escapes: `\r \n \t \0 \\ \{ \xNN`.
  * `{A*20000}` is twenty thousand times A; the repeated text may be longer and may contain escapes. A space
  * at the end of a line is written `\x20`.
@@ -56,16 +62,18 @@
  */
 
 import type { DialogueOptions, Step } from '../../lib/smtp/dialogue.ts';
+import type { EnvelopeStep } from '../../lib/smtp/envelope.ts';
 import type { PreludeStep } from '../../lib/smtp/prelude.ts';
 
 /** One entry of a transcript: an input, or a step that came out. */
 export type Entry =
   | Step
   | PreludeStep
+  | Exclude<EnvelopeStep, { readonly bytes: Uint8Array }>
   | { readonly type: 'ready' | 'refused'; readonly bytes: Buffer }
   | { readonly type: 'broken'; readonly why: string | undefined }
   | { readonly type: 'client-sends' | 'smtpd-sends' | 'refuse'; readonly bytes: Buffer }
-  | { readonly type: 'client-ends' | 'smtpd-ends' | 'timeout' | 'drop' }
+  | { readonly type: 'client-ends' | 'smtpd-ends' | 'timeout' | 'drop' | 'resume' | 'lmtp' }
   | { readonly type: 'left-client' | 'left-smtpd' | 'unread'; readonly bytes: Buffer };
 
 /** A scenario as it was written. */
@@ -106,6 +114,9 @@ const LINES: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['-- smtpd ends', { type: 'smtpd-ends' }],
   ['-- timeout', { type: 'timeout' }],
   ['-- drop', { type: 'drop' }],
+  ['-- resume', { type: 'resume' }],
+  ['-- lmtp', { type: 'lmtp' }],
+  ['= invalid-reply', { type: 'invalid-reply' }],
   ['> (end)', { type: 'end-smtpd' }],
   ['= plaintext', { type: 'verdict', verdict: 'plaintext' }],
   ['= tls', { type: 'verdict', verdict: 'tls' }],

@@ -1,0 +1,323 @@
+/**
+ * The envelope: follows a session between a client and an smtpd, command by command and reply by reply, and lets its
+ * user decide what happens to each command. Messages pass unchanged.
+ *
+ *   the client sends      it is                               afterwards the client's bytes are
+ *   --------------------  ----------------------------------  ------------------------------------------------
+ *   a command             what `decide` returns               commands
+ *   DATA, passed          held until the reply to it          after 354 a message, until CRLF.CRLF; else commands
+ *   BDAT n, passed        passed with its n octets            commands
+ *   BDAT n, answered      its n octets are discarded          commands
+ *   AUTH, passed          held until the reply to it          after 334 one line of AUTH; else commands
+ *   a line of AUTH        passed; "*" in place of an invalid  as after AUTH
+ *   an invalid line       500 5.5.2 (too long, CR, NUL)       commands
+ *
+ * Replies of smtpd pass in order; those that answer a command in place of smtpd are in order too. A reply that nothing
+ * asked for, a greeting among them, passes at once. In LMTP a message has a reply for each recipient that was accepted
+ * (RFC 2033 section 4.2).
+ *
+ * Commands may end with a bare LF; they are passed on with CRLF. In a message only CRLF ends a line: an smtpd that takes
+ * bare LF or CR for the end of a line may see the end of a message, and commands behind it, where there is none for this
+ * machine ("SMTP smuggling", CVE-2023-51764).
+ *
+ * It does no I/O and has no timers.
+ */
+
+import { type Command, chunkSize, parseCommand } from './command.ts';
+import { createMessageEnd, type MessageEnd } from './end-of-message.ts';
+import { createLineReader, type Line } from './line.ts';
+import { REPLIES } from './reply.ts';
+import { createReplyQueue, type QueuedReply } from './reply-queue.ts';
+import type { Reply } from './reply-reader.ts';
+
+/** What happens to a command. */
+export type Decision =
+  /** It is passed on, or `line` in its place, without line ending. `replied` is called with the code of the reply. */
+  | { readonly type: 'pass'; readonly line?: string; replied?(code: number): void }
+  /** The client gets this reply in place of one of smtpd. With `end`, nothing more is read from the client. */
+  | { readonly type: 'answer'; readonly reply: Buffer; readonly end?: boolean }
+  /** `line` is sent to smtpd first; its reply is for `replied` only. Then `decide` is called again. */
+  | { readonly type: 'precede'; readonly line: string; replied(reply: Reply): void }
+  /** `decide` is called again when no reply of smtpd is outstanding; at once if none is. */
+  | { readonly type: 'after-replies' }
+  /** `decide` is called again after `Envelope.resume`. */
+  | { readonly type: 'hold' };
+
+/** What the driver is to do next. */
+export type EnvelopeStep =
+  | QueuedReply
+  | { readonly type: 'to-smtpd'; readonly bytes: Uint8Array }
+  /** The client will send no more. */
+  | { readonly type: 'end-smtpd' }
+  /** The client has got a reply with `end`. Nothing follows. */
+  | { readonly type: 'end' };
+
+/** The user of an envelope. */
+export interface EnvelopeOptions {
+  readonly protocol: 'smtp' | 'lmtp';
+  /**
+   * Decides on a command.
+   *
+   * @param text the line without line ending.
+   * @param isQuiet whether no reply of smtpd is outstanding.
+   */
+  decide(command: Command, text: Buffer, isQuiet: boolean): Decision;
+  /** A message has got its reply, or in LMTP its last one: the transaction has ended. */
+  messageReplied?(): void;
+}
+
+/** The envelope of one session. */
+export interface Envelope {
+  /** Takes bytes from the client. They must not change until `next` has returned undefined. */
+  fromClient(bytes: Uint8Array): void;
+  /** Takes bytes from smtpd. They are copied. */
+  fromSmtpd(bytes: Uint8Array): void;
+  /** The client will send no more. */
+  clientEnded(): void;
+  /** After `hold`: the same command is decided on again. */
+  resume(): void;
+  /** The next step; undefined when there is none until more input arrives. */
+  next(): EnvelopeStep | undefined;
+  /** Whether the client should be read. Valid once `next` has returned undefined. */
+  wantsClient(): boolean;
+  /** Whether a reply of smtpd is outstanding, or the client sends a message. */
+  isBusy(): boolean;
+}
+
+/** What the client's bytes are. */
+type Reading =
+  | { readonly as: 'command' | 'auth' }
+  | { readonly as: 'message'; readonly end: MessageEnd }
+  | { readonly as: 'chunk'; readonly left: number; readonly isPassed: boolean }
+  /** They wait. */
+  | { readonly as: 'held'; readonly until: 'reply' | 'quiet' | 'resume' | 'never' };
+
+/** The client is not read while it awaits this many replies. */
+const AWAITED_LIMIT = 1000;
+
+const COMMAND: Reading = { as: 'command' };
+const STARTS_MESSAGE = 354;
+const CONTINUES_AUTH = 334;
+
+/**
+ * Creates an envelope. The client may be read at once.
+ *
+ * Memory: one line of each side, the replies that the client awaits, and what the client sends in one piece.
+ */
+export function createEnvelope({ protocol, decide, messageReplied }: EnvelopeOptions): Envelope {
+  const line = createLineReader();
+  const replies = createReplyQueue();
+  const steps: EnvelopeStep[] = [];
+  /** What the client has sent and was not consumed. */
+  let input = NOTHING;
+  /** `input` is in the memory of the caller. */
+  let isBorrowed = false;
+  let reading = COMMAND;
+  /** How many recipients were accepted in this transaction. */
+  let recipients = 0;
+  let clientInput: 'open' | 'ended' | 'forwarded' = 'open';
+
+  /** Consumes input; returns whether it has done anything. */
+  function read(): boolean {
+    switch (reading.as) {
+      case 'command':
+        return readLine(handleCommandLine);
+      case 'auth':
+        return readLine(handleAuthLine);
+      case 'message': {
+        const end = input.length === 0 ? 0 : reading.end.find(input);
+        if (end === 0) return endClient();
+        if (end !== undefined) reading = COMMAND;
+        steps.push({ type: 'to-smtpd', bytes: take(end ?? input.length) });
+        return true;
+      }
+      case 'chunk': {
+        if (input.length === 0) return endClient();
+        const bytes = take(Math.min(reading.left, input.length));
+        if (reading.isPassed) steps.push({ type: 'to-smtpd', bytes });
+        reading = readChunk(reading.left - bytes.length, reading.isPassed);
+        return true;
+      }
+      case 'held':
+        if (reading.until !== 'quiet' || replies.isExpecting()) return false;
+        reading = COMMAND;
+        return true;
+    }
+  }
+
+  function readLine(handle: (line: Line) => void): boolean {
+    // Line by line: the reader would take a message behind DATA for lines, too.
+    if (input.length > 0 && line.peek() === undefined) {
+      line.push(take(input.indexOf(LF) + 1 || input.length));
+    }
+    const next = line.peek();
+    if (next === undefined) return endClient();
+    handle(next);
+    return true;
+  }
+
+  function take(count: number): Uint8Array {
+    const bytes = input.subarray(0, count);
+    input = input.subarray(count);
+    return bytes;
+  }
+
+  /** All that the client has sent is consumed, but for a part of a line. */
+  function endClient(): boolean {
+    if (clientInput !== 'ended') return false;
+    clientInput = 'forwarded';
+    steps.push({ type: 'end-smtpd' });
+    return true;
+  }
+
+  // ---- commands -------------------------------------------------------------------------------------
+
+  function handleCommandLine({ text, fault }: Line): void {
+    if (fault !== undefined) return answer(fault === 'too-long' ? REPLIES.tooLong : REPLIES.controls);
+    const command = parseCommand(text);
+    const decision = decide(command, text, !replies.isExpecting());
+    switch (decision.type) {
+      case 'pass':
+        pass(decision.line ?? text.toString('latin1'));
+        line.drop();
+        return expectReplyTo(command, decision.replied ?? IGNORE);
+      case 'answer':
+        answer(decision.reply);
+        if (command.kind === 'chunk') reading = readChunk(chunkSize(command.argument), false);
+        if (decision.end === true) reading = { as: 'held', until: 'never' };
+        return;
+      case 'precede':
+        pass(decision.line);
+        reading = { as: 'held', until: 'reply' };
+        return replies.expect({
+          isPassed: false,
+          ended: (reply) => {
+            reading = COMMAND;
+            decision.replied(reply);
+          },
+        });
+      case 'after-replies':
+        reading = { as: 'held', until: 'quiet' };
+        return;
+      case 'hold':
+        reading = { as: 'held', until: 'resume' };
+    }
+  }
+
+  function answer(reply: Buffer): void {
+    line.drop();
+    replies.answer(reply);
+  }
+
+  function pass(text: string): void {
+    steps.push({ type: 'to-smtpd', bytes: Buffer.from(`${text}\r\n`, 'latin1') });
+  }
+
+  function expectReplyTo({ verb, argument, kind }: Command, replied: (code: number) => void): void {
+    if (kind === 'chunk') {
+      reading = readChunk(chunkSize(argument), true);
+      if (/\sLAST$/i.test(argument)) return expectMessageReply(replied);
+    }
+    if (verb === 'DATA' || verb === 'AUTH') reading = { as: 'held', until: 'reply' };
+    expectReply((code) => {
+      if (verb === 'DATA') startMessage(code);
+      if (verb === 'AUTH') continueAuth(code);
+      if (verb === 'RCPT' && code < 300) recipients += 1;
+      if (ENDS_TRANSACTION.has(verb) && code < 300) recipients = 0;
+      replied(code);
+    });
+  }
+
+  function expectReply(replied: (code: number) => void): void {
+    replies.expect({ isPassed: true, ended: ({ code }) => replied(code) });
+  }
+
+  function startMessage(code: number): void {
+    reading = COMMAND;
+    if (code !== STARTS_MESSAGE) return;
+    reading = { as: 'message', end: createMessageEnd() };
+    // Expected from now on: an smtpd may refuse a message before its end.
+    expectMessageReply(IGNORE);
+  }
+
+  function expectMessageReply(replied: (code: number) => void): void {
+    replies.expect({
+      isPassed: true,
+      count: () => (protocol === 'lmtp' ? Math.max(recipients, 1) : 1),
+      ended: ({ code }) => {
+        recipients = 0;
+        replied(code);
+        messageReplied?.();
+      },
+    });
+  }
+
+  function handleAuthLine({ text, fault }: Line): void {
+    // smtpd refuses AUTH that is cancelled (RFC 4954 section 4).
+    pass(fault === undefined ? text.toString('latin1') : '*');
+    line.drop();
+    reading = { as: 'held', until: 'reply' };
+    expectReply(continueAuth);
+  }
+
+  function continueAuth(code: number): void {
+    reading = code === CONTINUES_AUTH ? { as: 'auth' } : COMMAND;
+  }
+
+  // ---- the machine ----------------------------------------------------------------------------------
+
+  /** Does one thing; returns whether there was anything to do. */
+  function advance(): boolean {
+    const reply = replies.next();
+    if (reply === undefined) return endOrRead();
+    if (reply.type === 'invalid-reply') reading = { as: 'held', until: 'reply' };
+    steps.push(reply);
+    return true;
+  }
+
+  function endOrRead(): boolean {
+    if (reading.as !== 'held' || reading.until !== 'never') {
+      return replies.size() < AWAITED_LIMIT && read();
+    }
+    if (replies.size() > 0) return false;
+    reading = { as: 'held', until: 'resume' };
+    steps.push({ type: 'end' });
+    return true;
+  }
+
+  return {
+    fromClient: (bytes) => {
+      input = input.length === 0 ? bytes : Buffer.concat([input, bytes]);
+      isBorrowed = true;
+    },
+    fromSmtpd: replies.fromSmtpd,
+    clientEnded: () => {
+      clientInput = 'ended';
+    },
+    resume: () => {
+      reading = COMMAND;
+    },
+    next: () => {
+      while (steps.length === 0 && advance());
+      const step = steps.shift();
+      if (step === undefined && isBorrowed) {
+        input = input.length === 0 ? NOTHING : Buffer.from(input);
+        isBorrowed = false;
+      }
+      return step;
+    },
+    wantsClient: () => reading.as !== 'held' && replies.size() < AWAITED_LIMIT,
+    isBusy: () => replies.isExpecting() || reading.as === 'message' || reading.as === 'chunk',
+  };
+}
+
+const IGNORE = (): void => {};
+const NOTHING: Uint8Array = Buffer.alloc(0);
+const LF = 0x0a;
+
+/** A reply that accepts one of these ends a transaction (RFC 5321 sections 4.1.1.1 and 4.1.4, RFC 2033). */
+const ENDS_TRANSACTION: ReadonlySet<string> = new Set(['MAIL', 'RSET', 'EHLO', 'HELO', 'LHLO']);
+
+function readChunk(left: number, isPassed: boolean): Reading {
+  return left === 0 ? COMMAND : { as: 'chunk', left, isPassed };
+}

@@ -1,0 +1,114 @@
+import { createLineReader } from './line.ts';
+import { parseReplyLine } from './reply.ts';
+import { REPLY_LIMIT, type Reply } from './reply-reader.ts';
+
+/** A reply of smtpd that has not arrived. */
+export interface ExpectedReply {
+  /** Whether it is for the client. */
+  readonly isPassed: boolean;
+  /** How many replies there will be; called when the first one has arrived. One by default. */
+  count?(): number;
+  /** Called with the last of them. Without `isPassed` it has its text. */
+  ended(reply: Reply): void;
+}
+
+/** What a reply queue gives. */
+export type QueuedReply =
+  /** For the client: a reply in place of smtpd, or a line of smtpd's. */
+  | { readonly type: 'to-client'; readonly bytes: Buffer }
+  /** smtpd has sent what is not an SMTP reply, or is too long. Nothing follows. */
+  | { readonly type: 'invalid-reply' };
+
+/** Puts the replies to a client's commands in the order of the commands. */
+export interface ReplyQueue {
+  /** The next reply is this one. */
+  answer(reply: Buffer): void;
+  /** The next reply is one of smtpd. */
+  expect(reply: ExpectedReply): void;
+  /** Takes bytes from smtpd. They are copied. */
+  fromSmtpd(bytes: Uint8Array): void;
+  /** The next line for the client, or the next reply; undefined when there is none until more input arrives. */
+  next(): QueuedReply | undefined;
+  /** How many replies the client awaits. */
+  size(): number;
+  /** Whether a reply of smtpd is among them. */
+  isExpecting(): boolean;
+}
+
+/**
+ * Creates a reply queue. A reply of smtpd that is not expected, a greeting for example, is for the client, at once.
+ *
+ * Memory: a line of smtpd, the replies that were put in, whose number the caller bounds, and one reply that is not passed,
+ * of at most `REPLY_LIMIT`.
+ */
+export function createReplyQueue(): ReplyQueue {
+  const smtpd = createLineReader();
+  const queue: (ExpectedReply | Buffer)[] = [];
+  let expecting = 0;
+  /** The reply of smtpd that has begun. */
+  let begun: { readonly code: number; readonly texts: string[] } | undefined;
+  /** How many replies are to come of those that are expected as one; 0 before the first. */
+  let left = 0;
+  /** How many octets of text a reply that is not passed has so far. */
+  let kept = 0;
+  let isBroken = false;
+
+  /** @returns what is for the client, if anything. */
+  function handleLine(): QueuedReply | undefined {
+    const line = smtpd.peek();
+    if (line === undefined) return undefined;
+    const [first] = queue;
+    const expected = Buffer.isBuffer(first) ? undefined : first;
+    const isPassed = expected?.isPassed !== false;
+    const parsed = line.fault === undefined ? parseReplyLine(line.text) : undefined;
+    kept = isPassed ? 0 : kept + line.text.length;
+    if (parsed === undefined || parsed.code !== (begun?.code ?? parsed.code) || kept > REPLY_LIMIT) {
+      isBroken = true;
+      return { type: 'invalid-reply' };
+    }
+    const bytes = Buffer.concat([line.text, CRLF]);
+    smtpd.drop();
+    begun ??= { code: parsed.code, texts: [] };
+    if (!isPassed) begun.texts.push(parsed.text);
+    if (parsed.last) endReply(expected, begun);
+    return isPassed ? { type: 'to-client', bytes } : undefined;
+  }
+
+  function endReply(expected: ExpectedReply | undefined, reply: Reply): void {
+    begun = undefined;
+    kept = 0;
+    if (expected === undefined) return;
+    if (left === 0) left = expected.count?.() ?? 1;
+    left -= 1;
+    if (left > 0) return;
+    queue.shift();
+    expecting -= 1;
+    expected.ended(reply);
+  }
+
+  return {
+    answer: (reply) => void queue.push(reply),
+    expect: (reply) => {
+      expecting += 1;
+      queue.push(reply);
+    },
+    fromSmtpd: smtpd.push,
+    next: () => {
+      while (!isBroken) {
+        const [first] = queue;
+        if (begun === undefined && Buffer.isBuffer(first)) {
+          queue.shift();
+          return { type: 'to-client', bytes: first };
+        }
+        if (smtpd.peek() === undefined) return undefined;
+        const reply = handleLine();
+        if (reply !== undefined) return reply;
+      }
+      return undefined;
+    },
+    size: () => queue.length,
+    isExpecting: () => expecting > 0,
+  };
+}
+
+const CRLF = Buffer.from('\r\n');
