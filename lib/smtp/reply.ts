@@ -71,6 +71,30 @@ export const REPLIES = {
   get mailFirst() {
     return ours('503 5.5.1 Send MAIL first');
   },
+  get nestedMail() {
+    return ours('503 5.5.1 A transaction is open, send RSET first');
+  },
+  get senderOk() {
+    return ours('250 2.1.0 Sender ok');
+  },
+  get badSender() {
+    return ours('501 5.1.7 Invalid sender address, send MAIL FROM:<user@host>');
+  },
+  get badRecipient() {
+    return ours('501 5.1.3 Invalid recipient address, send RCPT TO:<user@host>');
+  },
+  get noRoute() {
+    return ours('550 5.7.1 No route for this address');
+  },
+  get otherRoute() {
+    return ours('452 4.5.3 This recipient has another route, please send it in another transaction');
+  },
+  get noRecipients() {
+    return ours('554 5.5.1 No valid recipients');
+  },
+  get notAvailable() {
+    return ours('502 5.5.1 Command not available here');
+  },
   get tlsFirst() {
     return ours('530 5.7.0 Send STARTTLS first');
   },

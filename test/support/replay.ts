@@ -234,16 +234,9 @@ export function push(take: (bytes: Uint8Array) => void, piece: Buffer): void {
   bytes.fill('#');
 }
 
-const INPUTS = [
-  'client-sends',
-  'smtpd-sends',
-  'client-ends',
-  'smtpd-ends',
-  'timeout',
-  'refuse',
-  'drop',
-  'resume',
-  'lmtp',
+const INPUTS: readonly string[] = [
+  ...['client-sends', 'smtpd-sends', 'client-ends', 'smtpd-ends', 'timeout', 'refuse', 'drop', 'resume'],
+  ...['lmtp', 'by-recipient', 'connected'],
 ];
 
 /** What is put in, without what is expected to come out. */

@@ -44,6 +44,13 @@
  *     -- resume                                              the command that is held is decided on again
  *     = invalid-reply                                        smtpd has sent what is not a reply
  *
+ * In a routing (see replay-routing.ts for which address leads where):
+ *
+ *     -- by recipient                                        the destination depends on the recipient
+ *     = connect a.example EHLO client                        with the last EHLO or HELO, if any
+ *     -- connected: PIPELINING                               it is there; or `-- connected:`; or `-- refuse 451 no`
+ *     = disconnect
+ *
  * Bytes. A line ends with CRLF, unless it ends with a single backslash here. Escapes: `\r \n \t \0 \\ \{ \xNN`.
  * `{A*20000}` is twenty thousand times A; the repeated text may be longer and may contain escapes. A space
  * at the end of a line is written `\x20`.
@@ -73,7 +80,19 @@ export type Entry =
   | { readonly type: 'ready' | 'refused'; readonly bytes: Buffer }
   | { readonly type: 'broken'; readonly why: string | undefined }
   | { readonly type: 'client-sends' | 'smtpd-sends' | 'refuse'; readonly bytes: Buffer }
-  | { readonly type: 'client-ends' | 'smtpd-ends' | 'timeout' | 'drop' | 'resume' | 'lmtp' }
+  | {
+      readonly type:
+        | 'client-ends'
+        | 'smtpd-ends'
+        | 'timeout'
+        | 'drop'
+        | 'resume'
+        | 'lmtp'
+        | 'by-recipient'
+        | 'disconnect';
+    }
+  | { readonly type: 'connect'; readonly key: string; readonly hello: string | undefined }
+  | { readonly type: 'connected'; readonly offer: string }
   | { readonly type: 'left-client' | 'left-smtpd' | 'unread'; readonly bytes: Buffer };
 
 /** A scenario as it was written. */
@@ -116,6 +135,8 @@ const LINES: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['-- drop', { type: 'drop' }],
   ['-- resume', { type: 'resume' }],
   ['-- lmtp', { type: 'lmtp' }],
+  ['-- by recipient', { type: 'by-recipient' }],
+  ['= disconnect', { type: 'disconnect' }],
   ['= invalid-reply', { type: 'invalid-reply' }],
   ['> (end)', { type: 'end-smtpd' }],
   ['= plaintext', { type: 'verdict', verdict: 'plaintext' }],
@@ -212,6 +233,10 @@ function parseEntry(line: string): Entry | undefined {
   if (about !== undefined) return { type: 'notice', text: notice, about };
   const [, kind, rest = ''] = /^= (smtpd-needed|broken:) (.*)$/.exec(line) ?? [];
   if (kind === 'smtpd-needed') return { type: 'smtpd-needed', hello: readEscapes(rest) };
+  const [, key, hello] = /^= connect (\S+)(?: (.*))?$/.exec(line) ?? [];
+  if (key !== undefined) return { type: 'connect', key, hello };
+  const [, offer] = /^-- connected: *(.*)$/.exec(line) ?? [];
+  if (offer !== undefined) return { type: 'connected', offer };
   if (kind === 'broken:') return { type: 'broken', why: rest };
   if (line.startsWith('! ')) return { type: 'notice', text: line.slice(2) };
   const type = BYTES_TYPES.find((candidate) => line.startsWith(PREFIXES[candidate]));
@@ -268,6 +293,10 @@ function formatEntry(entry: Entry): string[] {
       return [`= ${entry.verdict}`];
     case 'smtpd-needed':
       return [`= smtpd-needed ${writeEscapes(entry.hello ?? '')}`.trimEnd()];
+    case 'connect':
+      return [`= connect ${entry.key} ${entry.hello ?? ''}`.trimEnd()];
+    case 'connected':
+      return [`-- connected: ${entry.offer}`.trimEnd()];
     case 'broken':
       return [entry.why === undefined ? '= broken' : `= broken: ${entry.why}`];
   }

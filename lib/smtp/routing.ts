@@ -1,0 +1,361 @@
+/**
+ * Routing: the server's part of a session whose smtpd depends on the sender, or on the recipients too. It answers the
+ * client until its destination is known, and follows the session from then on: another transaction may have another
+ * destination.
+ *
+ *   command          what happens
+ *   ---------------  -------------------------------------------------------------------------------------
+ *   EHLO, HELO       250 with our name, and for EHLO with what is offered; ends the transaction, with RSET at
+ *                    the destination if it has MAIL
+ *   MAIL             503 5.5.1 in a transaction; 501 5.1.7 if it has no address
+ *     routes by      550 5.7.1 without a route; otherwise its destination is connected to, and it is passed
+ *      sender only
+ *     by recipient   250 2.1.0, and is kept
+ *   RCPT             503 5.5.1 without MAIL; 501 5.1.3 if it has no address; 550 5.7.1 without a route
+ *     the first      its destination is connected to and gets MAIL; the refusal of either is the reply
+ *     another        452 4.5.3 if its destination is not that of the first, or if that takes one recipient only
+ *     otherwise      passed
+ *   DATA, BDAT       503 5.5.1 without MAIL; 554 5.5.1 if no destination has it; otherwise passed
+ *   RSET             250 2.0.0, or passed if a destination has MAIL
+ *   NOOP, QUIT       answered without a destination; otherwise passed
+ *   STARTTLS, AUTH   503 5.5.1, 502 5.5.1: they are not offered
+ *   an HTTP method   421 4.7.0, the end
+ *   any other        502 5.5.1 without a destination; otherwise passed
+ *
+ * Before a destination is connected to, the one before is left, and all of its replies have come. A destination without
+ * PIPELINING gets one command at a time. A transaction ends with the reply to its message, with RSET or EHLO, and with
+ * the next MAIL if DATA or BDAT was refused.
+ *
+ * It does no I/O and has no timers.
+ */
+
+import type { Command, CommandKind } from './command.ts';
+import { createEnvelope, type Decision } from './envelope.ts';
+import { parsePath } from './path.ts';
+import { REPLIES } from './reply.ts';
+import { formatReply, isPositive } from './reply-reader.ts';
+
+/** Where a transaction leads. */
+export interface Destination {
+  /** Destinations with the same key are the same. */
+  readonly key: string;
+  /** A transaction has one recipient: LMTP has a reply for each, and the client awaits one. */
+  readonly takesOneRecipient: boolean;
+}
+
+/** The destinations of senders and recipients. */
+export interface RouteTable<D extends Destination> {
+  /** Whether a destination depends on the recipient. */
+  readonly hasRecipients: boolean;
+  /**
+   * @param sender a mailbox, '' for the null sender.
+   * @param recipient undefined unless `hasRecipients`.
+   * @returns undefined if there is no route.
+   */
+  find(sender: string, recipient: string | undefined): D | undefined;
+}
+
+/** What the driver is to do next. */
+export type RoutingStep<D extends Destination> =
+  | { readonly type: 'to-client' | 'to-smtpd'; readonly bytes: Uint8Array }
+  /** End the session with the destination. */
+  | { readonly type: 'disconnect' }
+  /** Connect to a destination; `connected` or `refuse` follows. `hello` is the client's last EHLO or HELO line. */
+  | { readonly type: 'connect'; readonly destination: D; readonly hello: string | undefined }
+  /** The client will send no more. */
+  | { readonly type: 'end-smtpd' }
+  | { readonly type: 'notice'; readonly text: string }
+  /** The session has ended. Nothing follows. */
+  | { readonly type: 'end' };
+
+/** The settings of a routing. */
+export interface RoutingOptions<D extends Destination> {
+  /** In the greeting and in replies to EHLO. */
+  readonly name: string;
+  /** What is offered in reply to EHLO. */
+  readonly offers: readonly string[];
+  /** The routes as they are now. Called with each MAIL. */
+  readonly table: () => RouteTable<D>;
+  /** The session ends with this many refused commands, recipients with another route not counted; at least 1. */
+  readonly errorLimit: number;
+}
+
+/** The routing of one session. */
+export interface Routing<D extends Destination> {
+  /** Takes bytes from the client. They must not change until `next` has returned undefined. */
+  fromClient(bytes: Uint8Array): void;
+  /** Takes bytes from the destination, after `connected`. They are copied. */
+  fromSmtpd(bytes: Uint8Array): void;
+  clientEnded(): void;
+  /** The destination sends no more. */
+  smtpdEnded(): void;
+  /** The idle timeout has passed. The client gets a 421, then the session ends. */
+  timedOut(): void;
+  /** After `connect`: the destination awaits MAIL. `extensions` are the texts of its reply to EHLO. */
+  connected(extensions: readonly string[]): void;
+  /** After `connect`: the destination cannot be had, and this is the reply to the command that needs it. */
+  refuse(reply: Buffer): void;
+  /** The next step; undefined when there is none until more input arrives. */
+  next(): RoutingStep<D> | undefined;
+  /** Whether the client should be read. Valid once `next` has returned undefined. */
+  wantsClient(): boolean;
+}
+
+/** What is known between MAIL and the end of its transaction. */
+interface Transaction<D> {
+  readonly table: RouteTable<D & Destination>;
+  readonly sender: string;
+  /** The MAIL command, without line ending. */
+  readonly mail: string;
+  /** It has MAIL. */
+  destination: D | undefined;
+  /** How many recipients it has got and not refused. */
+  recipients: number;
+  /** DATA or BDAT was refused. */
+  hasFailed: boolean;
+}
+
+const HOLD: Decision = { type: 'hold' };
+const AFTER_REPLIES: Decision = { type: 'after-replies' };
+
+/** Creates a routing. It begins with the greeting. Memory: see `createEnvelope`. */
+export function createRouting<D extends Destination>(options: RoutingOptions<D>): Routing<D> {
+  const { name, offers } = options;
+  const steps: RoutingStep<D>[] = [{ type: 'to-client', bytes: reply(220, [`${name} ESMTP`]) }];
+  let hello: string | undefined;
+  let transaction: Transaction<D> | undefined;
+  let current: D | undefined;
+  /** The one that is connected to. */
+  let awaited: D | undefined;
+  let canPipeline = false;
+  /** The reply of a destination to a connection, or to MAIL, for the command that is held. */
+  let refusal: Buffer | undefined;
+  let refused = 0;
+  /** The code of the last line for the client. */
+  let lastCode = '';
+  let clientHasEnded = false;
+  let isOver = false;
+
+  const envelope = createEnvelope({
+    protocol: 'smtp',
+    decide: (command, text, isQuiet) => {
+      if (current !== undefined && !canPipeline && !isQuiet) return AFTER_REPLIES;
+      return decisions[command.kind](command, text.toString('latin1'), isQuiet);
+    },
+    messageReplied: () => {
+      transaction = undefined;
+    },
+  });
+
+  const decisions: Readonly<
+    Record<CommandKind, (command: Command, line: string, isQuiet: boolean) => Decision>
+  > = {
+    hello: ({ verb }, line) =>
+      verb === 'EHLO' ? introduce(line, [name, ...offers]) : refuse(REPLIES.notAvailable),
+    helo: (_, line) => introduce(line, [name]),
+    mail: decideMail,
+    early: (command, _, isQuiet) =>
+      command.verb === 'RCPT' ? decideRecipient(command, isQuiet) : decideMessage(REFUSES_DATA),
+    chunk: () => decideMessage(REFUSES_CHUNK),
+    starttls: () => refuse(REPLIES.noSecondTls),
+    auth: () => refuse(REPLIES.noAuth),
+    foreign: () => {
+      steps.push({ type: 'notice', text: 'the client sent an HTTP request, closing' });
+      return { type: 'answer', reply: REPLIES.notHttp, end: true };
+    },
+    empty: () => refuse(REPLIES.noCommand),
+    other: ({ verb }) => {
+      if (verb === 'RSET') return reset();
+      if (current !== undefined) return { type: 'pass' };
+      if (verb === 'NOOP') return answer(REPLIES.ok);
+      return verb === 'QUIT'
+        ? { type: 'answer', reply: REPLIES.bye, end: true }
+        : refuse(REPLIES.notAvailable);
+    },
+  };
+
+  function introduce(line: string, texts: readonly string[]): Decision {
+    const before = transaction;
+    transaction = undefined;
+    // EHLO ends a transaction (RFC 5321 section 4.1.4).
+    if (before?.destination !== undefined) return { type: 'precede', line: 'RSET', replied: () => {} };
+    hello = line;
+    return answer(reply(250, texts));
+  }
+
+  function reset(): Decision {
+    const before = transaction;
+    transaction = undefined;
+    return before?.destination === undefined ? answer(REPLIES.ok) : { type: 'pass' };
+  }
+
+  function decideMail({ argument }: Command, mail: string, isQuiet: boolean): Decision {
+    // Only then it is known whether there is a transaction.
+    if (!isQuiet) return AFTER_REPLIES;
+    if (transaction?.hasFailed === true) {
+      transaction = undefined;
+      return { type: 'precede', line: 'RSET', replied: () => {} };
+    }
+    if (transaction !== undefined) return refuse(REPLIES.nestedMail);
+    const path = parsePath(argument, 'FROM');
+    if (typeof path === 'string') return refuse(REPLIES.badSender);
+    const next: Transaction<D> = {
+      ...{ table: options.table(), sender: path.mailbox, mail },
+      ...{ destination: undefined, recipients: 0, hasFailed: false },
+    };
+    if (next.table.hasRecipients) {
+      transaction = next;
+      return answer(REPLIES.senderOk);
+    }
+    return withDestination(next.table.find(next.sender, undefined), isQuiet, (destination) => {
+      next.destination = destination;
+      // Before its reply: commands that are pipelined behind it belong to it.
+      transaction = next;
+      return {
+        type: 'pass',
+        replied: (code) => {
+          if (code >= 300 && transaction === next) transaction = undefined;
+        },
+      };
+    });
+  }
+
+  function decideRecipient({ argument }: Command, isQuiet: boolean): Decision {
+    const of = transaction;
+    if (of === undefined) return refuse(REPLIES.mailFirst);
+    const path = parsePath(argument, 'TO');
+    if (typeof path === 'string') return refuse(REPLIES.badRecipient);
+    const found = of.table.hasRecipients ? of.table.find(of.sender, path.mailbox) : of.destination;
+    if (found !== undefined && of.destination !== undefined) return passRecipient(of, found);
+    return withDestination(found, isQuiet, (destination) => ({
+      type: 'precede',
+      line: of.mail,
+      replied: (mailReply) => {
+        if (isPositive(mailReply)) of.destination = destination;
+        else refusal = formatReply(mailReply);
+      },
+    }));
+  }
+
+  function passRecipient(of: Transaction<D>, found: D): Decision {
+    const isOther = found.key !== of.destination?.key;
+    if (isOther || (found.takesOneRecipient && of.recipients > 0)) return answer(REPLIES.otherRoute);
+    of.recipients += 1;
+    return {
+      type: 'pass',
+      replied: (code) => {
+        if (code >= 300) of.recipients -= 1;
+      },
+    };
+  }
+
+  /** @param isRefusal whether a reply to the command refuses the message. */
+  function decideMessage(isRefusal: (code: number) => boolean): Decision {
+    const of = transaction;
+    if (of === undefined) return refuse(REPLIES.mailFirst);
+    if (of.destination === undefined) return refuse(REPLIES.noRecipients);
+    return {
+      type: 'pass',
+      replied: (code) => {
+        if (isRefusal(code)) of.hasFailed = true;
+      },
+    };
+  }
+
+  /** Decides once the destination of a command is connected to. */
+  function withDestination(
+    destination: D | undefined,
+    isQuiet: boolean,
+    decide: (destination: D) => Decision,
+  ): Decision {
+    if (destination === undefined) return refuse(REPLIES.noRoute);
+    if (refusal !== undefined) {
+      const last = refusal;
+      refusal = undefined;
+      return refuse(last);
+    }
+    if (current?.key === destination.key) return decide(current);
+    if (!isQuiet) return AFTER_REPLIES;
+    if (current !== undefined) steps.push({ type: 'disconnect' });
+    current = undefined;
+    awaited = destination;
+    steps.push({ type: 'connect', destination, hello });
+    return HOLD;
+  }
+
+  function answer(bytes: Buffer): Decision {
+    return { type: 'answer', reply: bytes };
+  }
+
+  function refuse(bytes: Buffer): Decision {
+    refused += 1;
+    if (refused < options.errorLimit) return answer(bytes);
+    steps.push({ type: 'notice', text: 'too many commands were refused, closing' });
+    return { type: 'answer', reply: Buffer.concat([bytes, REPLIES.tooManyErrors]), end: true };
+  }
+
+  function end(last: Buffer | undefined, notice?: string): void {
+    if (isOver) return;
+    isOver = true;
+    if (notice !== undefined) steps.push({ type: 'notice', text: notice });
+    if (last !== undefined) steps.push({ type: 'to-client', bytes: last });
+    steps.push({ type: 'end' });
+  }
+
+  function nextOfEnvelope(): RoutingStep<D> | undefined {
+    const step = isOver ? undefined : envelope.next();
+    if (step === undefined) return steps.shift();
+    switch (step.type) {
+      case 'to-client':
+        lastCode = step.bytes.toString('latin1', 0, 3);
+        return step;
+      case 'invalid-reply':
+        end(REPLIES.smtpdFailed, 'smtpd sent an invalid SMTP reply, closing');
+        return steps.shift();
+      case 'end-smtpd':
+        if (current !== undefined) return step;
+        end(undefined);
+        return steps.shift();
+      case 'end':
+        isOver = true;
+    }
+    return step;
+  }
+
+  function settle(): void {
+    awaited = undefined;
+    envelope.resume();
+  }
+
+  return {
+    fromClient: envelope.fromClient,
+    fromSmtpd: envelope.fromSmtpd,
+    clientEnded: () => {
+      clientHasEnded = true;
+      envelope.clientEnded();
+    },
+    smtpdEnded: () => {
+      const isExpected = lastCode === '221' || lastCode === '421' || (clientHasEnded && !envelope.isBusy());
+      end(isExpected ? undefined : REPLIES.smtpdFailed);
+    },
+    timedOut: () => end(REPLIES.tooSlow),
+    connected: (extensions) => {
+      canPipeline = extensions.some((text) => /^PIPELINING\b/i.test(text));
+      current = awaited;
+      settle();
+    },
+    refuse: (bytes) => {
+      refusal = bytes;
+      settle();
+    },
+    next: () => steps.shift() ?? nextOfEnvelope(),
+    wantsClient: () => !isOver && envelope.wantsClient(),
+  };
+}
+
+const REFUSES_DATA = (code: number): boolean => code !== 354;
+const REFUSES_CHUNK = (code: number): boolean => code >= 300;
+
+function reply(code: number, texts: readonly string[]): Buffer {
+  return formatReply({ code, texts });
+}
