@@ -159,6 +159,21 @@ export function parseHostPort(text: string): { host: string; port: number } {
 }
 
 /**
+ * Parses "ADDRESS[:PORT]". An IPv6 address is in brackets if there is a port.
+ *
+ * @param defaultPort where there is no port.
+ * @returns undefined when it is not that. A zone id is invalid, and so is port 0.
+ */
+export function parseEndpoint(text: string, defaultPort: number): Endpoint | undefined {
+  const [, bracketed, bare = '', digits = defaultPort] =
+    /^(?:\[(.*)\]|([\d.]*))(?::(\d{1,5}))?$/s.exec(isIPv6(text) ? `[${text}]` : text) ?? [];
+  const ip = bracketed ?? bare;
+  const port = Number(digits);
+  const isValid = bracketed === undefined ? isIPv4(ip) : isIPv6(ip) && !ip.includes('%');
+  return isValid && port > 0 && port <= 65535 ? { ip, port } : undefined;
+}
+
+/**
  * Writes "HOST:PORT", with an IPv6 address in brackets: the counterpart of `parseHostPort`.
  *
  * @param host an address, with or without a zone id, or a name.
@@ -221,12 +236,16 @@ const HOST_NAME_LIMIT = 253;
 /** Labels of letters, digits, "-" and "_", separated by dots. */
 const HOST_NAME = /^(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?$/;
 
-/**
- * Whether it is an address, a name that can be looked up, or "0". A name whose last label is a number is invalid:
- * the resolver reads "10.1" as an address in an old short form, and "192.0.2.256" is a mistyped address.
- */
+/** Whether it is an address, a name that can be looked up, or "0". */
 function isHost(host: string): boolean {
-  if (isIP(host) !== 0 || host === '0') return true;
+  return isIP(host) !== 0 || host === '0' || isHostName(host);
+}
+
+/**
+ * Whether it is a name that can be looked up. One whose last label is a number is not: the resolver reads "10.1" as an
+ * address in an old short form, and "192.0.2.256" is a mistyped address.
+ */
+export function isHostName(host: string): boolean {
   return host.length <= HOST_NAME_LIMIT && HOST_NAME.test(host) && !/(?:^|\.)\d+\.?$/.test(host);
 }
 

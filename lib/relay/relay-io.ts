@@ -35,6 +35,11 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   refuseInspector();
   const { program, url, verbosity, credentialsFile, sendProxy, pins, idleTimeout } = options;
   const target = parseRelayUrl(url);
+  if (target.ways.some((way) => 'backup' in way)) {
+    throw usage(
+      `${url} is for routes by recipient, see --routes: MX records are those of the recipient's domain`,
+    );
+  }
   if (
     target.host === undefined &&
     pins.length === 0 &&
@@ -70,6 +75,7 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
           environment: environmentForSmtpd(given),
         },
         tls,
+        resolver: options.resolver,
         credentials: credentialsForHost(byHost, target.host),
         header: proxyHeader(sendProxy, endpointsIn(environment, 'TCP'), environment),
         localName: options.localName ?? hostname(),

@@ -55,6 +55,20 @@ const CASES: readonly [string, readonly string[], NodeJS.ProcessEnv, number, Reg
     100,
     /usage error: ssl\+unix:\/run\/smtpd requires --pin: a Unix socket has no name/,
   ],
+  [
+    'an unknown DNS server',
+    ['--resolver', 'dns.example', URL],
+    {},
+    100,
+    /--resolver takes an address.*, not dns\.ex/,
+  ],
+  [
+    'a URL for routes by recipient',
+    ['backup://mx2.example'],
+    {},
+    100,
+    /usage error: backup:\/\/mx2\.example is for routes by recipient, see --routes/,
+  ],
   ['an unknown PROXY protocol', ['--send-proxy', 'v3', URL], {}, 100, /--send-proxy takes v1 or v2, not v3/],
   [
     'no time for a connection',

@@ -1,5 +1,6 @@
 import { createHmac } from 'node:crypto';
-import { connect, type Socket } from 'node:net';
+import type { LookupAddress } from 'node:dns';
+import { connect, type LookupFunction, type Socket } from 'node:net';
 import { formatServerAddress, type ServerAddress } from '../../net/address.ts';
 import { KEEPALIVE } from '../../net/endpoints.ts';
 import { errorCode } from '../../program/failure.ts';
@@ -32,12 +33,18 @@ export interface ReachOptions {
   readonly replyTimeout: number;
   /** For targets by ssh. */
   readonly ssh: SshOptions;
+  /** The DNS server for targets of a backup MX, as "ADDRESS:PORT"; undefined for those of the system. */
+  readonly resolver: string | undefined;
   readonly report: Reporter;
 }
 
 /** One session with a server. */
 export interface ReachRequest extends ReachOptions {
   readonly target: RelayTarget;
+  /** The domain of the recipient, as sent, for a target of a backup MX. It may be an address literal. */
+  readonly recipientDomain?: string | undefined;
+  /** The addresses of the target's host; undefined to look them up as the system does. */
+  readonly addresses?: readonly LookupAddress[] | undefined;
   /** For a server that is verified; undefined for no AUTH. */
   readonly credentials: Credentials | undefined;
   /** The name with which the client is introduced. */
@@ -80,11 +87,12 @@ export async function attempt(way: Way, request: ReachRequest): Promise<Attempt>
 /** Connects to the addresses of a host in turn, as Node does it (RFC 8305), with one limit for all of them. */
 function connectTo(
   address: ServerAddress,
-  { connectTimeout, abort }: ReachRequest,
+  { connectTimeout, addresses, abort }: ReachRequest,
 ): Promise<{ readonly socket: Socket } | { readonly code: string }> {
   return new Promise((resolve) => {
     const more = { autoSelectFamily: true, autoSelectFamilyAttemptTimeout: NEXT_ADDRESS };
-    const socket = connect({ ...address, ...more, noDelay: true, ...KEEPALIVE });
+    const lookup = addresses === undefined ? {} : { lookup: knownAddresses(addresses) };
+    const socket = connect({ ...address, ...more, ...lookup, noDelay: true, ...KEEPALIVE });
     const limit = after(connectTimeout);
     const fail = (code: string): void => {
       limit.cancel();
@@ -100,6 +108,11 @@ function connectTo(
       resolve({ socket });
     });
   });
+}
+
+/** Gives `connect` the addresses of a host. With autoSelectFamily it asks for all of them. */
+function knownAddresses(addresses: readonly LookupAddress[]): LookupFunction {
+  return (_host, _options, callback) => callback(null, [...addresses]);
 }
 
 async function open(way: Way, request: ReachRequest, connection: Socket): Promise<Attempt> {

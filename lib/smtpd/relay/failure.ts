@@ -3,9 +3,9 @@ import type { Reply } from '../../smtp/reply-reader.ts';
 
 /** Why a server cannot be had on one way. */
 export interface RelayFailure {
-  /** For the next way: a handshake has failed; or there was no verified TLS; or neither. */
-  readonly kind: 'handshake-failed' | 'no-tls' | 'other';
-  /** The code for the client: 451 if it may pass, that of the server if it has refused for good. */
+  /** For what is tried next: a handshake has failed; or there was no verified TLS; or the host is this one; or else. */
+  readonly kind: 'handshake-failed' | 'no-tls' | 'loop' | 'other';
+  /** The code for the client: 450 or 451 if it may pass, that of the server if it has refused for good. */
   readonly code: number;
   /** The enhanced status code (RFC 3463), without the class. */
   readonly detail: string;
@@ -23,6 +23,16 @@ export function noConnection(code: string): RelayFailure {
   // RFC 3463: 4.4 unable to route, for a host that has no address; 4.1 no answer from host.
   const detail = code === 'ENOTFOUND' ? '4.4' : '4.1';
   return { kind: 'no-tls', code: TEMPORARY, detail, why: `cannot connect: ${code}` };
+}
+
+/** MX records lead to no server. It may pass: Postfix does the same for a backup MX without a primary. */
+export function noRoute(why: string, kind: 'loop' | 'other' = 'other'): RelayFailure {
+  return { kind, code: 450, detail: '4.4', why };
+}
+
+/** DNS has not answered. 4.3 is a directory server failure. */
+export function noDns(why: string): RelayFailure {
+  return { kind: 'other', code: TEMPORARY, detail: '4.3', why };
 }
 
 /** ssh has not led to a server. */
@@ -90,6 +100,11 @@ function refusal(reply: Reply, isBelieved: boolean): Pick<RelayFailure, 'code' |
 
 function textOf({ code, texts }: Reply): string {
   return `${code} ${texts.join(' ')}`.trimEnd();
+}
+
+/** The warning about a failure. @param where the server, as messages name it. */
+export function failureWarning(where: string, { why, more }: RelayFailure): string {
+  return `unable to relay to ${where}: ${more === undefined ? why : `${why}: ${more}`}`;
 }
 
 /** The longest reply, in octets: what remains of 512 (RFC 5321 section 4.5.3.1.5) with room for the codes. */

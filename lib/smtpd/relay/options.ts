@@ -1,3 +1,4 @@
+import { formatHostPort, parseEndpoint } from '../../net/address.ts';
 import { listOption, numberOption, type OptionGroup, stringOption, usage } from '../../program/options.ts';
 import { HANDSHAKE_LIMITS, readHandshakeTimeout } from '../../tls/options.ts';
 import { readSendProxy, SEND_PROXY } from '../options.ts';
@@ -12,6 +13,8 @@ export interface RelaySettings {
   /** See `SshOptions`. */
   readonly sshProgram: string;
   readonly sshWords: readonly string[];
+  /** See `ReachOptions`. */
+  readonly resolver: string | undefined;
   readonly sendProxy: Backend['sendProxy'];
   /** See `RelayedOptions`; undefined for the name that the system has. */
   readonly localName: string | undefined;
@@ -45,6 +48,7 @@ export const relayOptions: OptionGroup<RelaySettings> = {
       multiple: true,
       help: 'a word for the command line of ssh; repeatable',
     },
+    { name: 'resolver', value: 'ADDRESS[:PORT]', help: 'the DNS server for backup:// (of the system)' },
     { ...SEND_PROXY },
     { name: 'local-name', short: 'l', value: 'NAME', help: 'name of this host, in the greeting' },
     { name: 'connect-timeout', value: 'SECONDS', help: 'time for a connection to the server (30)' },
@@ -69,6 +73,7 @@ export const relayOptions: OptionGroup<RelaySettings> = {
       pins: listOption(values, 'pin').map(readPin),
       sshProgram: stringOption(values, 'ssh') ?? 'ssh',
       sshWords: listOption(values, 'ssh-option'),
+      resolver: readResolver(stringOption(values, 'resolver')),
       sendProxy: readSendProxy(values),
       localName: stringOption(values, 'local-name'),
       handshakeTimeout: readHandshakeTimeout(values),
@@ -78,6 +83,17 @@ export const relayOptions: OptionGroup<RelaySettings> = {
     };
   },
 };
+
+const DNS_PORT = 53;
+
+function readResolver(server: string | undefined): string | undefined {
+  if (server === undefined) return undefined;
+  const endpoint = parseEndpoint(server, DNS_PORT);
+  if (endpoint !== undefined) return formatHostPort(endpoint.ip, endpoint.port);
+  throw usage(
+    `--resolver takes an address, with or without a port, as 192.0.2.53 or [::1]:53, not ${server}`,
+  );
+}
 
 function readPin(pin: string): string {
   if (/^[\da-f]{64}$/i.test(pin)) return pin.toLowerCase();

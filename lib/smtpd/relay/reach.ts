@@ -1,6 +1,7 @@
 import { formatServerAddress } from '../../net/address.ts';
 import { type Attempt, attempt, type ReachRequest } from './attempt.ts';
-import type { RelayFailure } from './failure.ts';
+import { reachBackup } from './backup.ts';
+import { failureWarning, type RelayFailure } from './failure.ts';
 import { attemptBySsh } from './ssh.ts';
 import type { Way } from './url.ts';
 
@@ -8,7 +9,8 @@ import type { Way } from './url.ts';
  * Reaches a server: tries its ways in turn, each on a connection of its own, as far as its URL promises. Each failure is
  * logged. The result of the last one is the result, with the reasons of all.
  *
- * Time: for each way the connect timeout, the handshake timeout, and the reply timeout for each of a few replies.
+ * Time: for each way the connect timeout, the handshake timeout, and the reply timeout for each of a few replies. For a
+ * backup MX, see `reachBackup`.
  */
 export async function reach(request: ReachRequest): Promise<Attempt> {
   const reasons: string[] = [];
@@ -16,9 +18,12 @@ export async function reach(request: ReachRequest): Promise<Attempt> {
   for (const way of request.target.ways) {
     if ('ssh' in way) {
       const result = await attemptBySsh(way.ssh, request);
-      if (result.type === 'failed') report(request, request.target.url, result.failure);
+      if (result.type === 'failed') {
+        request.report.warning(failureWarning(request.target.url, result.failure));
+      }
       return result;
     }
+    if ('backup' in way) return reachBackup(way, request, reach);
     const address = formatServerAddress(way.address);
     if (last !== undefined) {
       if (!isNext(way, last)) break;
@@ -27,15 +32,11 @@ export async function reach(request: ReachRequest): Promise<Attempt> {
     const result = await attempt(way, request);
     if (result.type === 'reached') return result;
     last = result.failure;
-    report(request, address, last);
+    request.report.warning(failureWarning(address, last));
     reasons.push(`${address}: ${last.why}`);
   }
   if (last === undefined) throw new Error(`no way to ${request.target.url}`);
   return { type: 'failed', failure: { ...last, why: reasons.join('; ') } };
-}
-
-function report(request: ReachRequest, where: string, { why, more }: RelayFailure): void {
-  request.report.warning(`unable to relay to ${where}: ${more === undefined ? why : `${why}: ${more}`}`);
 }
 
 const TRYING = {

@@ -1,4 +1,4 @@
-import { parseHostPort, parseServerAddress, type ServerAddress } from '../../net/address.ts';
+import { isHostName, parseHostPort, parseServerAddress, type ServerAddress } from '../../net/address.ts';
 import { usage } from '../../program/options.ts';
 import { parseSshUrl, type SshTarget } from './ssh-url.ts';
 
@@ -28,15 +28,23 @@ export interface SshWay {
   readonly ssh: SshTarget;
 }
 
+/** The way of a backup MX: by smtp+tls to the MX hosts of the recipient's domain that are preferred to this one. */
+export interface BackupWay {
+  /** The name of this MX host, in lower case, without a dot at the end. */
+  readonly backup: string;
+  /** The port of the other hosts. */
+  readonly port: number;
+}
+
 /** A server to pass mail on to. */
 export interface RelayTarget {
   /** The URL, as messages name it. */
   readonly url: string;
-  /** The host name or address that certificates are verified against; undefined for a Unix socket, which has none. */
+  /** The host name or address that certificates are verified against; undefined where the URL has none. */
   readonly host: string | undefined;
   readonly protocol: 'smtp' | 'lmtp';
-  /** In the order in which they are tried, one or two; or the one by ssh. */
-  readonly ways: readonly Way[] | readonly [SshWay];
+  /** In the order in which they are tried, one or two; or the one by ssh, or of a backup MX. */
+  readonly ways: readonly Way[] | readonly [SshWay] | readonly [BackupWay];
 }
 
 /** What a scheme promises. */
@@ -47,6 +55,9 @@ interface Scheme {
 }
 
 const CLEARTEXT = { tls: 'never', mustVerify: false } as const;
+
+/** The default port of backup, which is not one of these schemes: MX records name its servers. */
+const BACKUP_PORT = 25;
 
 /** ssh is not one of these: its server is a program, not a connection. */
 const SCHEMES: ReadonlyMap<string, Scheme> = new Map<string, Scheme>([
@@ -81,7 +92,8 @@ const UNIX = '+unix';
 
 /**
  * Parses the URL of a server: "SCHEME://HOST[:PORT]" or "SCHEME+unix:PATH". For ssl, PORT may be two ports with a comma
- * between them: that of STARTTLS and that of TLS from the first byte. For ssh, see `parseSshUrl`.
+ * between them: that of STARTTLS and that of TLS from the first byte. For backup, HOST is the name of this MX host. For
+ * ssh, see `parseSshUrl`.
  *
  * @throws Failure (100) that names the fault. A URL with a user or a password is refused and not repeated.
  */
@@ -92,11 +104,12 @@ export function parseRelayUrl(url: string): RelayTarget {
   if (name.toLowerCase() === 'ssh') {
     return { url, host: undefined, protocol: 'smtp', ways: [{ ssh: parseSshUrl(url) }] };
   }
+  if (name.toLowerCase() === 'backup') return backupTarget(url, rest);
   const isUnix = name.toLowerCase().endsWith(UNIX);
   const scheme = SCHEMES.get(isUnix ? name.slice(0, -UNIX.length).toLowerCase() : name.toLowerCase());
   if (scheme === undefined) {
     throw usage(
-      `unknown scheme ${quoted(name)} in a URL, expected one of ${[...SCHEMES.keys(), 'ssh'].join(', ')}`,
+      `unknown scheme ${quoted(name)} in a URL, expected one of ${[...SCHEMES.keys(), 'ssh', 'backup'].join(', ')}`,
     );
   }
   return isUnix ? unixTarget(url, scheme, rest) : hostTarget(url, scheme, rest);
@@ -108,7 +121,34 @@ function unixTarget(url: string, { protocol, ways }: Scheme, path: string): Rela
   return { url, host: undefined, protocol, ways: ways.map(({ port: _, ...way }) => ({ ...way, address })) };
 }
 
+function backupTarget(url: string, rest: string): RelayTarget {
+  const { host, ports } = hostAndPorts(url, rest, 1);
+  const { host: name, port } = addressOf(url, host, ports[0] ?? String(BACKUP_PORT));
+  if (!isHostName(name)) throw usage(`expected the name of this MX host in ${quoted(url)}`);
+  return { url, host: undefined, protocol: 'smtp', ways: [{ backup: comparableName(name), port }] };
+}
+
+/** A host name in lower case, without the dot at the end of an absolute one. */
+export function comparableName(name: string): string {
+  return name.toLowerCase().replace(/\.$/, '');
+}
+
 function hostTarget(url: string, { protocol, ways }: Scheme, rest: string): RelayTarget {
+  const defaults = [...new Set(ways.map(({ port }) => port))];
+  const { host, ports } = hostAndPorts(url, rest, defaults.length);
+  const addressed = ways.map(({ port, ...way }) => ({
+    ...way,
+    address: addressOf(url, host, ports[defaults.indexOf(port)] ?? String(port)),
+  }));
+  return { url, host: addressed[0]?.address.host, protocol, ways: addressed };
+}
+
+/** Takes "//HOST[:PORT[,PORT]]" apart. @param limit how many ports there may be. */
+function hostAndPorts(
+  url: string,
+  rest: string,
+  limit: number,
+): { readonly host: string; readonly ports: readonly string[] } {
   if (!rest.startsWith('//')) {
     throw usage(`expected "//" and a host after the scheme in ${quoted(withoutUser(url))}`);
   }
@@ -118,14 +158,9 @@ function hostTarget(url: string, { protocol, ways }: Scheme, rest: string): Rela
   const [, host = '', list, more = ''] =
     /^(\[[^\]]*\]|[^:/?#]*)(?::([^/?#]*))?(.*)$/s.exec(rest.slice(2)) ?? [];
   if (more !== '' && more !== '/') throw usage(`unexpected ${quoted(more)} after the host in ${quoted(url)}`);
-  const defaults = [...new Set(ways.map(({ port }) => port))];
-  const given = list?.split(',') ?? [];
-  if (given.length > defaults.length) throw usage(`too many ports in ${quoted(url)}`);
-  const addressed = ways.map(({ port, ...way }) => ({
-    ...way,
-    address: addressOf(url, host, given[defaults.indexOf(port)] ?? String(port)),
-  }));
-  return { url, host: addressed[0]?.address.host, protocol, ways: addressed };
+  const ports = list?.split(',') ?? [];
+  if (ports.length > limit) throw usage(`too many ports in ${quoted(url)}`);
+  return { host, ports };
 }
 
 function addressOf(url: string, host: string, port: string): { host: string; port: number } {

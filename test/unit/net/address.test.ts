@@ -12,6 +12,7 @@ import {
   formatHostPort,
   formatServerAddress,
   listenHost,
+  parseEndpoint,
   parseHostPort,
   parseNetworks,
   parsePort,
@@ -264,6 +265,55 @@ describe('parseHostPort', () => {
     assertWrongUsage(() => parseHostPort('[::1]:66666'), '0 to 65535, not "66666"');
     assertWrongUsage(() => parseHostPort('a\nb:25'), '"a\\nb:25"');
   });
+});
+
+describe('parseEndpoint', () => {
+  const valid: readonly (readonly [text: string, ip: string, port: number])[] = [
+    ['192.0.2.1', '192.0.2.1', 53],
+    ['192.0.2.1:5353', '192.0.2.1', 5353],
+    ['2001:db8::1', '2001:db8::1', 53],
+    ['2001:db8::1:5353', '2001:db8::1:5353', 53],
+    ['[2001:db8::1]', '2001:db8::1', 53],
+    ['[::1]:65535', '::1', 65535],
+  ];
+  for (const [text, ip, port] of valid) {
+    it(text, () => assert.deepEqual(parseEndpoint(text, 53), { ip, port }));
+  }
+
+  const invalid = [
+    ...[
+      '',
+      ':53',
+      'dns.example',
+      'dns.example:53',
+      '192.0.2.256',
+      '192.0.2.1:',
+      '192.0.2.1:0',
+      '192.0.2.1:65536',
+    ],
+    ...[
+      '192.0.2.1:domain',
+      '192.0.2.1:053535',
+      '[192.0.2.1]:53',
+      '[::1',
+      '::1]',
+      '[::1]53',
+      '[::1]:',
+      '[]:53',
+    ],
+    ...[
+      'fe80::1%eth0',
+      '[fe80::1%eth0]:53',
+      ' 192.0.2.1',
+      '192.0.2.1\n',
+      '192.0.2.1,192.0.2.2',
+      '0',
+      '127.1',
+    ],
+  ];
+  for (const text of invalid) {
+    it(`${JSON.stringify(text)} is invalid`, () => assert.equal(parseEndpoint(text, 53), undefined));
+  }
 });
 
 describe('formatHostPort', () => {

@@ -74,6 +74,23 @@ const INVALID: readonly [string, RegExp][] = [
   ['smtp+unix:smtpd.sock', /expected an absolute path after "\+unix:"/],
   [`smtp+unix:/${'x'.repeat(107)}`, /a path of 1 to 107 octets/],
   ['unix:/run/smtpd.sock', /unknown scheme "unix"/],
+  ['backup:mx2.example', /expected "\/\/" and a host after the scheme/],
+  ['backup://', /expected HOST:PORT/],
+  ['backup://192.0.2.1', /expected the name of this MX host in "backup:\/\/192\.0\.2\.1"/],
+  ['backup://[2001:db8::1]', /expected the name of this MX host/],
+  ['backup://0', /expected the name of this MX host/],
+  ['backup://mx2.example:25,26', /too many ports in/],
+  ['backup://mx2.example:0', /port 0 cannot be connected to/],
+  ['backup://mx2.example/path', /unexpected "\/path" after the host/],
+  ['backup+unix:/run/s', /unknown scheme "backup\+unix"/],
+];
+
+/** The URL, the name and the port of a backup MX. */
+const BACKUP: readonly [string, string, number][] = [
+  ['backup://mx2.example', 'mx2.example', 25],
+  ['BACKUP://MX2.Example./', 'mx2.example', 25],
+  ['backup://mx2.example:2525', 'mx2.example', 2525],
+  ['backup://mx2', 'mx2', 25],
 ];
 
 /** Whatever is wrong with them, the message does not contain the password. */
@@ -83,6 +100,7 @@ const SECRET = [
   'smtps:alice:wonderland@mail.example',
   'alice.b:wonderland@mail.example',
   'smtps://mail.example/@wonderland',
+  'backup://alice:wonderland@mail.example',
 ];
 
 describe('the URL of a server', () => {
@@ -103,6 +121,16 @@ describe('the URL of a server', () => {
           .join(' ');
       });
       assert.deepEqual(found, ways);
+    });
+  }
+
+  for (const [url, backup, port] of BACKUP) {
+    it(`may be ${url}`, () => {
+      const { host, protocol, ways } = parseRelayUrl(url);
+      assert.deepEqual(
+        { host, protocol, ways },
+        { host: undefined, protocol: 'smtp', ways: [{ backup, port }] },
+      );
     });
   }
 
