@@ -183,7 +183,7 @@ function failed(failure: RelayFailure): Attempt {
 export function advance(
   opening: RemoteOpening,
   { source, sink }: ByteStream,
-  { replyTimeout, abort }: ReachRequest,
+  { replyTimeout, abort }: Pick<ReachRequest, 'replyTimeout' | 'abort'>,
 ): Promise<RemoteOutcome | 'start-tls'> {
   let isSettled = false;
   let failure: Error | undefined;

@@ -35,8 +35,8 @@ export function noDns(why: string): RelayFailure {
   return { kind: 'other', code: TEMPORARY, detail: '4.3', why };
 }
 
-/** ssh has not led to a server. */
-export function noSsh(why: string): RelayFailure {
+/** ssh, or another program, has not led to a server. */
+export function programFailed(why: string): RelayFailure {
   return { kind: 'other', code: TEMPORARY, detail: '4.1', why };
 }
 
