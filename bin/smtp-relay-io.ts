@@ -4,31 +4,37 @@ import { formatHelp, optionTable, usage } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
 import { verbosityOptions } from '../lib/program/verbosity.ts';
 import { relayOptions } from '../lib/smtpd/relay/options.ts';
+import { routeOptions } from '../lib/smtpd/relay/route-options.ts';
 
 const NAME = 'smtp-relay-io';
 
-const ROWS = [...relayOptions.rows, ...verbosityOptions.rows];
+const ROWS = [...routeOptions.rows, ...relayOptions.rows, ...verbosityOptions.rows];
 
 void runProgram({
   name: NAME,
   help: () =>
     formatHelp(
       `Usage: ${NAME} [options] URL
+       ${NAME} [options] --routes FILE
 
 An SMTP server on stdin and stdout that passes the session on to the server that
 the URL names, in TLS as its scheme promises: tls://HOST, smtps://HOST,
 ssl://HOST, smtp+tls://HOST, smtp://HOST, lmtp://HOST, tls+unix:PATH and so on;
-or by ssh: ssh://HOST.
+or by ssh: ssh://HOST. With --routes the server depends on the sender, or on the
+recipient.
 Reads CAFILE or CADIR, CERTFILE and KEYFILE.`,
       [{ rows: ROWS }],
     ),
   options: optionTable(ROWS),
   run: async (values, [url, ...others]) => {
-    if (url === undefined || url === '') throw usage('missing URL');
-    if (others.length > 0) throw usage(`unexpected argument: ${others.join(' ')}`);
+    const routes = routeOptions.read(values);
+    const unexpected = routes === undefined ? others : [url, ...others].filter((word) => word !== undefined);
+    if (unexpected.length > 0) throw usage(`unexpected argument: ${unexpected.join(' ')}`);
+    const to = routes ?? url;
+    if (to === undefined || to === '') throw usage('missing URL, or --routes FILE');
     const options = {
       program: NAME,
-      url,
+      to,
       verbosity: verbosityOptions.read(values),
       ...relayOptions.read(values),
     };

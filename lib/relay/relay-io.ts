@@ -9,51 +9,45 @@ import { environmentForSmtpd } from '../smtpd/environment.ts';
 import { credentialsForHost, readCredentialsFile } from '../smtpd/relay/credentials-file.ts';
 import type { RelaySettings } from '../smtpd/relay/options.ts';
 import { startRelayed } from '../smtpd/relay/relayed.ts';
-import { parseRelayUrl } from '../smtpd/relay/url.ts';
+import type { RouteSettings } from '../smtpd/relay/route-options.ts';
+import { readRouteTable } from '../smtpd/relay/route-table.ts';
+import { type RoutedOptions, startRouted } from '../smtpd/relay/routed.ts';
+import { parseRelayUrl, type RelayTarget } from '../smtpd/relay/url.ts';
 import { proxyHeader } from '../smtpd/remote.ts';
+import type { Smtpd } from '../smtpd/smtpd.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { createTlsClient } from '../tls/client.ts';
 import { readClientCredentials } from '../tls/client-credentials.ts';
 
 /** The command line of the relay. */
 export interface RelayIoOptions extends RelaySettings {
-  readonly url: string;
+  /** The server, or the routes to several. */
+  readonly to: string | RouteSettings;
   /** The name at the start of each message. */
   readonly program: string;
   /** 0 to 2, see `createReporter`. */
   readonly verbosity: number;
 }
 
+/** The session ends with this many refused commands. */
+const ERROR_LIMIT = 100;
+
 /**
- * Passes the session of the client on descriptors 0 and 1 on to the server that a URL names.
+ * Passes the session of the client on descriptors 0 and 1 on to the server that a URL or a route names.
  *
  * @returns the exit status: 0, or 111 when the server could not be had or was lost.
- * @throws Failure (100, 111) when the URL, keys, certificates or credentials cannot be used; (111) when descriptors 0 and
- * 1 are not connected to a client, and see `refuseInspector`.
+ * @throws Failure (100, 111) when the URL, routes, keys, certificates or credentials cannot be used; (111) when descriptors
+ * 0 and 1 are not connected to a client, and see `refuseInspector`.
  */
 export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessEnv): Promise<number> {
   refuseInspector();
-  const { program, url, verbosity, credentialsFile, sendProxy, pins, idleTimeout } = options;
-  const target = parseRelayUrl(url);
-  if (target.ways.some((way) => 'backup' in way)) {
-    throw usage(
-      `${url} is for routes by recipient, see --routes: MX records are those of the recipient's domain`,
-    );
-  }
-  if (
-    target.host === undefined &&
-    pins.length === 0 &&
-    target.ways.some((way) => 'mustVerify' in way && way.mustVerify)
-  ) {
-    throw usage(`${url} requires --pin: a Unix socket has no name to verify`);
-  }
-  if (target.ways.some((way) => 'ssh' in way) && (credentialsFile !== undefined || pins.length > 0)) {
-    throw usage('--credentials and --pin have no effect with ssh://');
-  }
-  const byHost = credentialsFile === undefined ? new Map() : readCredentialsFile(credentialsFile);
+  const { to, program, verbosity, idleTimeout } = options;
+  const start = typeof to === 'string' ? relayTo(to, options) : routeBy(to, options);
+  const byHost =
+    options.credentialsFile === undefined ? new Map() : readCredentialsFile(options.credentialsFile);
   const tls = createTlsClient({
     credentials: readClientCredentials(given),
-    pins,
+    pins: options.pins,
     timeout: options.handshakeTimeout,
   });
   const environment = withUcspiTcp(given);
@@ -67,8 +61,7 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
     relayIdleTimeout: options.relayIdleTimeout,
     report,
     startSmtpd: () =>
-      startRelayed({
-        target,
+      start({
         ssh: {
           program: options.sshProgram,
           words: options.sshWords,
@@ -76,16 +69,56 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
         },
         tls,
         resolver: options.resolver,
-        credentials: credentialsForHost(byHost, target.host),
-        header: proxyHeader(sendProxy, endpointsIn(environment, 'TCP'), environment),
+        header: proxyHeader(options.sendProxy, endpointsIn(environment, 'TCP'), environment),
         localName: options.localName ?? hostname(),
         connectTimeout: options.connectTimeout,
         replyTimeout: idleTimeout,
         idleTimeout,
         report,
+        credentials: byHost,
+        environment: environmentForSmtpd(environment),
       }),
   });
   passSignals(session.terminate);
   const { status } = await session.ended;
   return status;
+}
+
+/** What all ways of relaying have in common. */
+type Start = (
+  shared: Omit<RoutedOptions, 'table' | 'greetingName' | 'offers' | 'errorLimit' | 'notice'>,
+) => Smtpd;
+
+function relayTo(url: string, settings: RelaySettings): Start {
+  const target = parseRelayUrl(url);
+  if (target.ways.some((way) => 'backup' in way)) {
+    throw usage(`${url} is for routes by recipient, see --routes`);
+  }
+  checkVerifiable(target, settings);
+  const isSsh = target.ways.some((way) => 'ssh' in way);
+  if (isSsh && (settings.credentialsFile !== undefined || settings.pins.length > 0)) {
+    throw usage('--credentials and --pin have no effect with ssh://');
+  }
+  return ({ credentials, ...shared }) =>
+    startRelayed({ ...shared, target, credentials: credentialsForHost(credentials, target.host) });
+}
+
+function routeBy({ routesFile, greetingName, offers }: RouteSettings, settings: RelaySettings): Start {
+  const table = readRouteTable(routesFile, (target) => checkVerifiable(target, settings));
+  return (shared) =>
+    startRouted({
+      ...shared,
+      table: () => table,
+      offers,
+      greetingName: greetingName ?? shared.localName,
+      errorLimit: ERROR_LIMIT,
+      notice: ({ text }) => shared.report.warning(text),
+    });
+}
+
+/** @throws Failure (100) if the server could never be verified, and has to be. */
+function checkVerifiable({ url, host, ways }: RelayTarget, { pins }: RelaySettings): void {
+  if (host === undefined && pins.length === 0 && ways.some((way) => 'mustVerify' in way && way.mustVerify)) {
+    throw usage(`${url} requires --pin: a Unix socket has no name to verify`);
+  }
 }

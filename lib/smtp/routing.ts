@@ -87,8 +87,8 @@ export interface Routing<D extends Destination> {
   /** Takes bytes from the destination, after `connected`. They are copied. */
   fromSmtpd(bytes: Uint8Array): void;
   clientEnded(): void;
-  /** The destination sends no more. */
-  smtpdEnded(): void;
+  /** The destination sends no more. A client that awaits more gets this reply, then the session ends. */
+  smtpdEnded(reply: Buffer): void;
   /** The idle timeout has passed. The client gets a 421, then the session ends. */
   timedOut(): void;
   /** After `connect`: the destination awaits MAIL. `extensions` are the texts of its reply to EHLO. */
@@ -133,7 +133,8 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
   let refused = 0;
   /** The code of the last line for the client. */
   let lastCode = '';
-  let clientHasEnded = false;
+  /** The end of the client was passed on. */
+  let isForwarded = false;
   let isOver = false;
 
   const envelope = createEnvelope({
@@ -304,7 +305,11 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
 
   function nextOfEnvelope(): RoutingStep<D> | undefined {
     const step = isOver ? undefined : envelope.next();
-    if (step === undefined) return steps.shift();
+    if (step === undefined) {
+      // Whatever the destination still does, it does not reply.
+      if (isForwarded && !envelope.isBusy()) end(undefined);
+      return steps.shift();
+    }
     switch (step.type) {
       case 'to-client':
         lastCode = step.bytes.toString('latin1', 0, 3);
@@ -313,6 +318,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
         end(REPLIES.smtpdFailed, 'smtpd sent an invalid SMTP reply, closing');
         return steps.shift();
       case 'end-smtpd':
+        isForwarded = true;
         if (current !== undefined) return step;
         end(undefined);
         return steps.shift();
@@ -330,13 +336,9 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
   return {
     fromClient: envelope.fromClient,
     fromSmtpd: envelope.fromSmtpd,
-    clientEnded: () => {
-      clientHasEnded = true;
-      envelope.clientEnded();
-    },
-    smtpdEnded: () => {
-      const isExpected = lastCode === '221' || lastCode === '421' || (clientHasEnded && !envelope.isBusy());
-      end(isExpected ? undefined : REPLIES.smtpdFailed);
+    clientEnded: envelope.clientEnded,
+    smtpdEnded: (last) => {
+      end(lastCode === '221' || lastCode === '421' ? undefined : last);
     },
     timedOut: () => end(REPLIES.tooSlow),
     connected: (extensions) => {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
@@ -45,9 +45,12 @@ async function listen(
   return `${scheme}://localhost:${(listener.address() as AddressInfo).port}`;
 }
 
-/** Starts a relay and sends what precedes a message. */
-async function startMessage(t: TestContext, url: string): Promise<Relay> {
-  const relay = startRelay(t, [url], { CAFILE: authority.certFile });
+/** Starts a relay to a URL, or by a route to it, and sends what precedes a message. */
+async function startMessage(t: TestContext, url: string, how = ''): Promise<Relay> {
+  const routes = join(certificates.folder, 'routes');
+  writeFileSync(routes, `* ${url}\n`);
+  const words = how === ROUTED ? ['--routes', routes] : [url];
+  const relay = startRelay(t, words, { CAFILE: authority.certFile });
   await relay.reply();
   for (const command of ['EHLO client.example', 'MAIL FROM:<a@b>', 'RCPT TO:<c@d>']) {
     assert.match(await relay.ask(command), /^250/);
@@ -56,11 +59,14 @@ async function startMessage(t: TestContext, url: string): Promise<Relay> {
   return relay;
 }
 
+/** How a message is sent, besides by its URL. */
+const ROUTED = ' and a route';
+
 describe('a message', () => {
-  for (const scheme of ['smtp', 'smtps', 'tls']) {
-    it(`of ten million octets arrives as it was sent, by ${scheme}://`, async (t) => {
+  for (const [scheme, how] of [['smtp'], ['smtps'], ['tls'], ['smtp', ROUTED], ['smtps', ROUTED]] as const) {
+    it(`of ten million octets arrives as it was sent, by ${scheme}://${how ?? ''}`, async (t) => {
       const server = await startFarServer(t, { pair, implicit: scheme === 'smtps' });
-      const relay = await startMessage(t, `${scheme}://localhost:${server.port}`);
+      const relay = await startMessage(t, `${scheme}://localhost:${server.port}`, how);
       relay.child.stdin?.write(BIG_MESSAGE);
       relay.send('', '.');
       assert.equal(await relay.reply(), '250 2.0.0 stored');
@@ -78,9 +84,9 @@ describe('a message', () => {
     });
   }
 
-  for (const scheme of ['smtp', 'smtp+unix', 'smtps']) {
-    it(`that is refused in its middle gets the reply of the server, by ${scheme}`, async (t) => {
-      const relay = await startMessage(t, await listen(t, scheme, refuseMessage));
+  for (const [scheme, how] of [['smtp'], ['smtp+unix'], ['smtps'], ['smtp', ROUTED]] as const) {
+    it(`that is refused in its middle gets the reply of the server, by ${scheme}${how ?? ''}`, async (t) => {
+      const relay = await startMessage(t, await listen(t, scheme, refuseMessage), how);
       relay.child.stdin?.write(BIG_MESSAGE);
       assert.equal(await relay.reply(), '552 5.3.4 too big');
       relay.end();
@@ -89,8 +95,8 @@ describe('a message', () => {
     });
   }
 
-  for (const scheme of ['smtp', 'smtps']) {
-    it(`whose server is gone in its middle gets 421, by ${scheme}`, async (t) => {
+  for (const [scheme, how] of [['smtp'], ['smtps'], ['smtp', ROUTED]] as const) {
+    it(`whose server is gone in its middle gets 421, by ${scheme}${how ?? ''}`, async (t) => {
       const url = await listen(t, scheme, (socket, connection) => {
         socket.write('220 far.example\r\n');
         socket.on('data', (bytes: Buffer) => {
@@ -99,12 +105,16 @@ describe('a message', () => {
           else socket.write(text === 'DATA\r\n' ? '354 go\r\n' : '250 ok\r\n');
         });
       });
-      const relay = await startMessage(t, url);
+      const relay = await startMessage(t, url, how);
       relay.send('Hi.');
       assert.match(await relay.reply(), /^421 4\.3\.0 /);
       relay.end();
       assert.equal(await relay.status, 111);
-      assert.match(relay.stderr(), /^smtp-relay-io: fatal: lost localhost:\d+: ECONNRESET\n$/);
+      const level = how === ROUTED ? 'warning: unable to relay to smtp://localhost:\\d+' : 'fatal';
+      assert.match(
+        relay.stderr(),
+        new RegExp(`^smtp-relay-io: ${level}: lost localhost:\\d+: ECONNRESET\\n$`),
+      );
     });
   }
 });

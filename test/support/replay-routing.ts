@@ -1,5 +1,6 @@
 /** Drives a routing with a transcript. */
 
+import { REPLIES } from '../../lib/smtp/reply.ts';
 import { createRouting, type Destination, type RoutingStep } from '../../lib/smtp/routing.ts';
 import { type Cut, inputsOf } from './replay.ts';
 import type { Entry, Transcript } from './transcript.ts';
@@ -80,7 +81,7 @@ export function replayRouting(transcript: Transcript, cut: Cut = (packet) => [pa
         routing.refuse(entry.bytes);
         break;
       case 'smtpd-ends':
-        routing.smtpdEnded();
+        routing.smtpdEnded(REPLIES.smtpdFailed);
         break;
       case 'timeout':
         routing.timedOut();

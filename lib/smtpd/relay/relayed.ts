@@ -121,7 +121,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
 }
 
 /** The name in "EHLO name"; undefined if there is none. */
-function nameIn(hello: string | undefined): string | undefined {
+export function nameIn(hello: string | undefined): string | undefined {
   return /^\s*\S+\s+(\S.*?)\s*$/s.exec(hello ?? '')?.[1];
 }
 

@@ -1,0 +1,244 @@
+import { createCollection } from '../../program/collection.ts';
+import { deferred } from '../../program/deferred.ts';
+import { EXIT } from '../../program/failure.ts';
+import { REPLIES } from '../../smtp/reply.ts';
+import { createRouting, type RouteTable, type RoutingStep } from '../../smtp/routing.ts';
+import { createFront } from '../../stream/front.ts';
+import { type IdleWatch, watchIdle } from '../../stream/time.ts';
+import { createWriteBuffer } from '../../stream/write-buffer.ts';
+import { endAfterOutput, endSmtpd, type Smtpd, type SmtpdEnd } from '../smtpd.ts';
+import type { Attempt, Reached, ReachRequest } from './attempt.ts';
+import { type CredentialsByHost, credentialsForHost } from './credentials-file.ts';
+import { formatFailure } from './failure.ts';
+import { attemptByProgram } from './program.ts';
+import { reach } from './reach.ts';
+import { nameIn } from './relayed.ts';
+import type { RoutedDestination } from './route-table.ts';
+
+/** The settings of a relay by routes. */
+export interface RoutedOptions
+  extends Omit<ReachRequest, 'target' | 'credentials' | 'name' | 'abort' | 'recipientDomain'> {
+  /** The routes as they are now. */
+  readonly table: () => RouteTable<RoutedDestination>;
+  readonly credentials: CredentialsByHost;
+  /** In the greeting and in replies to EHLO. */
+  readonly greetingName: string;
+  /** What is offered in reply to EHLO. */
+  readonly offers: readonly string[];
+  /** The name of this host, in place of a client's that has given none. */
+  readonly localName: string;
+  /** How long the client may send no command while there is no server, in milliseconds. */
+  readonly idleTimeout: number;
+  /** See `RoutingOptions`. */
+  readonly errorLimit: number;
+  /** The whole environment of programs. */
+  readonly environment: NodeJS.ProcessEnv;
+  /** Called for what is to be reported. Any client can cause it. */
+  notice(notice: { readonly text: string }): void;
+}
+
+/**
+ * An smtpd that is one server or another, depending on the sender, or on the recipients too: see `createRouting`.
+ *
+ * A server that cannot be had is the reply to the command that needs it, and is tried again with the next one. If the last
+ * one could not be had, or was lost, the status is 111.
+ *
+ * Memory: of the client, what it sends in one piece; of the server, see `createEnvelope`.
+ */
+export function startRouted(options: RoutedOptions): Smtpd {
+  const { promise: ended, resolve: settle } = deferred<SmtpdEnd>();
+  const { promise: abort, resolve: startAbort } = deferred();
+  const leaving = createCollection<Smtpd>();
+  const routing = createRouting<RoutedDestination>({ ...options, name: options.greetingName });
+  let state: 'open' | 'connecting' | 'over' = 'open';
+  let smtpd: Smtpd | undefined;
+  let smtpdEnded = false;
+  /** The bytes for smtpd while it takes no more. */
+  const output = createWriteBuffer();
+  let isSmtpdFull = false;
+  /** The session takes no more. */
+  let isFull = false;
+  /** The last server could not be had, or was lost. */
+  let hasFailed = false;
+  let killedBy: NodeJS.Signals | undefined;
+  let idle: IdleWatch | undefined;
+  const front = createFront({
+    received: (bytes) => {
+      // The client may send more until it has read the last reply. It is not kept.
+      if (state === 'over') return true;
+      routing.fromClient(bytes);
+      advance();
+      return wantsClient();
+    },
+    drained: () => {
+      isFull = false;
+      smtpd?.source.read();
+      advanceAndProceed();
+    },
+    ended: () => {
+      routing.clientEnded();
+      advanceAndProceed();
+    },
+    closed: finish,
+  });
+  advance();
+
+  function wantsClient(): boolean {
+    return state === 'over' || (!isFull && !isSmtpdFull && routing.wantsClient());
+  }
+
+  function advanceAndProceed(): void {
+    advance();
+    if (wantsClient()) front.proceed();
+  }
+
+  function advance(): void {
+    while (state !== 'over' && !isFull) {
+      const step = routing.next();
+      if (step !== undefined) carryOut(step);
+      else if (smtpdEnded) {
+        smtpdEnded = false;
+        routing.smtpdEnded(killedBy === undefined ? REPLIES.smtpdFailed : REPLIES.shuttingDown);
+      } else break;
+    }
+    limitWait();
+  }
+
+  /** Limits how long the client may send nothing without a server, and how long a server that is needed may not reply. */
+  function limitWait(): void {
+    idle?.stop();
+    if (state !== 'open' || (smtpd !== undefined && routing.wantsClient())) return;
+    idle = watchIdle(smtpd === undefined ? options.idleTimeout : options.replyTimeout, () => {
+      routing.timedOut();
+      advanceAndProceed();
+    });
+  }
+
+  function carryOut(step: RoutingStep<RoutedDestination>): void {
+    switch (step.type) {
+      case 'to-client':
+        isFull = !front.send(step.bytes);
+        if (isFull) smtpd?.source.pause();
+        return;
+      case 'to-smtpd':
+        return write(step.bytes);
+      case 'disconnect':
+        // All of its replies have come: this cannot be taken for a part of a message.
+        smtpd?.sink.write(QUIT);
+        return leave();
+      case 'connect':
+        return void connect(step.destination, nameIn(step.hello) ?? options.localName);
+      case 'end-smtpd':
+        return smtpd?.sink.end();
+      case 'notice':
+        return options.notice(step);
+      case 'end':
+        finish();
+    }
+  }
+
+  function write(bytes: Uint8Array): void {
+    if (isSmtpdFull) return output.push(Buffer.from(bytes));
+    isSmtpdFull = smtpd?.sink.write(bytes) === false;
+  }
+
+  async function connect(destination: RoutedDestination, name: string): Promise<void> {
+    state = 'connecting';
+    const result = await reachDestination(destination, { ...options, name, abort });
+    if (state !== 'connecting') {
+      if (result.type === 'reached') result.reached.smtpd.kill('SIGKILL');
+      return;
+    }
+    state = 'open';
+    hasFailed = result.type === 'failed';
+    if (result.type === 'failed') routing.refuse(formatFailure(result.failure));
+    else {
+      listenTo(result.reached, destination);
+      routing.connected(result.reached.hello.texts);
+    }
+    advanceAndProceed();
+  }
+
+  function listenTo({ smtpd: next, rest }: Reached, { name }: RoutedDestination): void {
+    smtpd = next;
+    smtpdEnded = false;
+    isSmtpdFull = false;
+    next.source.listen({
+      bytes: (bytes) => {
+        routing.fromSmtpd(bytes);
+        advanceAndProceed();
+      },
+      ended: () => void endAfterOutput(next).then((end) => lose(next, name, end)),
+    });
+    next.sink.listen({
+      drained: () => {
+        isSmtpdFull = output.size() > 0 && !next.sink.write(output.take());
+        if (wantsClient()) front.proceed();
+      },
+      // Its source ends too, and has the last reply.
+      failed() {},
+    });
+    if (rest.length > 0) routing.fromSmtpd(rest);
+    next.source.read();
+  }
+
+  /** The server sends no more. */
+  function lose(lost: Smtpd, name: string, end: SmtpdEnd | undefined): void {
+    if (smtpd !== lost) return;
+    hasFailed = end !== undefined && end.status !== EXIT.success;
+    if (end?.failure !== undefined) options.report.warning(`unable to relay to ${name}: ${end.failure}`);
+    smtpdEnded = true;
+    advanceAndProceed();
+  }
+
+  /** Ends the session with the server, whose reply does not matter. */
+  function leave(): void {
+    if (smtpd === undefined) return;
+    const last = smtpd;
+    smtpd = undefined;
+    smtpdEnded = false;
+    output.take();
+    void endSmtpd(last).then(leaving.add(last));
+  }
+
+  /** The session is over, or its user has closed one side. */
+  function finish(): void {
+    if (state === 'over') return;
+    state = 'over';
+    idle?.stop();
+    startAbort();
+    front.end();
+    leave();
+    const status = hasFailed ? EXIT.systemCallFailed : EXIT.success;
+    void Promise.all(leaving.all().map((each) => each.ended)).then(() =>
+      settle(killedBy === undefined ? { status } : { status: EXIT.systemCallFailed, signal: killedBy }),
+    );
+  }
+
+  return {
+    ...front.stream,
+    ended,
+    kill: (signal) => {
+      killedBy ??= signal;
+      for (const each of leaving.all()) each.kill(signal);
+      smtpd?.kill(signal);
+      // A server may complete its last reply.
+      if (smtpd === undefined || signal === 'SIGKILL') finish();
+    },
+  };
+}
+
+const QUIT = Buffer.from('QUIT\r\n');
+
+function reachDestination(
+  { server, recipientDomain }: RoutedDestination,
+  request: RoutedOptions & Pick<ReachRequest, 'name' | 'abort'>,
+): Promise<Attempt> {
+  if (server.type === 'program') {
+    const [file = ''] = server.command;
+    return attemptByProgram(file, server.command, request.environment, request);
+  }
+  const { target } = server;
+  const credentials = credentialsForHost(request.credentials, target.host);
+  return reach({ ...request, target, credentials, recipientDomain });
+}
