@@ -4,12 +4,13 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 BINDIR   = $(DESTDIR)$(PREFIX)/bin
 LIBDIR   = $(DESTDIR)$(PREFIX)/lib/smtpd-starttls-proxy
-MANDIR   = $(DESTDIR)$(PREFIX)/share/man/man8
+MANDIR   = $(DESTDIR)$(PREFIX)/share/man
 
 PROGRAMS = smtpd-starttls-server smtpd-starttls-proxy smtpd-starttls-proxy-io ucspi-tlsd smtpd-maildir smtp-relay-io
 VERSION  = $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 BINS     = $(PROGRAMS:%=dist/bin/%)
-MANS     = $(PROGRAMS:%=dist/man/%.8)
+FORMATS  = smtp-routes
+MANS     = $(PROGRAMS:%=dist/man/%.8) $(FORMATS:%=dist/man/%.5)
 FIXTURES = $(patsubst test/support/programs/%.ts,dist/test/%.cjs,$(wildcard test/support/programs/*.ts))
 SUPPORT  = $(shell find test/support -name '*.ts')
 TESTS    = $(sort $(shell find test -name '*.test.ts'))
@@ -91,14 +92,15 @@ run: build
 # The programs are installed beside a package.json that declares their module type, with links in bin. Without a
 # package.json, Node first tries to load a file without an extension as an ES module: a fifth of a start.
 install: build
-	install -d $(BINDIR) $(LIBDIR) $(MANDIR)
+	install -d $(BINDIR) $(LIBDIR) $(MANDIR)/man5 $(MANDIR)/man8
 	install -m 644 dist/package.json $(LIBDIR)
 	install -m 755 $(BINS) $(LIBDIR)
-	install -m 644 $(MANS) $(MANDIR)
+	install -m 644 $(filter %.5,$(MANS)) $(MANDIR)/man5
+	install -m 644 $(filter %.8,$(MANS)) $(MANDIR)/man8
 	cd $(BINDIR) && ln -sf $(PROGRAMS:%=../lib/smtpd-starttls-proxy/%) .
 
 uninstall:
-	rm -f $(PROGRAMS:%=$(BINDIR)/%) $(PROGRAMS:%=$(MANDIR)/%.8)
+	rm -f $(PROGRAMS:%=$(BINDIR)/%) $(PROGRAMS:%=$(MANDIR)/man8/%.8) $(FORMATS:%=$(MANDIR)/man5/%.5)
 	rm -rf $(LIBDIR)
 
 clean:

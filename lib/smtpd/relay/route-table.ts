@@ -52,7 +52,7 @@ export function readRouteTable(
 
 function serverOf({ of, target }: Route, check: (target: RelayTarget) => void): RouteServer {
   if (target.type === 'program') {
-    checkSmtpdCommand(target.command, 'smtp-relay-io');
+    checkSmtpdCommand(target.command, 'smtpd-starttls-server');
     return target;
   }
   const parsed = parseRelayUrl(target.url);

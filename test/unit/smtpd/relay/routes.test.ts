@@ -2,7 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { Failure } from '../../../../lib/program/failure.ts';
 import { parseRoutes, type RouteOf } from '../../../../lib/smtpd/relay/routes.ts';
+import { mutate } from '../../../fuzz/input.ts';
+import { createRandom } from '../../../fuzz/random.ts';
 
 const FILE = `
 # by sender
@@ -84,4 +87,45 @@ describe('parseRoutes', () => {
       assert.throws(() => parseRoutes(text, 'routes'), { message });
     });
   }
+});
+
+describe('random files of routes', () => {
+  const lines = FILE.split('\n');
+  const addresses = [
+    'alice@example.org',
+    'x@a.deep.example.org',
+    '"a b"@[::1]',
+    '',
+    '@',
+    'x@',
+    '@*',
+    'a\0@b',
+    '*',
+  ];
+
+  it('are read or refused with their line, and addresses are looked up in bounded time', () => {
+    const counts = { read: 0, refused: 0, found: 0 };
+    for (let number = 0; number < 20_000; number++) {
+      const random = createRandom(7, number);
+      let text = Array.from({ length: random.below(6) }, () => lines[random.below(lines.length)]).join('\n');
+      for (let times = random.below(3); times > 0; times--) text = mutate(text, random);
+      try {
+        const routes = parseRoutes(text, 'routes');
+        counts.read += 1;
+        for (const address of addresses) {
+          const route = routes.find(random.chance(50) ? 'from' : 'to', mutate(address, random));
+          if (route === undefined) continue;
+          counts.found += 1;
+          assert.ok(routes.all.includes(route));
+        }
+      } catch (error) {
+        counts.refused += 1;
+        assert.ok(error instanceof Failure && error.status === 100, String(error));
+        assert.match(error.message, /^routes:\d+: /);
+      }
+    }
+    for (const [what, count] of Object.entries(counts)) assert.ok(count > 1000, `${what}: ${count}`);
+    const many = parseRoutes('* tls://a', 'routes');
+    assert.equal(many.find('from', `x@${'a.'.repeat(5000)}a`)?.line, 1);
+  });
 });
