@@ -1,18 +1,18 @@
 import { hostname } from 'node:os';
 import { endpointsIn, withUcspiTcp } from '../net/endpoints.ts';
 import { refuseInspector } from '../program/inspector.ts';
-import { usage } from '../program/options.ts';
 import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { startSession } from '../session/session.ts';
 import { environmentForSmtpd } from '../smtpd/environment.ts';
+import { checkTarget, checkVerifiable } from '../smtpd/relay/check-target.ts';
 import { credentialsForHost, readCredentialsFile } from '../smtpd/relay/credentials-file.ts';
 import type { RelaySettings } from '../smtpd/relay/options.ts';
 import { startRelayed } from '../smtpd/relay/relayed.ts';
 import type { RouteSettings } from '../smtpd/relay/route-options.ts';
 import { readRouteTable } from '../smtpd/relay/route-table.ts';
 import { type RoutedOptions, startRouted } from '../smtpd/relay/routed.ts';
-import { parseRelayUrl, type RelayTarget } from '../smtpd/relay/url.ts';
+import { parseRelayUrl } from '../smtpd/relay/url.ts';
 import { proxyHeader } from '../smtpd/remote.ts';
 import type { Smtpd } from '../smtpd/smtpd.ts';
 import { openStandard } from '../stream/descriptor.ts';
@@ -91,20 +91,13 @@ type Start = (
 
 function relayTo(url: string, settings: RelaySettings): Start {
   const target = parseRelayUrl(url);
-  if (target.ways.some((way) => 'backup' in way)) {
-    throw usage(`${url} is for routes by recipient, see --routes`);
-  }
-  checkVerifiable(target, settings);
-  const isSsh = target.ways.some((way) => 'ssh' in way);
-  if (isSsh && (settings.credentialsFile !== undefined || settings.pins.length > 0)) {
-    throw usage('--credentials and --pin have no effect with ssh://');
-  }
+  checkTarget(target, settings);
   return ({ credentials, ...shared }) =>
     startRelayed({ ...shared, target, credentials: credentialsForHost(credentials, target.host) });
 }
 
 function routeBy({ routesFile, greetingName, offers }: RouteSettings, settings: RelaySettings): Start {
-  const table = readRouteTable(routesFile, (target) => checkVerifiable(target, settings));
+  const table = readRouteTable(routesFile, (target) => checkVerifiable(target, settings.pins));
   return (shared) =>
     startRouted({
       ...shared,
@@ -114,11 +107,4 @@ function routeBy({ routesFile, greetingName, offers }: RouteSettings, settings: 
       errorLimit: ERROR_LIMIT,
       notice: ({ text }) => shared.report.warning(text),
     });
-}
-
-/** @throws Failure (100) if the server could never be verified, and has to be. */
-function checkVerifiable({ url, host, ways }: RelayTarget, { pins }: RelaySettings): void {
-  if (host === undefined && pins.length === 0 && ways.some((way) => 'mustVerify' in way && way.mustVerify)) {
-    throw usage(`${url} requires --pin: a Unix socket has no name to verify`);
-  }
 }

@@ -1,33 +1,13 @@
-import {
-  type OptionGroup,
-  type OptionRow,
-  type OptionValues,
-  stringOption,
-  usage,
-} from '../program/options.ts';
+import { type OptionGroup, type OptionValues, stringOption, usage } from '../program/options.ts';
 import { checkSmtpdCommand } from './command.ts';
 import type { SmtpdSpec } from './environment.ts';
-import type { Backend } from './remote.ts';
+import { readSendProxy, SEND_PROXY } from './send-proxy.ts';
 
 /** What the options of smtpd are read as. */
 export interface SmtpdSettings {
   readonly smtpd: SmtpdSpec;
   /** TCPLOCALHOST for smtpd; undefined to leave it as it is. */
   readonly localHost: string | undefined;
-}
-
-/** The row of --send-proxy. */
-export const SEND_PROXY: OptionRow = {
-  name: 'send-proxy',
-  value: 'VERSION',
-  help: 'send it the client address, by PROXY protocol v1 or v2',
-};
-
-/** The version of the PROXY protocol to send; undefined for none. @throws Failure (100) for an unknown one. */
-export function readSendProxy(values: OptionValues): Backend['sendProxy'] {
-  const version = stringOption(values, 'send-proxy');
-  if (version === undefined || version === 'v1' || version === 'v2') return version;
-  throw usage(`--send-proxy takes v1 or v2, not ${version}`);
 }
 
 /**

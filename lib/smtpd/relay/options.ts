@@ -1,11 +1,11 @@
 import { formatHostPort, parseEndpoint } from '../../net/address.ts';
 import { listOption, numberOption, type OptionGroup, stringOption, usage } from '../../program/options.ts';
 import { HANDSHAKE_LIMITS, readHandshakeTimeout } from '../../tls/options.ts';
-import { readSendProxy, SEND_PROXY } from '../options.ts';
 import type { Backend } from '../remote.ts';
+import { readSendProxy, SEND_PROXY } from '../send-proxy.ts';
 
-/** What the options of a relay are read as. */
-export interface RelaySettings {
+/** What the options about servers that URLs name are read as. */
+export interface ReachSettings {
   /** The path; undefined for no AUTH. */
   readonly credentialsFile: string | undefined;
   /** See `TlsClientOptions`. */
@@ -13,6 +13,12 @@ export interface RelaySettings {
   /** See `SshOptions`. */
   readonly sshProgram: string;
   readonly sshWords: readonly string[];
+  /** In milliseconds. */
+  readonly connectTimeout: number;
+}
+
+/** What the options of smtp-relay-io are read as. */
+export interface RelaySettings extends ReachSettings {
   /** See `ReachOptions`. */
   readonly resolver: string | undefined;
   readonly sendProxy: Backend['sendProxy'];
@@ -20,15 +26,14 @@ export interface RelaySettings {
   readonly localName: string | undefined;
   /** All in milliseconds. */
   readonly handshakeTimeout: number;
-  readonly connectTimeout: number;
   readonly idleTimeout: number;
   readonly relayIdleTimeout: number | undefined;
 }
 
 const SECONDS = { min: 1, max: 2_000_000 };
 
-/** How a server that a URL names is reached. */
-export const relayOptions: OptionGroup<RelaySettings> = {
+/** How servers that URLs name are reached, for all programs that pass mail on to them. */
+export const reachOptions: OptionGroup<ReachSettings> = {
   rows: [
     {
       name: 'credentials',
@@ -48,10 +53,28 @@ export const relayOptions: OptionGroup<RelaySettings> = {
       multiple: true,
       help: 'a word for the command line of ssh; repeatable',
     },
+    {
+      name: 'connect-timeout',
+      value: 'SECONDS',
+      help: 'time for a connection to the server of a URL (30)',
+    },
+  ],
+  read: (values) => ({
+    credentialsFile: stringOption(values, 'credentials'),
+    pins: listOption(values, 'pin').map(readPin),
+    sshProgram: stringOption(values, 'ssh') ?? 'ssh',
+    sshWords: listOption(values, 'ssh-option'),
+    connectTimeout: numberOption(values, 'connect-timeout', { ...SECONDS, default: 30 }) * 1000,
+  }),
+};
+
+/** All options of smtp-relay-io but verbosity. */
+export const relayOptions: OptionGroup<RelaySettings> = {
+  rows: [
+    ...reachOptions.rows,
     { name: 'resolver', value: 'ADDRESS[:PORT]', help: 'the DNS server for backup:// (of the system)' },
-    { ...SEND_PROXY },
+    SEND_PROXY,
     { name: 'local-name', short: 'l', value: 'NAME', help: 'name of this host, in the greeting' },
-    { name: 'connect-timeout', value: 'SECONDS', help: 'time for a connection to the server (30)' },
     ...HANDSHAKE_LIMITS,
     {
       name: 'idle-timeout',
@@ -69,15 +92,11 @@ export const relayOptions: OptionGroup<RelaySettings> = {
   read: (values) => {
     const relay = numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: undefined });
     return {
-      credentialsFile: stringOption(values, 'credentials'),
-      pins: listOption(values, 'pin').map(readPin),
-      sshProgram: stringOption(values, 'ssh') ?? 'ssh',
-      sshWords: listOption(values, 'ssh-option'),
+      ...reachOptions.read(values),
       resolver: readResolver(stringOption(values, 'resolver')),
       sendProxy: readSendProxy(values),
       localName: stringOption(values, 'local-name'),
       handshakeTimeout: readHandshakeTimeout(values),
-      connectTimeout: numberOption(values, 'connect-timeout', { ...SECONDS, default: 30 }) * 1000,
       idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
       relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
     };
