@@ -3,6 +3,12 @@ import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import type { Reporter } from '../program/reporter.ts';
 import { CHECK_INTERVAL, watchFiles } from '../program/watch-files.ts';
 import {
+  type RelaySecrets,
+  type RelaySecretsOptions,
+  readRelaySecrets,
+  relaySecretPaths,
+} from '../smtpd/relay/secrets.ts';
+import {
   type CredentialFiles,
   type CredentialOptions,
   credentialPaths,
@@ -12,7 +18,10 @@ import { readTicketKeys, TICKET_KEYS_LENGTH } from '../tls/ticket-keys.ts';
 
 /** Keys and certificates at one moment: plain data, so that they can be sent to another process as JSON. */
 export interface SecretsSnapshot {
-  readonly files: CredentialFiles;
+  /** Undefined for a server without TLS. */
+  readonly files?: CredentialFiles;
+  /** For servers that URLs name; undefined if there are none. */
+  readonly relay?: RelaySecrets;
   /** The key for session tickets, all three parts of it: 48 octets in base64. */
   readonly ticketKey: string;
 }
@@ -21,7 +30,10 @@ export interface SecretsSnapshot {
 export interface SecretsOptions {
   /** See `readCredentials`. */
   readonly environment: NodeJS.ProcessEnv;
-  readonly credentialOptions: CredentialOptions;
+  /** Undefined for a server without TLS, which needs no keys. */
+  readonly credentialOptions: CredentialOptions | undefined;
+  /** Undefined if mail is not passed on to servers that URLs name. */
+  readonly relay?: Pick<RelaySecretsOptions, 'credentialsFile'> | undefined;
   /** See `readTicketKeys`; undefined for random keys, replaced every `rotation`. */
   readonly ticketKeysFile: string | undefined;
   readonly report: Reporter;
@@ -60,7 +72,8 @@ const ROTATION = 3_600_000;
  * @throws Failure (100, 111) when they cannot be read or are not valid.
  */
 export function createSecrets(options: SecretsOptions): Secrets {
-  const { environment, credentialOptions, ticketKeysFile, report } = options;
+  const { environment, credentialOptions, relay, ticketKeysFile, report } = options;
+  const kinds = relay === undefined ? 'keys and certificates' : 'keys, certificates and credentials';
   const { interval = CHECK_INTERVAL, rotation = ROTATION } = options;
   let randomKey = createTicketKey();
   let keyCreatedAt = performance.now();
@@ -74,7 +87,8 @@ export function createSecrets(options: SecretsOptions): Secrets {
 
   function read(): SecretsSnapshot {
     return {
-      files: readCredentials(environment, credentialOptions),
+      ...(credentialOptions && { files: readCredentials(environment, credentialOptions) }),
+      ...(relay && { relay: readRelaySecrets({ environment, ...relay }) }),
       ticketKey: ticketKeysFile === undefined ? randomKey : readTicketKeys(ticketKeysFile).toString('base64'),
     };
   }
@@ -92,11 +106,11 @@ export function createSecrets(options: SecretsOptions): Secrets {
       const why = errorCode(failure);
       // Each retry fails with the same error.
       if (!isTransient(before) || why !== errorCode(before)) {
-        report.warning(`${why}; keeping the previous keys and certificates`);
+        report.warning(`${why}; keeping the previous ${kinds}`);
       }
       if (isTransient(failure)) files.retry();
     } else if (JSON.stringify(next) !== JSON.stringify(snapshot)) {
-      report.info('loaded new keys and certificates');
+      report.info(`loaded new ${kinds}`);
       use(next);
     }
     return next !== undefined;
@@ -154,8 +168,12 @@ function createTicketKey(): string {
   return randomBytes(TICKET_KEYS_LENGTH).toString('base64');
 }
 
-/** The paths of all files. @throws Failure as `credentialPaths`. */
-function pathsOf({ environment, credentialOptions, ticketKeysFile }: SecretsOptions): readonly string[] {
-  const paths = credentialPaths(environment, credentialOptions);
-  return ticketKeysFile === undefined ? paths : [...paths, ticketKeysFile];
+/** The paths of all files. @throws Failure as `credentialPaths` and `relaySecretPaths`. */
+function pathsOf(options: SecretsOptions): readonly string[] {
+  const { environment, credentialOptions, relay, ticketKeysFile } = options;
+  return [
+    ...(credentialOptions === undefined ? [] : credentialPaths(environment, credentialOptions)),
+    ...(relay === undefined ? [] : relaySecretPaths({ environment, ...relay })),
+    ...(ticketKeysFile === undefined ? [] : [ticketKeysFile]),
+  ];
 }

@@ -1,5 +1,13 @@
 import { readFileSync } from 'node:fs';
-import { findAuthorities, findPairs, type KeyPair, readAuthorities, readPairs } from './credentials.ts';
+import {
+  type AuthorityFiles,
+  type FilePair,
+  findAuthorities,
+  findPairs,
+  type KeyPair,
+  readAuthorities,
+  readPairs,
+} from './credentials.ts';
 
 /** The keys and certificates of a TLS client. */
 export interface ClientCredentials {
@@ -13,14 +21,40 @@ export interface ClientCredentials {
  * Reads what the variables of s6-tlsc-io name, all of which are optional: CERTFILE and KEYFILE, CAFILE or CADIR.
  * Without the last two, servers are verified against the authorities of the system.
  *
+ * @param prefix of the names of the variables, for a program that has others of these names.
  * @throws Failure (100, or 111 when a file cannot be read) that names the variable, the file and the fault.
  */
-export function readClientCredentials(environment: NodeJS.ProcessEnv): ClientCredentials {
-  const { CERTFILE, KEYFILE, CAFILE, CADIR } = environment;
-  const given =
-    CAFILE === undefined && CADIR === undefined ? undefined : readAuthorities(findAuthorities(environment));
-  const pairs = CERTFILE === undefined && KEYFILE === undefined ? [] : findPairs(environment, '');
+export function readClientCredentials(environment: NodeJS.ProcessEnv, prefix = ''): ClientCredentials {
+  const { pairs, authorities } = findFiles(environment, prefix);
+  const given = authorities === undefined ? undefined : readAuthorities(authorities);
   return { pairs: readPairs(pairs, given ?? []), authorities: given ?? systemAuthorities() };
+}
+
+/**
+ * The paths of all files that `readClientCredentials` reads, for watching them; with CADIR, the directory and its current
+ * files.
+ *
+ * @throws Failure as `readClientCredentials` does when a variable is missing or CADIR cannot be read.
+ */
+export function clientCredentialPaths(environment: NodeJS.ProcessEnv, prefix = ''): readonly string[] {
+  const { pairs, authorities } = findFiles(environment, prefix);
+  return [
+    ...pairs.flatMap(({ certificate, key }) => [certificate.path, key.path]),
+    ...(authorities === undefined
+      ? SYSTEM_FILES
+      : [authorities.path, ...authorities.files.map(({ path }) => path)]),
+  ];
+}
+
+function findFiles(
+  environment: NodeJS.ProcessEnv,
+  prefix: string,
+): { pairs: readonly FilePair[]; authorities: AuthorityFiles | undefined } {
+  const isSet = (name: string): boolean => environment[`${prefix}${name}`] !== undefined;
+  return {
+    pairs: isSet('CERTFILE') || isSet('KEYFILE') ? findPairs(environment, '', prefix) : [],
+    authorities: isSet('CAFILE') || isSet('CADIR') ? findAuthorities(environment, prefix) : undefined,
+  };
 }
 
 /** Where systems have the authorities of the web: Debian and Alpine, Fedora, SUSE, the BSDs. */

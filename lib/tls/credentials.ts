@@ -174,28 +174,36 @@ function findFiles(
  * neither.
  *
  * @param suffix empty, or ":name".
+ * @param prefix of the names of the variables.
  * @throws Failure (100) that names the variable that is missing.
  */
-export function findPairs(environment: NodeJS.ProcessEnv, suffix: string): FilePair[] {
+export function findPairs(environment: NodeJS.ProcessEnv, suffix: string, prefix = ''): FilePair[] {
   const others = [...'23456789'].filter(
     (number) =>
-      environment[`CERTFILE${number}${suffix}`] !== undefined ||
-      environment[`KEYFILE${number}${suffix}`] !== undefined,
+      environment[`${prefix}CERTFILE${number}${suffix}`] !== undefined ||
+      environment[`${prefix}KEYFILE${number}${suffix}`] !== undefined,
   );
   return ['', ...others].map((number) => ({
-    certificate: readVariable(environment, `CERTFILE${number}${suffix}`),
-    key: readVariable(environment, `KEYFILE${number}${suffix}`),
+    certificate: readVariable(environment, `${prefix}CERTFILE${number}${suffix}`),
+    key: readVariable(environment, `${prefix}KEYFILE${number}${suffix}`),
   }));
 }
 
-/** Finds the files of CAFILE, else CADIR. @throws Failure (100, 111) that names the variable. */
-export function findAuthorities(environment: NodeJS.ProcessEnv): AuthorityFiles {
-  const variable = environment.CAFILE !== undefined ? 'CAFILE' : 'CADIR';
+/**
+ * Finds the files of CAFILE, else CADIR.
+ *
+ * @param prefix of the names of the variables.
+ * @throws Failure (100, 111) that names the variable.
+ */
+export function findAuthorities(environment: NodeJS.ProcessEnv, prefix = ''): AuthorityFiles {
+  const isFile = environment[`${prefix}CAFILE`] !== undefined;
+  const variable = `${prefix}${isFile ? 'CAFILE' : 'CADIR'}`;
   const file = readVariable(environment, variable);
   const { path } = file;
-  const files =
-    variable === 'CAFILE' ? [file] : list(path).map((name) => ({ variable, path: join(path, name) }));
-  return { ...file, files };
+  return {
+    ...file,
+    files: isFile ? [file] : list(file).map((name) => ({ variable, path: join(path, name) })),
+  };
 }
 
 function readVariable(environment: NodeJS.ProcessEnv, variable: string): NamedFile {
@@ -274,11 +282,11 @@ function parse<T>(file: NamedFile, what: string, parser: (bytes: Buffer) => T): 
   }
 }
 
-function list(directory: string): string[] {
+function list({ variable, path }: NamedFile): string[] {
   try {
-    return readdirSync(directory).filter((name) => !name.startsWith('.'));
+    return readdirSync(path).filter((name) => !name.startsWith('.'));
   } catch (error) {
-    throw new Failure(EXIT.systemCallFailed, `unable to read CADIR ${directory}: ${errorCode(error)}`);
+    throw new Failure(EXIT.systemCallFailed, `unable to read ${variable} ${path}: ${errorCode(error)}`);
   }
 }
 
@@ -306,10 +314,14 @@ function refusal(why: string): Failure {
   return new Failure(EXIT.wrongUsage, `unable to set up TLS: ${why}`);
 }
 
-/** The environment without the variables that are meant only for a TLS server, as s6-ucspitlsd removes them. */
+/**
+ * The environment without the variables that are meant only for a TLS server, as s6-ucspitlsd removes them, or for its
+ * connections to other servers.
+ */
 export function withoutTlsVariables(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const kept = Object.entries(environment).filter(([name]) => !TLS_VARIABLE.test(name));
   return Object.fromEntries(kept);
 }
 
-const TLS_VARIABLE = /^(?:(?:KEY|CERT)FILE[2-9]?(?::.*)?|CADIR|CAFILE|TLS_[UG]ID)$/s;
+const TLS_VARIABLE =
+  /^(?:(?:KEY|CERT)FILE[2-9]?(?::.*)?|RELAY_(?:KEY|CERT)FILE[2-9]?|(?:RELAY_)?CA(?:DIR|FILE)|TLS_[UG]ID)$/s;

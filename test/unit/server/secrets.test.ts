@@ -87,8 +87,8 @@ function put(pair: Pair, { cert, key }: { cert: string; key: string }): void {
 }
 
 function assertShows(snapshot: SecretsSnapshot | undefined, pair: Pair): void {
-  assert.equal(snapshot?.files.standard[0]?.certificate, readFileSync(pair.certFile, 'latin1'));
-  assert.equal(snapshot?.files.standard[0]?.key, readFileSync(pair.keyFile, 'latin1'));
+  assert.equal(snapshot?.files?.standard[0]?.certificate, readFileSync(pair.certFile, 'latin1'));
+  assert.equal(snapshot?.files?.standard[0]?.key, readFileSync(pair.keyFile, 'latin1'));
 }
 
 /** The pair, padded to files of a fixed size. */
@@ -187,7 +187,7 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
     put(fresh, scene);
     for (const path of [scene.cert, scene.key]) utimesSync(path, 1, 1);
     await until('the watcher is called', () => scene.changes.length > 0);
-    assert.equal(scene.changes[0]?.files.standard[0]?.certificate, readFileSync(fresh.certFile, 'latin1'));
+    assert.equal(scene.changes[0]?.files?.standard[0]?.certificate, readFileSync(fresh.certFile, 'latin1'));
   });
 
   it('reports files replaced by rename', async (t) => {
@@ -225,7 +225,7 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
     });
     copyFileSync(second.certFile, join(folder, 'b'));
     await until('the watcher is called', () => changes.length > 0);
-    assert.equal(changes[0]?.files.authorities.length, 2);
+    assert.equal(changes[0]?.files?.authorities.length, 2);
   });
 
   it('reports a file of authorities that was invalid at first, and was corrected in place', async (t) => {
@@ -239,7 +239,7 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
     await until('there is a warning', () => warnings.length > 0);
     copyFileSync(second.certFile, join(folder, 'b'));
     await until('the watcher is called', () => changes.length > 0);
-    assert.equal(changes[0]?.files.authorities.length, 2);
+    assert.equal(changes[0]?.files?.authorities.length, 2);
   });
 
   it('waits until files are no longer being written before it reads them', async (t) => {
@@ -355,6 +355,71 @@ describe('a random ticket key', () => {
     assert.equal(new Set([old, next, last].map((snapshot) => snapshot?.ticketKey)).size, 3);
     // A new certificate does not restore an old key.
     assert.equal(await renew(first), last?.ticketKey);
+  });
+});
+
+describe('secrets for servers that URLs name', () => {
+  /** A scene with a file of credentials. */
+  function openRelayScene(
+    t: TestContext,
+    environment: NodeJS.ProcessEnv = {},
+  ): Scene & { readonly credentialsFile: string } {
+    const credentialsFile = join(mkdtempSync(join(certificates.folder, 'relay-')), 'credentials');
+    writeFileSync(credentialsFile, 'mail.example alice first\n', { mode: 0o600 });
+    const scene = openScene(t, { relay: { credentialsFile }, environment });
+    return { ...scene, credentialsFile };
+  }
+
+  it('are users, passwords, and the files of variables with RELAY_', (t) => {
+    const { secrets } = openRelayScene(t, {
+      CAFILE: '/nonexistent',
+      RELAY_CAFILE: first.certFile,
+      RELAY_CERTFILE: second.certFile,
+      RELAY_KEYFILE: second.keyFile,
+    });
+    const { relay } = secrets.current();
+    assert.deepEqual(relay?.credentials, [['mail.example', { user: 'alice', password: 'first' }]]);
+    assert.deepEqual(relay.tls.authorities, [readFileSync(first.certFile, 'latin1').trimEnd()]);
+    assert.equal(relay.tls.pairs[0]?.certificate, readFileSync(second.certFile, 'latin1'));
+    assert.deepEqual(JSON.parse(JSON.stringify(secrets.current())), secrets.current());
+  });
+
+  it('are not there without such servers, and need no keys of a server without TLS', (t) => {
+    assert.equal(openScene(t).secrets.current().relay, undefined);
+    const scene = openScene(t, { environment: { CERTFILE: undefined }, credentialOptions: undefined });
+    assert.equal(scene.secrets.current().files, undefined);
+  });
+
+  it('are read again, unless a file is not valid: then the previous ones are kept, with a warning', (t) => {
+    const { secrets, changes, warnings, credentialsFile } = openRelayScene(t);
+    writeFileSync(credentialsFile, 'mail.example alice\n');
+    assert.equal(secrets.reload(), false);
+    assert.match(
+      warnings[0] ?? '',
+      /credentials: line 1: expected .*; keeping the previous keys, certificates and credentials$/,
+    );
+    assert.equal(secrets.current().relay?.credentials[0]?.[1].password, 'first');
+    writeFileSync(credentialsFile, 'mail.example alice second\n');
+    assert.equal(secrets.reload(), true);
+    assert.equal(changes.at(-1)?.relay?.credentials[0]?.[1].password, 'second');
+  });
+
+  it('are watched', async (t) => {
+    const { changes, credentialsFile } = openRelayScene(t);
+    writeFileSync(credentialsFile, 'mail.example alice second\n');
+    await until('the watcher is called', () => changes.length > 0);
+    assert.equal(changes[0]?.relay?.credentials[0]?.[1].password, 'second');
+  });
+
+  it('are refused when a file of the start is not valid', (t) => {
+    assert.throws(() => openRelayScene(t, { RELAY_CAFILE: '/nonexistent' }), {
+      status: 111,
+      message: /^unable to read RELAY_CAFILE \/nonexistent: ENOENT$/,
+    });
+    assert.throws(() => openRelayScene(t, { RELAY_CERTFILE: first.certFile }), {
+      status: 100,
+      message: /RELAY_KEYFILE is not set$/,
+    });
   });
 });
 
