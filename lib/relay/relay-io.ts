@@ -74,6 +74,8 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
         connectTimeout: options.connectTimeout,
         replyTimeout: idleTimeout,
         idleTimeout,
+        errorLimit: ERROR_LIMIT,
+        notice: ({ text }) => report.warning(text),
         report,
         credentials: byHost,
         environment: environmentForSmtpd(environment),
@@ -85,9 +87,7 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
 }
 
 /** What all ways of relaying have in common. */
-type Start = (
-  shared: Omit<RoutedOptions, 'table' | 'greetingName' | 'offers' | 'errorLimit' | 'notice'>,
-) => Smtpd;
+type Start = (shared: Omit<RoutedOptions, 'table' | 'greetingName' | 'offers'>) => Smtpd;
 
 function relayTo(url: string, settings: RelaySettings): Start {
   const target = parseRelayUrl(url);
@@ -104,7 +104,5 @@ function routeBy({ routesFile, greetingName, offers }: RouteSettings, settings: 
       table: () => table,
       offers,
       greetingName: greetingName ?? shared.localName,
-      errorLimit: ERROR_LIMIT,
-      notice: ({ text }) => shared.report.warning(text),
     });
 }

@@ -261,8 +261,33 @@ describe('backup://', { skip: missing('dnsmasq') }, () => {
     listener.listen(0, '127.0.0.2');
     await once(listener, 'listening');
     const { port } = listener.address() as AddressInfo;
-    const { log } = await reachFor(t, 'a.example', dns, port, { abort });
-    assert.deepEqual(log.slice(1), [`warning: unable to relay to mx1.example:${port}: shutting down`]);
+    const { reply, log } = await reachFor(t, 'a.example', dns, port, { abort });
+    assert.equal(reply, `451 4.4.2 mx1.example:${port}: shutting down\r\n`);
+    // The server is not at fault.
+    assert.equal(log.length, 1);
+  });
+
+  it('tries no other host when the time for all of them has passed', async (t) => {
+    const dns = await startDnsmasq(t, RECORDS);
+    const { port } = await startFarServer(
+      t,
+      { replies: { greeting: '220-wait' } },
+      { host: '127.0.0.2', port: 0 },
+    );
+    const { reply, log } = await reachFor(t, 'a.example', dns, port, { reachTimeout: 3000 });
+    assert.equal(reply, `451 4.4.2 mx1.example:${port}: no reply in time\r\n`);
+    assert.equal(log[1], `warning: unable to relay to mx1.example:${port}: no reply in time`);
+  });
+
+  it('is counted by its URL, not by those of the hosts', async (t) => {
+    const dns = await startDnsmasq(t, RECORDS);
+    const { port } = await startFarServer(t, {}, { host: '127.0.0.3', port: 0 });
+    const counted: string[] = [];
+    const concluded = (url: string, result: string): void => void counted.push(`${url} ${result}`);
+    await reachFor(t, 'a.example', dns, port, { concluded });
+    await reachFor(t, 'elsewhere.invalid', dns, port, { concluded });
+    const url = `backup://mx3.example:${port}`;
+    assert.deepEqual(counted, [`${url} reached`, `${url} no-dns`]);
   });
 
   for (const address of ['127.0.0.1', '127.1.2.3', '0.0.0.0', '::1', '::', '::ffff:127.0.0.1']) {

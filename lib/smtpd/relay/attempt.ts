@@ -19,6 +19,7 @@ import {
   noConnection,
   notVerified,
   openingFailed,
+  type ReachResult,
   type RelayFailure,
 } from './failure.ts';
 import type { SshOptions } from './ssh-command.ts';
@@ -31,11 +32,15 @@ export interface ReachOptions {
   readonly connectTimeout: number;
   /** How long a server may take for a reply of its opening, in milliseconds. */
   readonly replyTimeout: number;
+  /** How long all of it may take, in milliseconds; undefined for no limit but the others. */
+  readonly reachTimeout?: number;
   /** For targets by ssh. */
   readonly ssh: SshOptions;
   /** The DNS server for targets of a backup MX, as "ADDRESS:PORT"; undefined for those of the system. */
   readonly resolver: string | undefined;
   readonly report: Reporter;
+  /** Called with the URL and what has come of the attempt. */
+  readonly concluded?: (url: string, result: ReachResult) => void;
 }
 
 /** One session with a server. */
@@ -51,7 +56,7 @@ export interface ReachRequest extends ReachOptions {
   readonly name: string;
   /** What is sent before all else: a PROXY header. */
   readonly header: Buffer | undefined;
-  /** Settles to give up. */
+  /** Settles to give up: with the reason as a string, or for a shutdown with another value. */
   readonly abort: Promise<unknown>;
 }
 
@@ -100,7 +105,7 @@ function connectTo(
       resolve({ code });
     };
     void limit.passed.then(() => fail('timed out'));
-    void abort.then(() => fail('shutting down'));
+    void abort.then((why) => fail(reasonOf(why)));
     // Also later, while TLS has the connection.
     socket.on('error', (error) => fail(errorCode(error)));
     socket.once('connect', () => {
@@ -206,7 +211,7 @@ export function advance(
       }
     };
     const watch = watchIdle(replyTimeout, () => settle({ type: 'broken', why: NO_REPLY_IN_TIME }));
-    void abort.then(() => settle({ type: 'broken', why: 'shutting down' }));
+    void abort.then((why) => settle({ type: 'broken', why: reasonOf(why) }));
     source.listen({
       bytes: (bytes) => {
         opening.fromServer(bytes);
@@ -221,6 +226,10 @@ export function advance(
     run();
     source.read();
   });
+}
+
+function reasonOf(abortedWith: unknown): string {
+  return typeof abortedWith === 'string' ? abortedWith : 'shutting down';
 }
 
 /** A connection may have failed rather than ended: a TLS server that refuses our certificate sends an alert. */

@@ -1,8 +1,37 @@
 import type { RemoteOutcome } from '../../smtp/remote-opening.ts';
 import type { Reply } from '../../smtp/reply-reader.ts';
 
+/** What can come of an attempt to reach a server, for counters. */
+export const REACH_RESULTS = [
+  'reached',
+  /** MX records lead to no server. */
+  'no-route',
+  'no-dns',
+  /** The host has no address, or nothing answers there. */
+  'no-connection',
+  /** ssh, or another program, has led to no server. */
+  'program-failed',
+  /** STARTTLS is needed and not offered, or refused. */
+  'no-tls',
+  'handshake-failed',
+  'not-verified',
+  /** There are credentials, and it offers no AUTH that can be used. */
+  'no-auth',
+  'auth-refused',
+  /** It refused service. */
+  'refused',
+  /** It was lost, or sent an invalid reply, or none in time. */
+  'broken',
+  /** The client has left, or the program shuts down. */
+  'aborted',
+] as const;
+
+/** See `REACH_RESULTS`. */
+export type ReachResult = (typeof REACH_RESULTS)[number];
+
 /** Why a server cannot be had on one way. */
 export interface RelayFailure {
+  readonly result: Exclude<ReachResult, 'reached' | 'aborted'>;
   /** For what is tried next: a handshake has failed; or there was no verified TLS; or the host is this one; or else. */
   readonly kind: 'handshake-failed' | 'no-tls' | 'loop' | 'other';
   /** The code for the client: 450 or 451 if it may pass, that of the server if it has refused for good. */
@@ -18,36 +47,45 @@ export interface RelayFailure {
 /** It may pass. */
 const TEMPORARY = 451;
 
+function mayPass(
+  result: RelayFailure['result'],
+  kind: RelayFailure['kind'],
+  detail: string,
+  why: string,
+): RelayFailure {
+  return { result, kind, code: TEMPORARY, detail, why };
+}
+
 /** No connection. */
 export function noConnection(code: string): RelayFailure {
   // RFC 3463: 4.4 unable to route, for a host that has no address; 4.1 no answer from host.
   const detail = code === 'ENOTFOUND' ? '4.4' : '4.1';
-  return { kind: 'no-tls', code: TEMPORARY, detail, why: `cannot connect: ${code}` };
+  return mayPass('no-connection', 'no-tls', detail, `cannot connect: ${code}`);
 }
 
 /** MX records lead to no server. It may pass: Postfix does the same for a backup MX without a primary. */
 export function noRoute(why: string, kind: 'loop' | 'other' = 'other'): RelayFailure {
-  return { kind, code: 450, detail: '4.4', why };
+  return { ...mayPass('no-route', kind, '4.4', why), code: 450 };
 }
 
 /** DNS has not answered. 4.3 is a directory server failure. */
 export function noDns(why: string): RelayFailure {
-  return { kind: 'other', code: TEMPORARY, detail: '4.3', why };
+  return mayPass('no-dns', 'other', '4.3', why);
 }
 
 /** ssh, or another program, has not led to a server. */
 export function programFailed(why: string): RelayFailure {
-  return { kind: 'other', code: TEMPORARY, detail: '4.1', why };
+  return mayPass('program-failed', 'other', '4.1', why);
 }
 
 /** A TLS handshake that did not succeed. 7.5 is a cryptographic failure. */
 export function handshakeFailed(why: string): RelayFailure {
-  return { kind: 'handshake-failed', code: TEMPORARY, detail: '7.5', why: `TLS handshake failed: ${why}` };
+  return mayPass('handshake-failed', 'handshake-failed', '7.5', `TLS handshake failed: ${why}`);
 }
 
 /** TLS with a server that is not verified, although it has to be. */
 export function notVerified(why: string): RelayFailure {
-  return { kind: 'no-tls', code: TEMPORARY, detail: '7.5', why: `the server is not verified: ${why}` };
+  return mayPass('not-verified', 'no-tls', '7.5', `the server is not verified: ${why}`);
 }
 
 /** A server that has sent no reply in time. */
@@ -73,20 +111,20 @@ export function openingFailed(
         outcome.reply === undefined
           ? 'STARTTLS is not offered'
           : `STARTTLS refused: ${textOf(outcome.reply)}`;
-      return { kind, code: TEMPORARY, detail: '7.4', why };
+      return mayPass('no-tls', kind, '7.4', why);
     }
     case 'no-auth':
-      return { kind, code: TEMPORARY, detail: '7.4', why: 'it offers no AUTH that can be used' };
+      return mayPass('no-auth', kind, '7.4', 'it offers no AUTH that can be used');
     case 'auth-refused':
       // The client did not send these credentials, and can do nothing about them.
       return {
-        ...{ kind, code: TEMPORARY, detail: '7.8' },
-        ...{ why: 'it refused our credentials', more: textOf(outcome.reply) },
+        ...mayPass('auth-refused', kind, '7.8', 'it refused our credentials'),
+        more: textOf(outcome.reply),
       };
     case 'refused':
-      return { kind, ...refusal(outcome.reply, isBelieved) };
+      return { result: 'refused', kind, ...refusal(outcome.reply, isBelieved) };
     case 'broken':
-      return { kind, code: TEMPORARY, detail: '4.2', why: outcome.why ?? 'it closed the connection' };
+      return mayPass('broken', kind, '4.2', outcome.why ?? 'it closed the connection');
   }
 }
 

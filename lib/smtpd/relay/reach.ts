@@ -1,7 +1,8 @@
 import { formatServerAddress } from '../../net/address.ts';
+import { after } from '../../stream/time.ts';
 import { type Attempt, attempt, type ReachRequest } from './attempt.ts';
 import { reachBackup } from './backup.ts';
-import { failureWarning, type RelayFailure } from './failure.ts';
+import { failureWarning, NO_REPLY_IN_TIME, type ReachResult, type RelayFailure } from './failure.ts';
 import { attemptBySsh } from './ssh.ts';
 import type { Way } from './url.ts';
 
@@ -10,9 +11,37 @@ import type { Way } from './url.ts';
  * logged. The result of the last one is the result, with the reasons of all.
  *
  * Time: for each way the connect timeout, the handshake timeout, and the reply timeout for each of a few replies. For a
- * backup MX, see `reachBackup`.
+ * backup MX, see `reachBackup`. With a `reachTimeout`, at most that.
  */
 export async function reach(request: ReachRequest): Promise<Attempt> {
+  const { report, abort, reachTimeout } = request;
+  let isAborted = false;
+  void abort.then(() => {
+    isAborted = true;
+  });
+  const limit = reachTimeout === undefined ? undefined : after(reachTimeout);
+  const timedOut = limit?.passed.then(() => NO_REPLY_IN_TIME);
+  const result = await tryWays({
+    ...request,
+    abort: timedOut === undefined ? abort : Promise.race([abort, timedOut]),
+    report: {
+      ...report,
+      warning: (text) => {
+        // Giving up is not a fault of the server.
+        if (!isAborted) report.warning(text);
+      },
+    },
+  });
+  limit?.cancel();
+  request.concluded?.(request.target.url, isAborted ? 'aborted' : resultOf(result));
+  return result;
+}
+
+function resultOf(attempt: Attempt): ReachResult {
+  return attempt.type === 'reached' ? 'reached' : attempt.failure.result;
+}
+
+async function tryWays(request: ReachRequest): Promise<Attempt> {
   const reasons: string[] = [];
   let last: RelayFailure | undefined;
   for (const way of request.target.ways) {
@@ -23,7 +52,7 @@ export async function reach(request: ReachRequest): Promise<Attempt> {
       }
       return result;
     }
-    if ('backup' in way) return reachBackup(way, request, reach);
+    if ('backup' in way) return reachBackup(way, request, tryWays);
     const address = formatServerAddress(way.address);
     if (last !== undefined) {
       if (!isNext(way, last)) break;

@@ -1,6 +1,6 @@
 import { deferred } from '../../program/deferred.ts';
 import { EXIT } from '../../program/failure.ts';
-import { createPrelude, type HelloReplies } from '../../smtp/prelude.ts';
+import { createPrelude, type HelloReplies, type PreludeNotice } from '../../smtp/prelude.ts';
 import { extensionKeyword } from '../../smtp/reply.ts';
 import type { Reply } from '../../smtp/reply-reader.ts';
 import { createPreludeFront } from '../prelude-front.ts';
@@ -15,10 +15,11 @@ export interface RelayedOptions extends Omit<ReachRequest, 'name' | 'abort'> {
   readonly localName: string;
   /** How long the client may send no command before the server is there, in milliseconds. */
   readonly idleTimeout: number;
+  /** See `PreludeOptions`. */
+  readonly errorLimit: number;
+  /** Called for each notice of the prelude. */
+  notice(notice: PreludeNotice): void;
 }
-
-/** The session ends with this many refused commands. */
-const ERROR_LIMIT = 100;
 
 /**
  * An smtpd that is a server of others, named by a URL.
@@ -31,7 +32,7 @@ const ERROR_LIMIT = 100;
  * send QUIT. Then the status is 111.
  */
 export function startRelayed(options: RelayedOptions): Smtpd {
-  const { target, localName, report } = options;
+  const { target, localName } = options;
   const { promise: ended, resolve: settle } = deferred<SmtpdEnd>();
   const { promise: abort, resolve: startAbort } = deferred();
   let state: 'answering' | 'reaching' | 'connected' | 'ended' = 'answering';
@@ -43,7 +44,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
       greeting: { code: 220, texts: [`${localName} ${target.protocol === 'lmtp' ? 'LMTP' : 'ESMTP'}`] },
     },
     hello: undefined,
-    errorLimit: ERROR_LIMIT,
+    errorLimit: options.errorLimit,
     refusesAuth: true,
     introduced() {},
   });
@@ -53,7 +54,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
       if (reached === undefined) void start(nameIn(hello) ?? localName);
       else connect(reached);
     },
-    notice: ({ text }) => report.warning(text),
+    notice: options.notice,
     ended: () => void finish(),
     closed: cancel,
   });
