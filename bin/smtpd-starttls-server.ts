@@ -18,11 +18,12 @@ void runProgram({
        ${NAME} [options] --to ADDRESS [--] host port
 
 Listens, and adds STARTTLS to an SMTP server that runs on stdin and stdout, one
-process for each connection. Reads CERTFILE and KEYFILE. With - for host and
-port the listening socket is descriptor 0, or comes from systemd.`,
+process for each connection. Reads CERTFILE and KEYFILE; for --to with a URL also
+RELAY_CAFILE or RELAY_CADIR, RELAY_CERTFILE and RELAY_KEYFILE. With - for host
+and port the listening socket is descriptor 0, or comes from systemd.`,
       SERVER_SECTIONS,
-      `SIGTERM shuts it down gracefully. SIGHUP reloads certificates, which also happens
-when they change. SIGUSR1 logs the counters.`,
+      `SIGTERM shuts it down gracefully. SIGHUP reloads certificates and credentials, which
+also happens when they change. SIGUSR1 logs the counters.`,
     ),
   options: optionTable(SERVER_SECTIONS.flatMap(({ rows }) => rows)),
   run: async (values, words) => {

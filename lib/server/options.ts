@@ -13,10 +13,10 @@ import {
 } from '../program/options.ts';
 import { quietRows, readVerbosity } from '../program/verbosity.ts';
 import { SESSION_LIMITS, SESSION_RULES, sessionOptions } from '../session/options.ts';
-import { smtpdOptions } from '../smtpd/options.ts';
 import { HANDSHAKE_LIMITS, HANDSHAKE_RULES, smtpTlsOptions, tlsOptions } from '../tls/options.ts';
 import type { ListenPoint } from './listen/listeners.ts';
 import type { ServerOptions } from './server.ts';
+import { serverSmtpdOptions } from './smtpd-options.ts';
 
 const LISTENING: readonly OptionRow[] = [
   { name: 'listen', value: 'HOST:PORT', multiple: true, help: 'listen there too; repeatable' },
@@ -82,7 +82,10 @@ export const SERVER_SECTIONS: readonly HelpSection[] = [
     title: 'limits',
     rows: [...CONNECTION_LIMITS, MAX_SMTPDS, ...SESSION_LIMITS, ...HANDSHAKE_LIMITS, GRACE],
   },
-  { title: 'mail', rows: [...SESSION_RULES, ON_DEMAND, ...smtpdOptions.rows, ...proxyProtocolOptions.rows] },
+  {
+    title: 'mail',
+    rows: [...SESSION_RULES, ON_DEMAND, ...serverSmtpdOptions.rows, ...proxyProtocolOptions.rows],
+  },
   { title: 'TLS', rows: [...HANDSHAKE_RULES, ...smtpTlsOptions.rows] },
   { title: 'processes', rows: [WORKERS, ...identityOptions.rows] },
   { title: 'messages', rows: [...quietRows('2 sessions too, 3 all'), METRICS] },
@@ -109,7 +112,7 @@ export async function readServerOptions(
     program,
     verbosity,
     listen,
-    ...(await smtpdOptions.read(values, program, command)),
+    ...(await serverSmtpdOptions.read(values, program, command)),
     ...(await proxyProtocolOptions.read(values)),
     ...tlsOptions.read(values),
     ...smtpTlsOptions.read(values),

@@ -57,11 +57,13 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   if (isWorker()) return runWorker(options, { environment, privileges, log });
 
   // Without it no session could be served. For an smtpd that disappears later, see startChild.
-  if (!('address' in options.smtpd)) checkProgram(options.smtpd[0] ?? '', environment.PATH);
+  const program = programOf(options);
+  if (program !== undefined) checkProgram(program, environment.PATH);
   const points = options.listen === 'inherited' ? inheritedListeners(environment) : options.listen;
   const secrets = createSecrets({
     environment,
     credentialOptions: options.credentials,
+    relay: 'target' in options.smtpd ? options.smtpd.reach : undefined,
     ticketKeysFile: options.ticketKeysFile,
     report: log.reporter('secrets'),
   });
@@ -112,6 +114,13 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   announceReady(ports, { ...options, environment, log });
   for (const { name } of listeners) log.info('listening', { on: name });
   return Promise.race([stopped, processes.failed]);
+}
+
+/** The program that each session needs, smtpd or ssh; undefined if there is none. */
+function programOf({ smtpd }: ServerOptions): string | undefined {
+  if ('address' in smtpd) return undefined;
+  if (!('target' in smtpd)) return smtpd[0] ?? '';
+  return smtpd.target.ways.some((way) => 'ssh' in way) ? smtpd.reach.sshProgram : undefined;
 }
 
 async function serveMetricsAt(

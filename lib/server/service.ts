@@ -115,6 +115,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
 
   return {
     renew: (secrets) => {
+      smtpds.renew(secrets);
       if (secrets.files === undefined) return;
       const next = JSON.stringify(secrets.files);
       if (tls === undefined || next !== files) tls = createTlsServer(secrets.files, options.handshake);

@@ -1,17 +1,21 @@
 import { type Endpoints, withoutUcspiTcp } from '../net/endpoints.ts';
 import { deferred } from '../program/deferred.ts';
 import { errorCode } from '../program/failure.ts';
+import type { Reporter } from '../program/reporter.ts';
 import type { SessionTerms } from '../session/options.ts';
 import type { Introduction, PreludeNotice } from '../smtp/prelude.ts';
 import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
 import { learnIntroduction } from '../smtpd/introduction.ts';
 import { onDemand, type SmtpdSlot } from '../smtpd/on-demand.ts';
-import type { SmtpdSettings } from '../smtpd/options.ts';
 import type { StartSmtpd } from '../smtpd/program.ts';
+import { createRelays } from '../smtpd/relay/relays.ts';
 import type { Smtpd } from '../smtpd/smtpd.ts';
+import type { TlsSettings } from '../tls/options.ts';
 import type { Limiter } from './connection/limiter.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics/metrics.ts';
+import type { SecretsSnapshot } from './secrets.ts';
+import type { ServerSmtpdSettings } from './smtpd-options.ts';
 
 /** Events of the smtpds of a connection. */
 export interface SmtpdEvents {
@@ -19,10 +23,16 @@ export interface SmtpdEvents {
   started(smtpd: Smtpd): void;
   /** See `PreludeNotice`. */
   notice(notice: PreludeNotice): void;
+  /** For what concerns a server that a URL names. Clients can cause it. */
+  readonly relay: Reporter;
 }
 
 /** The smtpds of a service. */
 export interface Smtpds {
+  /** Uses these for servers that URLs name, from the next session on. To be called first if there are any. */
+  renew(secrets: SecretsSnapshot): void;
+  /** Whether one that was started has cost nothing yet: servers that URLs name are reached when they are needed. */
+  readonly areLazy: boolean;
   /** Returns the function that starts the smtpd of a connection. */
   startFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd;
   /** With `--on-demand`, learns the introduction, now and every hour. Settles when it is known or has failed. */
@@ -32,7 +42,7 @@ export interface Smtpds {
 }
 
 /** The settings of the smtpds of a service. */
-export interface SmtpdsOptions extends SmtpdSettings {
+export interface SmtpdsOptions extends ServerSmtpdSettings, Pick<TlsSettings, 'handshake'> {
   readonly terms: SessionTerms;
   /** Start them on demand. */
   readonly onDemand: boolean;
@@ -75,12 +85,14 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   let isOutdated = false;
   let isClosed = false;
 
+  const named = createNamed(options, environment, metrics);
+
   /** Starts what the command line names, and counts it. */
-  function realFor(ends: Endpoints, started: SmtpdEvents['started']): StartSmtpd {
-    const start = smtpdFor(options.smtpd, ends, environment, options.localHost);
+  function realFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd {
+    const start = named.startFor(ends, events);
     return (tlsEnvironment) => {
       const smtpd = start(tlsEnvironment);
-      started(smtpd);
+      events.started(smtpd);
       if (smtpd.label === undefined) return smtpd;
       metrics.smtpdStarted();
       void smtpd.ended.then(metrics.smtpdStopped);
@@ -94,7 +106,7 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
     const { promise: abort, resolve } = deferred();
     abortLearning = resolve;
     try {
-      const smtpd = realFor(LOOPBACK, () => {})({});
+      const smtpd = realFor(LOOPBACK, { started() {}, notice() {}, relay: log.reporter('relay') })({});
       introduction = await learnIntroduction(smtpd, idleTimeout, abort);
       log.info('introduction', { text: introduction.greeting.texts[0] });
     } catch (error) {
@@ -118,8 +130,10 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   }
 
   return {
-    startFor: (ends, { started, notice }) => {
-      const start = realFor(ends, started);
+    renew: named.renew,
+    areLazy: named.areLazy,
+    startFor: (ends, events) => {
+      const start = realFor(ends, events);
       if (!options.onDemand) return start;
       return onDemand({
         start,
@@ -127,7 +141,7 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
         slot: () => (options.maxSmtpds === undefined ? ADMITTED : smtpdLimiter.slot(undefined)),
         idleTimeout,
         errorLimit,
-        notice,
+        notice: events.notice,
       });
     },
     learn,
@@ -137,5 +151,29 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
       abortLearning();
       return learning ?? Promise.resolve();
     },
+  };
+}
+
+/** Returns what starts the smtpd that the command line names: a program, a server, or a server that a URL names. */
+function createNamed(
+  { smtpd, localHost: localName, terms, handshake }: SmtpdsOptions,
+  environment: NodeJS.ProcessEnv,
+  metrics: Metrics,
+): Pick<Smtpds, 'renew' | 'areLazy' | 'startFor'> {
+  if (!('target' in smtpd)) {
+    const startFor = (ends: Endpoints): StartSmtpd => smtpdFor(smtpd, ends, environment, localName);
+    return { renew() {}, areLazy: false, startFor };
+  }
+  const { idleTimeout, errorLimit } = terms;
+  const handshakeTimeout = handshake.timeout;
+  const relays = createRelays(smtpd, { localName, idleTimeout, errorLimit, handshakeTimeout, environment });
+  metrics.relayExpected(smtpd.target.url);
+  return {
+    renew: (secrets) => {
+      if (secrets.relay !== undefined) relays.renew(secrets.relay);
+    },
+    areLazy: true,
+    startFor: (ends, { notice, relay }) =>
+      relays.startFor(ends, { notice, report: relay, concluded: metrics.relayAttempted }),
   };
 }

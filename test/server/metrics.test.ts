@@ -15,6 +15,7 @@ import {
   type MetricsSnapshot,
   mergeSnapshots,
 } from '../../lib/server/metrics/snapshot.ts';
+import { REACH_RESULTS } from '../../lib/smtpd/relay/failure.ts';
 
 /** The samples of a family: the lines of the text that begin with its name, without the prefix. */
 function samples(snapshot: MetricsSnapshot, name: string): string[] {
@@ -50,6 +51,9 @@ describe('formatPrometheus', () => {
     for (let count = 0; count < 3; count++) metrics.smtpdStarted();
     metrics.smtpdStopped();
     metrics.sessionWithoutSmtpd();
+    for (const result of ['reached', 'reached', 'not-verified'] as const) {
+      metrics.relayAttempted('tls://mail.example', result);
+    }
     metrics.received(1000);
     metrics.received(23);
     metrics.sent(4096);
@@ -107,6 +111,10 @@ smtpd_starttls_smtpd_started_total 3
 # HELP smtpd_starttls_sessions_without_smtpd_total Sessions that ended without having needed an smtpd (--on-demand, --greet-delay).
 # TYPE smtpd_starttls_sessions_without_smtpd_total counter
 smtpd_starttls_sessions_without_smtpd_total 1
+# HELP smtpd_starttls_relay_attempts_total Attempts to reach a server that a URL names, by result.
+# TYPE smtpd_starttls_relay_attempts_total counter
+smtpd_starttls_relay_attempts_total{url="tls://mail.example",result="reached"} 2
+smtpd_starttls_relay_attempts_total{url="tls://mail.example",result="not-verified"} 1
 # HELP smtpd_starttls_received_bytes_total Bytes received from clients, on the wire.
 # TYPE smtpd_starttls_received_bytes_total counter
 smtpd_starttls_received_bytes_total 1023
@@ -296,6 +304,19 @@ describe('the bounds of a family', () => {
     assert.equal(exits[32], 'smtpd_exits_total{status="other"} 968');
   });
 
+  it('are wide enough for all results of 24 URLs', () => {
+    const metrics = createMetrics();
+    for (let number = 0; number < 25; number++) metrics.relayExpected(`tls://${number}.example`);
+    metrics.relayAttempted('tls://23.example', 'aborted');
+    metrics.relayAttempted('tls://24.example', 'reached');
+    const attempts = samples(metrics.snapshot(), 'relay_attempts_total');
+    assert.equal(attempts.length, 24 * REACH_RESULTS.length + 1);
+    assert.deepEqual(attempts.slice(-2), [
+      'relay_attempts_total{url="tls://23.example",result="aborted"} 1',
+      'relay_attempts_total{url="other",result="other"} 1',
+    ]);
+  });
+
   it('apply to merged snapshots, without losing counts', () => {
     const found = failures(mergeSnapshots([failWith(names(0, 40)), failWith(names(20, 60))]));
     assert.deepEqual([...found.keys()], [...names(0, 32), 'other']);
@@ -421,6 +442,9 @@ describe('formatLine', () => {
     metrics.handshakeFailed('b');
     metrics.errorLimitReached();
     metrics.earlyTalker();
+    for (const result of ['reached', 'reached', 'refused', 'no-tls', 'no-tls', 'aborted'] as const) {
+      metrics.relayAttempted('tls://mail.example', result);
+    }
     metrics.connectionAccepted();
     metrics.setOpen(6);
     metrics.setWaiting(5);
@@ -444,6 +468,8 @@ describe('formatLine', () => {
       without_smtpd: 1,
       smtpd_exits: 4,
       smtpd_failures: 2,
+      relay_reached: 2,
+      relay_failures: 3,
       received_bytes: 10,
       sent_bytes: 20,
     });

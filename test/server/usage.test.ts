@@ -40,6 +40,8 @@ async function assertRefused(words: readonly string[], why: string, environment?
 }
 
 const AT = ['127.0.0.1', '0'];
+const URL = 'tls://mail.example';
+const PIN = 'a'.repeat(64);
 
 describe('the value of an option', { concurrency: 2 }, () => {
   for (const [option, least, most] of [
@@ -70,6 +72,37 @@ describe('the value of an option', { concurrency: 2 }, () => {
 
   for (const [words, why] of [
     [['--send-proxy', 'v3', '--to', '127.0.0.1:25', ...AT], '--send-proxy takes v1 or v2, not v3'],
+    [['--send-proxy', 'v3', '--to', URL, ...AT], '--send-proxy takes v1 or v2, not v3'],
+    [['--to', URL, ...AT, 'true'], 'unexpected argument with --to: true'],
+    [
+      ['--to', 'tls://alice:wonderland@mail.example', ...AT],
+      'a URL must not contain a user or a password, others can read it; see --credentials',
+    ],
+    [
+      ['--to', 'tls+unix:/run/smtpd', ...AT],
+      'tls+unix:/run/smtpd requires --pin: a Unix socket has no name to verify',
+    ],
+    [
+      ['--to', 'ssh://mail.example', '--pin', PIN, ...AT],
+      '--credentials and --pin have no effect with ssh://',
+    ],
+    [
+      ['--to', 'lmtp://mail.example', '--on-demand', ...AT],
+      '--on-demand and lmtp contradict each other: what the server offers is learned by EHLO',
+    ],
+    [
+      ['--to', URL, '--pin', 'AAAA', ...AT],
+      '--pin takes a SHA-256 digest of 64 hexadecimal digits, not AAAA',
+    ],
+    [
+      ['--to', URL, '--connect-timeout', '0', ...AT],
+      '--connect-timeout takes a whole number from 1 to 2000000, not 0',
+    ],
+    [['--pin', PIN, ...AT, 'true'], '--pin requires --to with a URL'],
+    [['--credentials', '/f', '--to', '127.0.0.1:25', ...AT], '--credentials requires --to with a URL'],
+    [['--ssh', 'ssh', '--to', 'unix:/run/smtpd', ...AT], '--ssh requires --to with a URL'],
+    [['--ssh-option', 'x', ...AT, 'true'], '--ssh-option requires --to with a URL'],
+    [['--connect-timeout', '5', ...AT, 'true'], '--connect-timeout requires --to with a URL'],
     [['--send-proxy', 'v1', ...AT, 'true'], '--send-proxy requires --to'],
     [['--to', '127.0.0.1:25', ...AT, 'true'], 'unexpected argument with --to: true'],
     [
@@ -161,6 +194,12 @@ describe('an smtpd', { concurrency: 2 }, () => {
     }
   }
 
+  it('that is reached by ssh needs a program for that', async () => {
+    const { status, stderr } = await run(['--to', 'ssh://mail.example', '--ssh', '/nowhere/ssh', ...AT]);
+    assert.equal(stderr, 'smtpd-starttls-server: fatal: cannot run /nowhere/ssh: ENOENT\n');
+    assert.equal(status, 127);
+  });
+
   it('is searched for along PATH', async () => {
     const words = [process.execPath, ours('smtpd-starttls-server'), '-1', ...AT, 'sh'];
     const { status, stderr } = await runAny(words, { environment: serverEnvironment({ PATH: '/nowhere' }) });
@@ -199,6 +238,28 @@ describe('an environment', { concurrency: 2 }, () => {
         assert.equal(stdout, '');
       });
     }
+  }
+
+  for (const [what, environment, status, why] of [
+    [
+      'a RELAY_CAFILE that is missing',
+      { RELAY_CAFILE: '/nowhere' },
+      111,
+      'unable to read RELAY_CAFILE /nowhere: ENOENT',
+    ],
+    [
+      'no RELAY_KEYFILE',
+      { RELAY_CERTFILE: '/nowhere' },
+      100,
+      'unable to set up TLS: RELAY_KEYFILE is not set',
+    ],
+  ] as const) {
+    it(`with ${what} is reported with --to URL, and has no effect without it`, async () => {
+      const outcome = await run(['--to', URL, ...AT], environment);
+      assert.equal(outcome.stderr, `smtpd-starttls-server: fatal: ${why}\n`);
+      assert.equal(outcome.status, status);
+      assert.equal((await run([...AT, '/nowhere/smtpd'], environment)).status, 127);
+    });
   }
 
   it('whose CERTFILE is missing ends with 111', async () => {

@@ -90,9 +90,17 @@ export function startRelay(
   return relay;
 }
 
-/** Sends a message, up to QUIT. @returns the reply that refused it; undefined if it was accepted. */
-export async function sendMessage(relay: Relay): Promise<string | undefined> {
+/** What sends commands and reads replies: a relay, or a client of a server. */
+type Commands = Pick<Relay, 'reply' | 'ask' | 'end'>;
+
+/** Reads the greeting and sends a message, up to QUIT. @returns the reply that refused it; undefined if it was accepted. */
+export async function sendMessage(relay: Commands): Promise<string | undefined> {
   await relay.reply();
+  return sendMail(relay);
+}
+
+/** The same after the greeting. */
+export async function sendMail(relay: Commands): Promise<string | undefined> {
   const commands = [
     'EHLO client.example',
     'MAIL FROM:<a@client.example>',
@@ -112,7 +120,7 @@ export async function sendMessage(relay: Relay): Promise<string | undefined> {
 }
 
 /** Sends QUIT and closes. */
-export async function quit(relay: Relay): Promise<void> {
+export async function quit(relay: Commands): Promise<void> {
   await relay.ask('QUIT');
   relay.end();
 }

@@ -66,6 +66,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   let isStopping = false;
   /** See `AdmissionResult`. */
   let isProxyOwn = false;
+  let isLimitReached = false;
   // Code that reads or writes the socket handles errors itself. Before that, 'close' is enough.
   socket.on('error', () => {});
 
@@ -105,6 +106,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
         smtpd = started;
       },
       notice: ({ about, text }) => (about === 'error-limit' ? errorLimitReached() : report().warning(text)),
+      relay: relayReporter,
     });
     if (implicitTls) {
       let client: Awaited<ReturnType<typeof startTls>>;
@@ -168,14 +170,25 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   /** For lines about the session: they name the smtpd of the moment. */
   function report(): Reporter {
     const named = log.with({ smtpd: smtpd?.label ?? 'none' });
-    if (smtpd !== undefined) return named.reporter();
+    if (smtpd !== undefined && !context.smtpds.areLazy) return named.reporter();
     // A client that costs no smtpd could cause thousands of lines a second.
     const warning = (text: string): void =>
       rateLimited((suppressed) => named.warning('session', { text, suppressed }));
     return { ...named.reporter(), warning };
   }
 
+  /** For lines about a server that mail is passed on to. A client can cause them at no cost of its own. */
+  const relayReporter: Reporter = {
+    fatal: (text) => log.fatal('relay', { smtpd: smtpd?.label, text }),
+    warning: (text) =>
+      rateLimited((suppressed) => log.warning('relay', { smtpd: smtpd?.label, text, suppressed })),
+    info: (text) => log.info('relay', { smtpd: smtpd?.label, text }),
+  };
+
+  /** Both the dialogue and an smtpd behind it may count to the limit. */
   function errorLimitReached(): void {
+    if (isLimitReached) return;
+    isLimitReached = true;
     metrics.errorLimitReached();
     rateLimited((suppressed) => log.warning('error-limit', { suppressed }));
   }

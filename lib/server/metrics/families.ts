@@ -6,6 +6,7 @@
  */
 
 import type { Verdict } from '../../smtp/dialogue.ts';
+import { REACH_RESULTS } from '../../smtpd/relay/failure.ts';
 
 /** The verdicts that a dialogue can reach. */
 export const VERDICTS: readonly Verdict[] = ['plaintext', 'tls', 'close'];
@@ -17,11 +18,19 @@ export interface Family {
   readonly help: string;
   readonly kind: 'counter' | 'gauge' | 'histogram';
   readonly labels: readonly string[];
+  /** How many series there may be, without "other". */
+  readonly maxSeries: number;
   /** The upper bounds of the buckets of a histogram, without +Inf. */
   readonly bounds: readonly number[];
   /** Merges the numbers of two processes. */
   readonly merge: (one: number, other: number) => number;
 }
+
+/** How many series a family may have whose label values come from outside. */
+const MAX_SERIES = 32;
+
+/** How many URLs have series of their own. */
+const MAX_URLS = 24;
 
 /** All families, in the order of the output. */
 export const FAMILIES = {
@@ -53,6 +62,16 @@ export const FAMILIES = {
     'sessions_without_smtpd_total',
     'Sessions that ended without having needed an smtpd (--on-demand, --greet-delay).',
   ),
+  relayAttempts: {
+    ...counter(
+      'relay_attempts_total',
+      'Attempts to reach a server that a URL names, by result.',
+      'url',
+      'result',
+    ),
+    // URLs are the administrator's, not a client's.
+    maxSeries: MAX_URLS * REACH_RESULTS.length,
+  },
   received: counter('received_bytes_total', 'Bytes received from clients, on the wire.'),
   sent: counter('sent_bytes_total', 'Bytes sent to clients, on the wire.'),
   sessionTime: histogram(
@@ -77,15 +96,15 @@ export const FAMILIES = {
 export const ALL_FAMILIES: readonly Family[] = Object.values(FAMILIES);
 
 function counter(name: string, help: string, ...labels: readonly string[]): Family {
-  return { name, help, kind: 'counter', labels, bounds: [], merge: add };
+  return { name, help, kind: 'counter', labels, maxSeries: MAX_SERIES, bounds: [], merge: add };
 }
 
 function gauge(name: string, help: string): Family {
-  return { name, help, kind: 'gauge', labels: [], bounds: [], merge: add };
+  return { name, help, kind: 'gauge', labels: [], maxSeries: MAX_SERIES, bounds: [], merge: add };
 }
 
 function histogram(name: string, help: string, bounds: readonly number[]): Family {
-  return { name, help, kind: 'histogram', labels: [], bounds, merge: add };
+  return { name, help, kind: 'histogram', labels: [], maxSeries: MAX_SERIES, bounds, merge: add };
 }
 
 function add(one: number, other: number): number {

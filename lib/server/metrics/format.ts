@@ -46,6 +46,7 @@ export function formatLine(snapshot: MetricsSnapshot): Record<string, number> {
     return matching.reduce((sum, one) => sum + (one.numbers[0] ?? 0), 0);
   };
   const exits = total(FAMILIES.exits);
+  const reached = total(FAMILIES.relayAttempts, undefined, 'reached');
   return {
     accepted: total(FAMILIES.accepted),
     refused: total(FAMILIES.refused),
@@ -64,6 +65,9 @@ export function formatLine(snapshot: MetricsSnapshot): Record<string, number> {
     without_smtpd: total(FAMILIES.withoutSmtpd),
     smtpd_exits: exits,
     smtpd_failures: exits - total(FAMILIES.exits, '0'),
+    relay_reached: reached,
+    relay_failures:
+      total(FAMILIES.relayAttempts) - reached - total(FAMILIES.relayAttempts, undefined, 'aborted'),
     received_bytes: total(FAMILIES.received),
     sent_bytes: total(FAMILIES.sent),
   };

@@ -1,4 +1,5 @@
 import type { Verdict } from '../../smtp/dialogue.ts';
+import { REACH_RESULTS, type ReachResult } from '../../smtpd/relay/failure.ts';
 import { REFUSALS, type Refusal } from '../connection/admission.ts';
 import { ALL_FAMILIES, FAMILIES, type Family, VERDICTS } from './families.ts';
 import { type MetricsSnapshot, snapshotOf } from './snapshot.ts';
@@ -41,6 +42,10 @@ export interface Metrics {
   smtpdStopped(): void;
   /** A session ended without having needed an smtpd. */
   sessionWithoutSmtpd(): void;
+  /** Creates the series of a URL, so that a rate includes their first event. */
+  relayExpected(url: string): void;
+  /** An attempt to reach the server of a URL has ended. */
+  relayAttempted(url: string, result: ReachResult): void;
   /** @param octets received from a client on the wire, TLS records included. */
   received(octets: number): void;
   /** @param octets sent to a client on the wire, TLS records included. */
@@ -103,6 +108,10 @@ export function createMetrics(startTime: number = performance.timeOrigin / 1000)
       set(row(FAMILIES.smtpdsRunning), running);
     },
     sessionWithoutSmtpd: () => increase(row(FAMILIES.withoutSmtpd)),
+    relayExpected: (url) => {
+      for (const result of REACH_RESULTS) row(FAMILIES.relayAttempts, url, result);
+    },
+    relayAttempted: (url, result) => increase(row(FAMILIES.relayAttempts, url, result)),
     smtpdEnded: (status) => increase(row(FAMILIES.exits, String(status))),
     received: (octets) => increase(row(FAMILIES.received), octets),
     sent: (octets) => increase(row(FAMILIES.sent), octets),

@@ -9,8 +9,6 @@
 
 import { ALL_FAMILIES, type Family } from './families.ts';
 
-/** The maximum number of series of a family, without "other". */
-const MAX_SERIES = 32;
 /** The maximum length of a label value, in characters. */
 const MAX_LABEL_LENGTH = 64;
 const OTHER = 'other';
@@ -32,7 +30,7 @@ export function createStore(): Store {
 }
 
 /**
- * Gives the row for these label values: a new one while the family has fewer than 32, else that of "other".
+ * Gives the row for these label values: a new one while the family has fewer than `maxSeries`, else that of "other".
  *
  * @param values as many as the family has labels. They are truncated to 64 characters.
  */
@@ -46,7 +44,7 @@ export function rowOf(store: Store, family: Family, ...values: readonly string[]
   const other = family.labels.map(() => OTHER);
   const otherKey = JSON.stringify(other);
   const distinct = rows.size - (rows.has(otherKey) ? 1 : 0);
-  if (distinct >= MAX_SERIES && key !== otherKey) return rowOf(store, family, ...other);
+  if (distinct >= family.maxSeries && key !== otherKey) return rowOf(store, family, ...other);
 
   const length = family.kind === 'histogram' ? family.bounds.length + 2 : 1;
   const row = { labels, numbers: new Array<number>(length).fill(0) };

@@ -21,7 +21,7 @@ export interface ChannelListener {
 }
 
 /** The maximum length of a worker's message, in octets: metrics with the longest labels take half of it. */
-const MAX_WORKER_MESSAGE = 128 * 1024;
+const MAX_WORKER_MESSAGE = 256 * 1024;
 
 /** Opens the primary's side. It reads from a worker only while the worker reads, so answers cannot accumulate. */
 export function openChannelToWorker(socket: Socket, listener: ChannelListener): Channel {

@@ -33,7 +33,7 @@ function listen(socket: Socket, open = openChannelToWorker): Promise<unknown[]> 
 }
 
 const MESSAGES = [{ type: 'text', text: 'größer \u{1F4EC}\n' }, 1, null, 'x'.repeat(500), { deep: [[{}]] }];
-const LIMIT = 128 * 1024;
+const LIMIT = 256 * 1024;
 
 describe('a channel', { concurrency: 2 }, () => {
   for (const size of [1, 7, 1000]) {

@@ -35,12 +35,14 @@ function start(t: TestContext): Running {
   const folder = mkdtempSync(join(tmpdir(), 'smtpds-'));
   const smtpd = join(folder, 'smtpd');
   const lines: string[] = [];
+  const log = createLog('server', 2, (line) => lines.push(line) > 0);
   const smtpds = createSmtpds(
     {
       smtpd: [smtpd],
       localHost: undefined,
       onDemand: true,
       maxSmtpds: undefined,
+      handshake: { clientCertificate: 'none', timeout: 30_000, alpn: undefined },
       terms: {
         requireTls: false,
         plaintextAuth: false,
@@ -55,7 +57,7 @@ function start(t: TestContext): Running {
       environment: process.env,
       smtpdLimiter: createLimiter({ connections: 1, perAddress: 1, waiting: 0 }),
       metrics: createMetrics(),
-      log: createLog('server', 2, (line) => lines.push(line) > 0),
+      log,
     },
   );
   t.after(() => {
@@ -81,6 +83,7 @@ function start(t: TestContext): Running {
           isStarted = true;
         },
         notice() {},
+        relay: log.reporter('relay'),
       })({});
       await setImmediate();
       one.kill('SIGKILL');
