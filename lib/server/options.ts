@@ -9,6 +9,7 @@ import {
   numberOption,
   type OptionRow,
   type OptionValues,
+  refuseBoth,
   usage,
 } from '../program/options.ts';
 import { quietRows, readVerbosity } from '../program/verbosity.ts';
@@ -57,6 +58,17 @@ const MAX_SMTPDS: OptionRow = {
   help: 'smtpds that may run at once, with --on-demand (as many as connections)',
 };
 
+const NO_STARTTLS: OptionRow = {
+  name: 'no-starttls',
+  help: 'serve without TLS, and need no certificate; for clients on this host',
+};
+
+/** Options that have no effect without TLS. */
+const FOR_TLS = [
+  ...['require-tls', 'plaintext-auth', 'fresh', 'implicit-tls'],
+  ...['k', 'Y', 'y', 'alpn', 'ticket-keys'],
+];
+
 const GRACE: OptionRow = {
   name: 'grace',
   value: 'SECONDS',
@@ -86,7 +98,7 @@ export const SERVER_SECTIONS: readonly HelpSection[] = [
     title: 'mail',
     rows: [...SESSION_RULES, ON_DEMAND, ...serverSmtpdOptions.rows, ...proxyProtocolOptions.rows],
   },
-  { title: 'TLS', rows: [...HANDSHAKE_RULES, ...smtpTlsOptions.rows] },
+  { title: 'TLS', rows: [NO_STARTTLS, ...HANDSHAKE_RULES, ...smtpTlsOptions.rows] },
   { title: 'processes', rows: [WORKERS, ...identityOptions.rows] },
   { title: 'messages', rows: [...quietRows('2 sessions too, 3 all'), METRICS] },
 ];
@@ -117,6 +129,7 @@ export async function readServerOptions(
     ...tlsOptions.read(values),
     ...smtpTlsOptions.read(values),
     ...readOnDemand(values),
+    noStarttls: readNoStarttls(values),
     identity: identityOptions.read(values, environment),
     backlog: numberOption(values, 'backlog', { min: 1, max: 65535, default: 128 }),
     connections: numberOption(values, 'connections', { min: 1, max: MANY, default: 400 }),
@@ -127,6 +140,11 @@ export async function readServerOptions(
     printsPorts: values['print-port'] !== undefined,
     notifyDescriptor: numberOption(values, 'notify-fd', { min: 1, max: MANY, default: undefined }),
   };
+}
+
+function readNoStarttls(values: OptionValues): boolean {
+  for (const name of FOR_TLS) refuseBoth(values, 'no-starttls', name);
+  return values['no-starttls'] === true;
 }
 
 /** A session with an smtpd on demand starts another one in TLS: that costs nothing as long as none is running. */

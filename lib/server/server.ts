@@ -62,7 +62,7 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   const points = options.listen === 'inherited' ? inheritedListeners(environment) : options.listen;
   const secrets = createSecrets({
     environment,
-    credentialOptions: options.credentials,
+    credentialOptions: options.noStarttls ? undefined : options.credentials,
     relay: 'target' in options.smtpd ? options.smtpd.reach : undefined,
     ticketKeysFile: options.ticketKeysFile,
     report: log.reporter('secrets'),

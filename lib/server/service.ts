@@ -17,6 +17,8 @@ import { createSmtpds, type SmtpdsOptions, type SmtpdsParts } from './smtpds.ts'
 export interface ServiceOptions extends SmtpdsOptions, TlsSettings, SmtpTlsSettings, ProxyProtocolSettings {
   /** The backlog of each listening socket, in connections. */
   readonly backlog: number;
+  /** Clients are served without TLS, and without a dialogue in front of smtpd. */
+  readonly noStarttls: boolean;
   /** How long sessions may continue when the service is stopped, in milliseconds. */
   readonly grace: number;
 }
@@ -70,6 +72,7 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
   const context: ConnectionContext = {
     terms: options.terms,
     implicitTls: options.implicitTls,
+    noStarttls: options.noStarttls,
     proxies: options.proxies,
     smtpds,
     limiter: parts.limiter,

@@ -134,6 +134,24 @@ describe('the value of an option', { concurrency: 2 }, () => {
   ] as const) {
     it(`${words.join(' ')} is refused`, () => assertRefused(words, why));
   }
+
+  for (const [words, name] of [
+    [['-r'], '--require-tls'],
+    [['-a'], '--plaintext-auth'],
+    [['-f'], '--fresh'],
+    [['--implicit-tls'], '--implicit-tls'],
+    [['-k', '1'], '-k'],
+    [['-Y'], '-Y'],
+    [['-y'], '-y'],
+    [['--alpn', 'smtp'], '--alpn'],
+    [['--ticket-keys', '/f'], '--ticket-keys'],
+  ] as const) {
+    it(`${name} is refused with --no-starttls`, () =>
+      assertRefused(
+        ['--no-starttls', ...words, ...AT, 'true'],
+        `--no-starttls and ${name} contradict each other`,
+      ));
+  }
 });
 
 describe('a command line', { concurrency: 2 }, () => {

@@ -27,6 +27,8 @@ import type { Limiter } from './limiter.ts';
 /** What all connections of a server share. */
 export interface ConnectionContext extends ProxyProtocolSettings, Pick<SmtpTlsSettings, 'implicitTls'> {
   readonly terms: SessionTerms;
+  /** See `ServiceOptions`. */
+  readonly noStarttls: boolean;
   readonly smtpds: Smtpds;
   readonly limiter: Limiter;
   /** Bounds how many refused connections are being sent a closing reply at once. */
@@ -56,7 +58,7 @@ export interface Connection {
  */
 export function serveConnection(socket: Socket, id: string, context: ConnectionContext): Connection {
   const startedAt = process.uptime();
-  const { limiter, metrics, rateLimited, terms, proxies, implicitTls } = context;
+  const { limiter, metrics, rateLimited, terms, proxies, implicitTls, noStarttls } = context;
   const { promise: draining, resolve: drain } = deferred();
   const { promise: stopping, resolve: beginStopping } = deferred();
   let log = context.log.with({ id });
@@ -119,6 +121,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       return runSession(client, undefined, (more) => startSmtpd({ ...environment, ...more }));
     }
     const client = byteStreamOf(socket);
+    if (noStarttls) return runSession(client, undefined, startSmtpd);
     return runSession(client, createTlsOffer(socket, client, context.tls, handshakes()), startSmtpd);
   }
 
@@ -134,7 +137,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       log.debug('verdict', { verdict });
     };
     // Without a dialogue the session reports no verdict.
-    if (tls === undefined) concluded('tls');
+    if (tls === undefined) concluded(implicitTls ? 'tls' : 'plaintext');
     session = startSession({
       ...terms,
       client: { source: client.source, sink: notifyFirstWrite(client.sink, greeted) },
