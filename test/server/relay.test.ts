@@ -172,6 +172,16 @@ describe('a session with a server by URL', { concurrency: 3, timeout: 60_000 }, 
     assert.deepEqual(received(far), all);
   });
 
+  it('works with TLS from the first byte', async (t) => {
+    const { far, server } = await startBoth(t, 'tls', { pair }, '--implicit-tls');
+    const client = await connectTo(t, server);
+    await client.shakeHands();
+    assert.equal(await client.reply(), '220 relay.example ESMTP');
+    assert.equal(await client.ask('EHLO me'), '250-far.example\n250 PIPELINING');
+    assert.equal(await sendMail(client), undefined);
+    assert.equal(far.connections[0]?.delivered, 'in TLS');
+  });
+
   it('ends the connection with QUIT when the client leaves without mail', async (t) => {
     const { far, server } = await startBoth(t, 'tls', { pair });
     const client = await connectTls(t, server);
@@ -348,6 +358,18 @@ describe('a server by URL that cannot be had', { concurrency: 3, timeout: 60_000
       await until('the connection is closed', () => isClosed(far));
     });
   }
+
+  it('is given up in time when the client has left in cleartext', async (t) => {
+    const replies = { greeting: '220-far.example' };
+    const { far, server } = await startBoth(t, 'smtp', { replies }, '-t', '2');
+    const client = await connectTo(t, server);
+    await client.reply();
+    client.sendLines('EHLO me');
+    await connected(far, 1);
+    client.destroy();
+    await server.logs(/event=end /);
+    await until('the connection is closed', () => isClosed(far));
+  });
 
   it('is given up when the client resets its connection in TLS, without a warning', async (t) => {
     const { far, server } = await startBoth(t, 'smtp', { replies: { greeting: '220-far.example' } });
