@@ -1,4 +1,4 @@
-/** smtp-relay-io between third-party mail clients and mail servers. */
+/** smtp-relay-io, and the server with --to URL, between third-party mail clients and mail servers. */
 
 import assert from 'node:assert/strict';
 import { chmodSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { assertInMailbox, eximServerIn } from '../support/exim.ts';
 import { until } from '../support/processes.ts';
 import { missing, ours } from '../support/programs.ts';
 import { run, tcpserver } from '../support/real.ts';
-import { assertContent, type MailServer, makeFolder } from '../support/real-chain.ts';
+import { assertContent, type MailServer, makeFolder, SERVER_NAME } from '../support/real-chain.ts';
 import { CLIENTS } from '../support/real-clients.ts';
 import { startServer } from '../support/server.ts';
 
@@ -129,4 +129,35 @@ describe('smtp-relay-io', { concurrency: 2, timeout: 120_000 }, () => {
     assert.equal(status, 0, `${stdout}${front.stderr()}`);
     assert.match(mailIn(folder), /ESMTPS \(TLSv1\.3 /);
   });
+});
+
+describe('smtpd-starttls-server with --to URL', { concurrency: 2, timeout: 120_000 }, () => {
+  const ownPair = certificates.selfSigned(SERVER_NAME);
+
+  for (const { name, programs, plain, secure } of CLIENTS) {
+    const skip = missing(...programs);
+    for (const [how, send, option] of [
+      ['without TLS', plain, '--no-starttls'],
+      ['in TLS', secure, '--require-tls'],
+      ['in TLS, on demand,', secure, '--on-demand'],
+    ] as const) {
+      if (send === undefined) continue;
+      it(`passes a message of ${name} ${how} on to our server`, { skip }, async (t) => {
+        const folder = makeFolder(t);
+        const port = await startMaildir(t, folder, '--require-tls');
+        const environment = {
+          CERTFILE: ownPair.certFile,
+          KEYFILE: ownPair.keyFile,
+          RELAY_CAFILE: authority.certFile,
+        };
+        const server = await startServer([option, '--to', `tls://localhost:${port}`], [], { environment });
+        t.after(server.close);
+        const { status, stderr } = await send({ ...server, pair: ownPair, folder });
+        assert.equal(status, 0, `${stderr}${server.stderr()}`);
+        const mail = mailIn(folder);
+        assertContent(mail);
+        assert.match(mail, /ESMTPS \(TLSv1\.3 /);
+      });
+    }
+  }
 });
