@@ -359,6 +359,16 @@ describe('a server by URL that cannot be had', { concurrency: 3, timeout: 60_000
     });
   }
 
+  it('is not tried in cleartext when the time has passed in a handshake', async (t) => {
+    // It does not reply to a handshake.
+    const { far, server } = await startBoth(t, 'smtp+tls', { pair, breaksHandshake: '' }, '-t', '2');
+    const client = await connectTo(t, server);
+    await client.reply();
+    assert.match(await client.ask('EHLO me'), /^451 4\.7\.5 localhost:\d+: TLS handshake failed: [^;]*$/);
+    assert.equal(far.connections.length, 1);
+    assert.doesNotMatch(server.stderr(), /in cleartext/);
+  });
+
   it('is given up in time when the client has left in cleartext', async (t) => {
     const replies = { greeting: '220-far.example' };
     const { far, server } = await startBoth(t, 'smtp', { replies }, '-t', '2');

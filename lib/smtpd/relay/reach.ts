@@ -44,6 +44,10 @@ function resultOf(attempt: Attempt): ReachResult {
 async function tryWays(request: ReachRequest): Promise<Attempt> {
   const reasons: string[] = [];
   let last: RelayFailure | undefined;
+  let isGivenUp = false;
+  void request.abort.then(() => {
+    isGivenUp = true;
+  });
   for (const way of request.target.ways) {
     if ('ssh' in way) {
       const result = await attemptBySsh(way.ssh, request);
@@ -55,7 +59,7 @@ async function tryWays(request: ReachRequest): Promise<Attempt> {
     if ('backup' in way) return reachBackup(way, request, tryWays);
     const address = formatServerAddress(way.address);
     if (last !== undefined) {
-      if (!isNext(way, last)) break;
+      if (isGivenUp || !isNext(way, last)) break;
       request.report.warning(`trying ${address} ${TRYING[way.tls]}`);
     }
     const result = await attempt(way, request);
