@@ -5,12 +5,12 @@ import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { startSession } from '../session/session.ts';
 import { environmentForSmtpd } from '../smtpd/environment.ts';
-import { checkTarget, checkVerifiable } from '../smtpd/relay/check-target.ts';
+import { checkTarget } from '../smtpd/relay/check-target.ts';
 import { credentialsForHost, readCredentialsFile } from '../smtpd/relay/credentials-file.ts';
 import type { RelaySettings } from '../smtpd/relay/options.ts';
 import { startRelayed } from '../smtpd/relay/relayed.ts';
 import type { RouteSettings } from '../smtpd/relay/route-options.ts';
-import { readRouteTable } from '../smtpd/relay/route-table.ts';
+import { parseRouteTable, readRoutesFile } from '../smtpd/relay/route-table.ts';
 import { type RoutedOptions, startRouted } from '../smtpd/relay/routed.ts';
 import { parseRelayUrl } from '../smtpd/relay/url.ts';
 import { proxyHeader } from '../smtpd/remote.ts';
@@ -97,7 +97,7 @@ function relayTo(url: string, settings: RelaySettings): Start {
 }
 
 function routeBy({ routesFile, greetingName, offers }: RouteSettings, settings: RelaySettings): Start {
-  const table = readRouteTable(routesFile, (target) => checkVerifiable(target, settings.pins));
+  const table = parseRouteTable(readRoutesFile(routesFile), routesFile, settings.pins);
   return (shared) =>
     startRouted({
       ...shared,

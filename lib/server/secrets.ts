@@ -33,7 +33,7 @@ export interface SecretsOptions {
   /** Undefined for a server without TLS, which needs no keys. */
   readonly credentialOptions: CredentialOptions | undefined;
   /** Undefined if mail is not passed on to servers that URLs name. */
-  readonly relay?: Pick<RelaySecretsOptions, 'credentialsFile'> | undefined;
+  readonly relay?: Omit<RelaySecretsOptions, 'environment'> | undefined;
   /** See `readTicketKeys`; undefined for random keys, replaced every `rotation`. */
   readonly ticketKeysFile: string | undefined;
   readonly report: Reporter;
@@ -73,7 +73,7 @@ const ROTATION = 3_600_000;
  */
 export function createSecrets(options: SecretsOptions): Secrets {
   const { environment, credentialOptions, relay, ticketKeysFile, report } = options;
-  const kinds = relay === undefined ? 'keys and certificates' : 'keys, certificates and credentials';
+  const kinds = kindsOf(relay);
   const { interval = CHECK_INTERVAL, rotation = ROTATION } = options;
   let randomKey = createTicketKey();
   let keyCreatedAt = performance.now();
@@ -157,6 +157,12 @@ export function createSecrets(options: SecretsOptions): Secrets {
     },
     close,
   };
+}
+
+/** What is read, for messages. */
+function kindsOf(relay: SecretsOptions['relay']): string {
+  if (relay === undefined) return 'keys and certificates';
+  return `keys, certificates${relay.routesFile === undefined ? ' and credentials' : ', credentials and routes'}`;
 }
 
 /** Whether reading may succeed later without a change to the files: too many files were open, for example. */

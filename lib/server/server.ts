@@ -14,7 +14,7 @@ import { createSingleProcess } from './processes/processes.ts';
 import { runWorker } from './processes/worker.ts';
 import { createWorkerPool } from './processes/worker-pool.ts';
 import { isWorker } from './processes/worker-process.ts';
-import { createSecrets } from './secrets.ts';
+import { createSecrets, type SecretsOptions } from './secrets.ts';
 import type { ServiceOptions } from './service.ts';
 
 /** The options of the server. */
@@ -63,7 +63,7 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   const secrets = createSecrets({
     environment,
     credentialOptions: options.noStarttls ? undefined : options.credentials,
-    relay: 'target' in options.smtpd ? options.smtpd.reach : undefined,
+    relay: relayFilesOf(options),
     ticketKeysFile: options.ticketKeysFile,
     report: log.reporter('secrets'),
   });
@@ -119,8 +119,15 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
 /** The program that each session needs, smtpd or ssh; undefined if there is none. */
 function programOf({ smtpd }: ServerOptions): string | undefined {
   if ('address' in smtpd) return undefined;
-  if (!('target' in smtpd)) return smtpd[0] ?? '';
-  return smtpd.target.ways.some((way) => 'ssh' in way) ? smtpd.reach.sshProgram : undefined;
+  if (!('reach' in smtpd)) return smtpd[0] ?? '';
+  const isSsh = 'url' in smtpd.to && smtpd.to.ways.some((way) => 'ssh' in way);
+  return isSsh ? smtpd.reach.sshProgram : undefined;
+}
+
+/** What is read for servers that URLs name; undefined if there are none. */
+function relayFilesOf({ smtpd }: ServerOptions): SecretsOptions['relay'] {
+  if (!('reach' in smtpd)) return undefined;
+  return { ...smtpd.reach, routesFile: 'routesFile' in smtpd.to ? smtpd.to.routesFile : undefined };
 }
 
 async function serveMetricsAt(

@@ -1,10 +1,11 @@
-/** The smtpd of the server: that of `smtpdOptions`, or a server that a URL names. */
+/** The smtpd of the server: that of `smtpdOptions`, or servers that a URL or routes name. */
 
-import { type OptionGroup, type OptionValues, stringOption, usage } from '../program/options.ts';
+import { type OptionGroup, type OptionValues, refuseBoth, stringOption, usage } from '../program/options.ts';
 import type { SmtpdSpec } from '../smtpd/environment.ts';
 import { type SmtpdSettings, smtpdOptions } from '../smtpd/options.ts';
 import { reachOptions } from '../smtpd/relay/options.ts';
 import type { RelaySpec } from '../smtpd/relay/relays.ts';
+import { routeOptions } from '../smtpd/relay/route-options.ts';
 import { readSendProxy } from '../smtpd/send-proxy.ts';
 
 /** What the options of the smtpd are read as. */
@@ -21,10 +22,17 @@ export const serverSmtpdOptions: OptionGroup<
     ...smtpdOptions.rows.map((row) =>
       row.name === 'to' ? { ...row, help: `${row.help}; or pass mail on to the server of a URL` } : row,
     ),
+    ...routeOptions.rows,
     ...reachOptions.rows,
   ],
   read: async (values, program, command) => {
     const to = stringOption(values, 'to');
+    const routes = routeOptions.read(values);
+    if (routes !== undefined) {
+      refuseBoth(values, 'routes', 'to');
+      if (command.length > 0) throw usage(`unexpected argument with --routes: ${command.join(' ')}`);
+      return relaySettings(values, routes);
+    }
     if (to === undefined || !isUrl(to)) {
       refuseReachOptions(values);
       return smtpdOptions.read(values, program, command);
@@ -34,17 +42,20 @@ export const serverSmtpdOptions: OptionGroup<
     const { parseRelayUrl } = await import('../smtpd/relay/url.ts');
     const { checkTarget } = await import('../smtpd/relay/check-target.ts');
     const target = parseRelayUrl(to);
-    const reach = reachOptions.read(values);
-    checkTarget(target, reach);
+    checkTarget(target, reachOptions.read(values));
     if (target.protocol === 'lmtp' && values['on-demand'] === true) {
       throw usage('--on-demand and lmtp contradict each other: what the server offers is learned by EHLO');
     }
-    return {
-      smtpd: { target, reach, sendProxy: readSendProxy(values) },
-      localHost: stringOption(values, 'local-name'),
-    };
+    return relaySettings(values, target);
   },
 };
+
+function relaySettings(values: OptionValues, to: RelaySpec['to']): ServerSmtpdSettings {
+  return {
+    smtpd: { to, reach: reachOptions.read(values), sendProxy: readSendProxy(values) },
+    localHost: stringOption(values, 'local-name'),
+  };
+}
 
 /** Whether it is "SCHEME://..." or "SCHEME+unix:...", and not HOST:PORT or "unix:PATH". */
 function isUrl(to: string): boolean {
@@ -53,6 +64,6 @@ function isUrl(to: string): boolean {
 
 function refuseReachOptions(values: OptionValues): void {
   for (const { name } of reachOptions.rows) {
-    if (values[name] !== undefined) throw usage(`--${name} requires --to with a URL`);
+    if (values[name] !== undefined) throw usage(`--${name} requires --to with a URL, or --routes`);
   }
 }

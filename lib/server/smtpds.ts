@@ -154,20 +154,22 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   };
 }
 
-/** Returns what starts the smtpd that the command line names: a program, a server, or a server that a URL names. */
+/** Returns what starts the smtpd of the command line: a program, a server, or servers that a URL or routes name. */
 function createNamed(
   { smtpd, localHost: localName, terms, handshake }: SmtpdsOptions,
   environment: NodeJS.ProcessEnv,
   metrics: Metrics,
 ): Pick<Smtpds, 'renew' | 'areLazy' | 'startFor'> {
-  if (!('target' in smtpd)) {
+  if (!('reach' in smtpd)) {
     const startFor = (ends: Endpoints): StartSmtpd => smtpdFor(smtpd, ends, environment, localName);
     return { renew() {}, areLazy: false, startFor };
   }
   const { idleTimeout, errorLimit } = terms;
   const handshakeTimeout = handshake.timeout;
-  const relays = createRelays(smtpd, { localName, idleTimeout, errorLimit, handshakeTimeout, environment });
-  metrics.relayExpected(smtpd.target.url);
+  const relays = createRelays(smtpd, {
+    ...{ localName, idleTimeout, errorLimit, handshakeTimeout, environment },
+    expected: metrics.relayExpected,
+  });
   return {
     renew: (secrets) => {
       if (secrets.relay !== undefined) relays.renew(secrets.relay);

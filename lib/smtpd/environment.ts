@@ -25,11 +25,20 @@ export function smtpdFor(
   if ('address' in smtpd) return remoteSmtpd(smtpd, ends);
   // The environment is built at the start of smtpd, so that waiting sessions do not hold a copy each.
   return (tlsEnvironment) =>
-    smtpdProgram(smtpd, {
-      ...environment,
-      ...(ends === undefined ? {} : ucspiTcp(ends)),
-      ...(localHost === undefined ? {} : { TCPLOCALHOST: localHost }),
-    })(tlsEnvironment);
+    smtpdProgram(smtpd, environmentFor(environment, ends, localHost))(tlsEnvironment);
+}
+
+/** The environment of an smtpd for one connection, but for TLS. The parameters are as in `smtpdFor`. */
+export function environmentFor(
+  environment: NodeJS.ProcessEnv,
+  ends: Endpoints | undefined,
+  localHost: string | undefined,
+): NodeJS.ProcessEnv {
+  return {
+    ...environment,
+    ...(ends === undefined ? {} : ucspiTcp(ends)),
+    ...(localHost === undefined ? {} : { TCPLOCALHOST: localHost }),
+  };
 }
 
 /**

@@ -34,10 +34,11 @@ export type StartSmtpd = (tlsEnvironment: Readonly<Record<string, string | undef
  * @param environment its environment, but for TLS.
  */
 export function smtpdProgram(command: readonly string[], environment: NodeJS.ProcessEnv): StartSmtpd {
-  return (tlsEnvironment) => startProgram(command, merge(environment, tlsEnvironment));
+  return (tlsEnvironment) => startProgram(command, changed(environment, tlsEnvironment));
 }
 
-function merge(
+/** An environment with other values for some variables; undefined for one that is removed. */
+export function changed(
   environment: NodeJS.ProcessEnv,
   changes: Readonly<Record<string, string | undefined>>,
 ): NodeJS.ProcessEnv {

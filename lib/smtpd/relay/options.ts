@@ -15,12 +15,12 @@ export interface ReachSettings {
   readonly sshWords: readonly string[];
   /** In milliseconds. */
   readonly connectTimeout: number;
+  /** See `ReachOptions`. */
+  readonly resolver: string | undefined;
 }
 
 /** What the options of smtp-relay-io are read as. */
 export interface RelaySettings extends ReachSettings {
-  /** See `ReachOptions`. */
-  readonly resolver: string | undefined;
   readonly sendProxy: Backend['sendProxy'];
   /** See `RelayedOptions`; undefined for the name that the system has. */
   readonly localName: string | undefined;
@@ -58,6 +58,7 @@ export const reachOptions: OptionGroup<ReachSettings> = {
       value: 'SECONDS',
       help: 'time for a connection to the server of a URL (30)',
     },
+    { name: 'resolver', value: 'ADDRESS[:PORT]', help: 'the DNS server for backup:// (of the system)' },
   ],
   read: (values) => ({
     credentialsFile: stringOption(values, 'credentials'),
@@ -65,6 +66,7 @@ export const reachOptions: OptionGroup<ReachSettings> = {
     sshProgram: stringOption(values, 'ssh') ?? 'ssh',
     sshWords: listOption(values, 'ssh-option'),
     connectTimeout: numberOption(values, 'connect-timeout', { ...SECONDS, default: 30 }) * 1000,
+    resolver: readResolver(stringOption(values, 'resolver')),
   }),
 };
 
@@ -72,7 +74,6 @@ export const reachOptions: OptionGroup<ReachSettings> = {
 export const relayOptions: OptionGroup<RelaySettings> = {
   rows: [
     ...reachOptions.rows,
-    { name: 'resolver', value: 'ADDRESS[:PORT]', help: 'the DNS server for backup:// (of the system)' },
     SEND_PROXY,
     { name: 'local-name', short: 'l', value: 'NAME', help: 'name of this host, in the greeting' },
     ...HANDSHAKE_LIMITS,
@@ -93,7 +94,6 @@ export const relayOptions: OptionGroup<RelaySettings> = {
     const relay = numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: undefined });
     return {
       ...reachOptions.read(values),
-      resolver: readResolver(stringOption(values, 'resolver')),
       sendProxy: readSendProxy(values),
       localName: stringOption(values, 'local-name'),
       handshakeTimeout: readHandshakeTimeout(values),

@@ -1,17 +1,21 @@
 import { hostname } from 'node:os';
 import type { Endpoints } from '../../net/endpoints.ts';
 import { createTlsClient, type TlsClient } from '../../tls/client.ts';
-import type { StartSmtpd } from '../program.ts';
+import { environmentFor } from '../environment.ts';
+import { changed, type StartSmtpd } from '../program.ts';
 import { type Backend, proxyHeader } from '../remote.ts';
 import { type CredentialsByHost, credentialsForHost } from './credentials-file.ts';
 import type { ReachSettings } from './options.ts';
 import { type RelayedOptions, startRelayed } from './relayed.ts';
+import type { RouteSettings } from './route-options.ts';
+import { type FileRoutes, parseRouteTable } from './route-table.ts';
+import { startRouted } from './routed.ts';
 import type { RelaySecrets } from './secrets.ts';
 import type { RelayTarget } from './url.ts';
 
-/** A server that a URL names, in place of an smtpd, and how it is reached. */
+/** Servers in place of an smtpd: the one that a URL names, or those of a file of routes. */
 export interface RelaySpec {
-  readonly target: RelayTarget;
+  readonly to: RelayTarget | RouteSettings;
   readonly reach: ReachSettings;
   /** See `Backend`. */
   readonly sendProxy: Backend['sendProxy'];
@@ -23,8 +27,10 @@ export interface RelaysOptions extends Pick<RelayedOptions, 'idleTimeout' | 'err
   readonly localName: string | undefined;
   /** Of a TLS handshake with a server, in milliseconds; 0 for no limit. */
   readonly handshakeTimeout: number;
-  /** The whole environment of ssh. */
+  /** The environment of programs, but for the client's connection. */
   readonly environment: NodeJS.ProcessEnv;
+  /** Called with the URL of each server, and when it appears in the routes. */
+  expected(url: string): void;
 }
 
 /** Events of one session. */
@@ -45,39 +51,68 @@ export interface Relays {
 const REACH_TIME = 0.9;
 
 /** Creates what starts the sessions of a program that serves many clients. */
-export function createRelays(spec: RelaySpec, options: RelaysOptions): Relays {
-  const { target, reach, sendProxy } = spec;
-  const { idleTimeout, handshakeTimeout } = options;
+export function createRelays({ to, reach, sendProxy }: RelaySpec, options: RelaysOptions): Relays {
+  const { idleTimeout, errorLimit, environment } = options;
+  const localName = options.localName ?? hostname();
   let credentials: CredentialsByHost = new Map();
   let tls: TlsClient | undefined;
   let tlsSecrets = '';
+  let table: FileRoutes | undefined;
+  if ('url' in to) options.expected(to.url);
+
+  /** What all sessions with this client have in common. */
+  function shared(client: Endpoints, events: RelayEvents, tlsEnvironment: Parameters<StartSmtpd>[0]) {
+    if (tls === undefined) throw new Error('there are no authorities yet');
+    return {
+      ...events,
+      tls,
+      ssh: { program: reach.sshProgram, words: reach.sshWords, environment },
+      header: proxyHeader(sendProxy, client, tlsEnvironment),
+      localName,
+      connectTimeout: reach.connectTimeout,
+      resolver: reach.resolver,
+      replyTimeout: idleTimeout,
+      reachTimeout: idleTimeout * REACH_TIME,
+      ...{ idleTimeout, errorLimit },
+    };
+  }
+
   return {
     renew: (secrets) => {
       credentials = new Map(secrets.credentials);
+      if (secrets.routes !== undefined && 'routesFile' in to) {
+        table = parseRouteTable(secrets.routes, to.routesFile, reach.pins);
+        for (const name of table.names) options.expected(name);
+      }
       // The authorities of the system are hundreds, and parsed for each new client.
       const next = JSON.stringify(secrets.tls);
       if (next === tlsSecrets) return;
-      tls = createTlsClient({ credentials: secrets.tls, pins: reach.pins, timeout: handshakeTimeout });
+      tls = createTlsClient({
+        credentials: secrets.tls,
+        pins: reach.pins,
+        timeout: options.handshakeTimeout,
+      });
       tlsSecrets = next;
     },
     startFor: (client, events) => (tlsEnvironment) => {
-      if (tls === undefined) throw new Error('there are no authorities yet');
-      return startRelayed({
-        ...events,
-        target,
-        credentials: credentialsForHost(credentials, target.host),
-        tls,
-        ssh: { program: reach.sshProgram, words: reach.sshWords, environment: options.environment },
-        header: proxyHeader(sendProxy, client, tlsEnvironment),
-        localName: options.localName ?? hostname(),
-        connectTimeout: reach.connectTimeout,
-        // For a backup MX, which is a route by recipient.
-        resolver: undefined,
-        replyTimeout: idleTimeout,
-        reachTimeout: idleTimeout * REACH_TIME,
-        idleTimeout,
-        errorLimit: options.errorLimit,
+      const session = shared(client, events, tlsEnvironment);
+      if ('url' in to) {
+        return startRelayed({
+          ...session,
+          target: to,
+          credentials: credentialsForHost(credentials, to.host),
+        });
+      }
+      return startRouted({
+        ...session,
+        table: () => table ?? NO_ROUTES,
+        credentials,
+        offers: to.offers,
+        greetingName: to.greetingName ?? localName,
+        environment: changed(environmentFor(environment, client, options.localName), tlsEnvironment),
       });
     },
   };
 }
+
+const NO_ROUTES: FileRoutes = { names: [], hasRecipients: false, find: () => undefined };

@@ -2,6 +2,7 @@ import { EXIT, Failure } from '../../program/failure.ts';
 import type { Destination, RouteTable } from '../../smtp/routing.ts';
 import { readRegularFile } from '../../tls/file.ts';
 import { checkSmtpdCommand } from '../command.ts';
+import { checkVerifiable } from './check-target.ts';
 import { parseRoutes, type Route } from './routes.ts';
 import { parseRelayUrl, type RelayTarget } from './url.ts';
 
@@ -19,27 +20,38 @@ export interface RoutedDestination extends Destination {
   readonly recipientDomain: string | undefined;
 }
 
+/** The routes of a file. */
+export interface FileRoutes extends RouteTable<RoutedDestination> {
+  /** The names of all destinations, each once. */
+  readonly names: readonly string[];
+}
+
+/** Reads a file of routes. @throws Failure (100, 111) that names the file. */
+export function readRoutesFile(path: string): string {
+  return readRegularFile('--routes', path).toString('latin1');
+}
+
 /**
- * Reads a file of routes, and checks all of it.
+ * Parses a file of routes, and checks all of it.
  *
- * @param check checks the server of a URL further, and throws a Failure.
- * @throws Failure (100, 111) that names the file, and the line if there is one.
+ * @param text the content, latin1.
+ * @param name the file, as messages name it.
+ * @param pins see `checkVerifiable`.
+ * @throws Failure (100) that names the file and the line.
  */
-export function readRouteTable(
-  path: string,
-  check: (target: RelayTarget) => void,
-): RouteTable<RoutedDestination> {
-  const routes = parseRoutes(readRegularFile('--routes', path).toString('latin1'), path);
+export function parseRouteTable(text: string, name: string, pins: readonly string[]): FileRoutes {
+  const routes = parseRoutes(text, name);
   const servers = new Map<Route, RouteServer>();
   for (const route of routes.all) {
     try {
-      servers.set(route, serverOf(route, check));
+      servers.set(route, serverOf(route, pins));
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
-      throw new Failure(EXIT.wrongUsage, `${path}:${route.line}: ${error.message}`);
+      throw new Failure(EXIT.wrongUsage, `${name}:${route.line}: ${error.message}`);
     }
   }
   return {
+    names: [...new Set([...servers.values()].map(nameOf))],
     hasRecipients: routes.hasRecipients,
     find: (sender, recipient) => {
       const byRecipient = recipient === undefined ? undefined : routes.find('to', recipient);
@@ -50,7 +62,7 @@ export function readRouteTable(
   };
 }
 
-function serverOf({ of, target }: Route, check: (target: RelayTarget) => void): RouteServer {
+function serverOf({ of, target }: Route, pins: readonly string[]): RouteServer {
   if (target.type === 'program') {
     checkSmtpdCommand(target.command, 'smtpd-starttls-server');
     return target;
@@ -59,8 +71,12 @@ function serverOf({ of, target }: Route, check: (target: RelayTarget) => void): 
   if (isBackup(parsed) && of === 'from') {
     throw new Failure(EXIT.wrongUsage, `${parsed.url} is for recipients, write "to" before the pattern`);
   }
-  check(parsed);
+  checkVerifiable(parsed, pins);
   return { type: 'url', target: parsed };
+}
+
+function nameOf(server: RouteServer): string {
+  return server.type === 'url' ? server.target.url : `|${server.command.join(' ')}`;
 }
 
 function isBackup({ ways }: RelayTarget): boolean {
@@ -68,16 +84,16 @@ function isBackup({ ways }: RelayTarget): boolean {
 }
 
 function destination(server: RouteServer, recipient: string): RoutedDestination {
+  const name = nameOf(server);
   if (server.type === 'program') {
-    const name = `|${server.command.join(' ')}`;
     return { key: name, name, server, takesOneRecipient: false, recipientDomain: undefined };
   }
   const { target } = server;
   const recipientDomain = isBackup(target) ? recipient.slice(recipient.lastIndexOf('@') + 1) : undefined;
   return {
     // The owner of one domain must not choose the server of another one.
-    key: recipientDomain === undefined ? target.url : `${target.url} ${recipientDomain.toLowerCase()}`,
-    ...{ name: target.url, server, recipientDomain },
+    key: recipientDomain === undefined ? name : `${name} ${recipientDomain.toLowerCase()}`,
+    ...{ name, server, recipientDomain },
     takesOneRecipient: target.protocol === 'lmtp',
   };
 }

@@ -9,7 +9,7 @@ import { createWriteBuffer } from '../../stream/write-buffer.ts';
 import { endAfterOutput, endSmtpd, type Smtpd, type SmtpdEnd } from '../smtpd.ts';
 import type { Attempt, Reached, ReachRequest } from './attempt.ts';
 import { type CredentialsByHost, credentialsForHost } from './credentials-file.ts';
-import { formatFailure } from './failure.ts';
+import { failureWarning, formatFailure } from './failure.ts';
 import { attemptByProgram } from './program.ts';
 import { reach } from './reach.ts';
 import { nameIn } from './relayed.ts';
@@ -52,6 +52,8 @@ export function startRouted(options: RoutedOptions): Smtpd {
   const routing = createRouting<RoutedDestination>({ ...options, name: options.greetingName });
   let state: 'open' | 'connecting' | 'over' = 'open';
   let smtpd: Smtpd | undefined;
+  /** The name of the last destination. */
+  let current: string | undefined;
   let smtpdEnded = false;
   /** The bytes for smtpd while it takes no more. */
   const output = createWriteBuffer();
@@ -144,6 +146,7 @@ export function startRouted(options: RoutedOptions): Smtpd {
 
   async function connect(destination: RoutedDestination, name: string): Promise<void> {
     state = 'connecting';
+    current = destination.name;
     const result = await reachDestination(destination, { ...options, name, abort });
     if (state !== 'connecting') {
       if (result.type === 'reached') result.reached.smtpd.kill('SIGKILL');
@@ -217,6 +220,9 @@ export function startRouted(options: RoutedOptions): Smtpd {
 
   return {
     ...front.stream,
+    get label() {
+      return current ?? 'routes';
+    },
     ended,
     kill: (signal) => {
       killedBy ??= signal;
@@ -234,11 +240,21 @@ function reachDestination(
   { server, recipientDomain }: RoutedDestination,
   request: RoutedOptions & Pick<ReachRequest, 'name' | 'abort'>,
 ): Promise<Attempt> {
-  if (server.type === 'program') {
-    const [file = ''] = server.command;
-    return attemptByProgram(file, server.command, request.environment, request);
-  }
+  if (server.type === 'program') return attemptProgram(server.command, request);
   const { target } = server;
   const credentials = credentialsForHost(request.credentials, target.host);
   return reach({ ...request, target, credentials, recipientDomain });
+}
+
+async function attemptProgram(
+  command: readonly string[],
+  request: RoutedOptions & Pick<ReachRequest, 'name' | 'abort'>,
+): Promise<Attempt> {
+  const { report, concluded, environment } = request;
+  const [file = ''] = command;
+  const name = `|${command.join(' ')}`;
+  const result = await attemptByProgram(file, command, environment, request);
+  concluded?.(name, result.type === 'reached' ? 'reached' : result.failure.result);
+  if (result.type === 'failed') report.warning(failureWarning(name, result.failure));
+  return result;
 }

@@ -366,7 +366,7 @@ describe('secrets for servers that URLs name', () => {
   ): Scene & { readonly credentialsFile: string } {
     const credentialsFile = join(mkdtempSync(join(certificates.folder, 'relay-')), 'credentials');
     writeFileSync(credentialsFile, 'mail.example alice first\n', { mode: 0o600 });
-    const scene = openScene(t, { relay: { credentialsFile }, environment });
+    const scene = openScene(t, { relay: { credentialsFile, routesFile: undefined, pins: [] }, environment });
     return { ...scene, credentialsFile };
   }
 
