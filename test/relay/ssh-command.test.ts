@@ -110,7 +110,13 @@ describe('an SMTP server by ssh', { skip: noSshd() }, () => {
       execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(other, 'key')]);
       const key = execFileSync('cat', [join(other, 'key.pub')], { encoding: 'latin1' });
       sshd.knowHosts(known(`[127.0.0.1]:${sshd.port} ${key}`));
-      const { outcome, status } = await openBy(sshd, '', ['-o', 'StrictHostKeyChecking=no']);
+      const asked = [
+        'StrictHostKeyChecking=no',
+        'NoHostAuthenticationForLocalhost=yes',
+        'VerifyHostKeyDNS=yes',
+      ];
+      const words = asked.flatMap((option) => ['-o', option]);
+      const { outcome, status } = await openBy(sshd, '', words);
       assert.deepEqual(outcome, { type: 'broken', why: undefined });
       assert.equal(status, 255);
       assert.doesNotMatch(sshd.stderr(), /Accepted/);

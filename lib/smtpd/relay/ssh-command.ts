@@ -23,6 +23,9 @@ export interface SshOptions {
 const REQUIRED = [
   'BatchMode=yes',
   'StrictHostKeyChecking=yes',
+  // Without these, a key that is not known would do for this host, or if the resolver vouches for it.
+  'NoHostAuthenticationForLocalhost=no',
+  'VerifyHostKeyDNS=no',
   'UpdateHostKeys=no',
   'ForwardAgent=no',
   'ForwardX11=no',
