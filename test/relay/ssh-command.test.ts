@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
@@ -37,11 +37,14 @@ async function start(t: TestContext, forcedCommand?: string): Promise<Sshd> {
   return startSshd(t, keys, forcedCommand);
 }
 
+/** Nothing is to be reported. */
+const fail = (why: string): void => assert.fail(why);
+
 /** Opens a session and ends it. */
 async function openBy(sshd: Sshd, rest: string, words: readonly string[] = []) {
   const target = parseSshUrl(`ssh://127.0.0.1:${sshd.port}${rest}`);
   const persist = ['-o', 'ControlPersist=1'];
-  const command = sshCommand(target, { program: 'ssh', words: [...sshd.words, ...persist, ...words] });
+  const command = sshCommand(target, { program: 'ssh', words: [...sshd.words, ...persist, ...words] }, fail);
   const smtpd = startProgram(command, process.env);
   const { outcome } = await holdOpening(smtpd, ['EHLO client.example'], 20_000, new Promise(() => {}));
   return { outcome, ...(await endSmtpd(smtpd)) };
@@ -93,6 +96,15 @@ describe('an SMTP server by ssh', { skip: noSshd() }, () => {
     await until('the shared connection is closed', () => shared().sockets + shared().processes === 0);
   });
 
+  it('shares no connection with sessions that have other words, such as another key', async (t) => {
+    const sshd = await start(t, SMTPD);
+    for (const word of ['', '-4']) {
+      assert.equal((await openBy(sshd, '', word === '' ? [] : [word])).outcome.type, 'ready');
+    }
+    assert.equal(sshd.stderr().split('Accepted publickey').length - 1, 2);
+    await until('the shared connections are closed', () => shared().sockets + shared().processes === 0);
+  });
+
   it('works with an ssh that does not share connections', async (t) => {
     const sshd = await start(t, SMTPD);
     assert.equal((await openBy(sshd, '', ['-o', 'ControlMaster=no'])).outcome.type, 'ready');
@@ -132,25 +144,69 @@ describe('an SMTP server by ssh', { skip: noSshd() }, () => {
 
 describe('the directory of shared connections', () => {
   const target = parseSshUrl('ssh://mx.example');
-  const command = (): string[] => sshCommand(target, { program: 'ssh', words: [] });
 
-  it('is made for this user alone', () => {
+  /** The path of the socket, and what is reported. */
+  function controlPath(...words: string[]): { path: string; warnings: string[] } {
+    const warnings: string[] = [];
+    const command = sshCommand(target, { program: 'ssh', words }, (why) => warnings.push(why));
+    const path = command.find((word) => word.startsWith('ControlPath='))?.slice('ControlPath='.length) ?? '';
+    return { path, warnings };
+  }
+
+  /** It is not used, with this reason. */
+  function refused(why: RegExp): void {
+    const { path, warnings } = controlPath();
+    assert.equal(path, 'none');
+    assert.match(warnings.join('\n'), why);
+  }
+
+  it('is made for this user alone, with another path for other words', () => {
     rmSync(folder, { recursive: true, force: true });
-    assert.ok(command().some((word) => word === `ControlPath=${folder}/%C`));
+    const { path, warnings } = controlPath();
+    assert.deepEqual(warnings, []);
+    assert.match(path.replace(folder, ''), /^\/%C[\w-]{4}$/);
+    assert.equal(statSync(folder).mode & 0o777, 0o700);
+    assert.equal(controlPath().path, path);
+    assert.notEqual(controlPath('-i', 'key').path, path);
   });
 
-  it('is refused if others can use it', () => {
+  it('is not used if others can use it', () => {
     chmodSync(folder, 0o755);
-    assert.throws(command, /not a directory that only this user can use/);
+    refused(/^unable to share connections of ssh in \S+: it is not a directory that only this user can use$/);
     chmodSync(folder, 0o700);
   });
 
-  it('is refused if it is a link', () => {
+  it('is not used if it is a link', () => {
     const elsewhere = join(runtime, 'elsewhere');
     mkdirSync(elsewhere, { mode: 0o700 });
     rmSync(folder, { recursive: true, force: true });
     symlinkSync(elsewhere, folder);
-    assert.throws(command, /not a directory that only this user can use/);
+    refused(/: it is not a directory that only this user can use$/);
     rmSync(folder);
+  });
+
+  it('is not used if it cannot be made, or if ssh cannot have sockets in it', () => {
+    for (const [path, why] of [
+      ['/dev/null', /: (?:ENOTDIR|EEXIST)$/],
+      [join(runtime, 'x'.repeat(60)), /: its path is too long, or has special characters$/],
+      [join(runtime, 'a b'), /: its path is too long, or has special characters$/],
+      [join(runtime, '%d'), /: its path is too long, or has special characters$/],
+    ] as const) {
+      process.env.XDG_RUNTIME_DIR = path;
+      refused(why);
+    }
+    process.env.XDG_RUNTIME_DIR = runtime;
+  });
+
+  it('is in the directory for temporary files if XDG_RUNTIME_DIR is no absolute path', () => {
+    const { TMPDIR } = process.env;
+    process.env.TMPDIR = runtime;
+    for (const path of ['', 'run']) {
+      process.env.XDG_RUNTIME_DIR = path;
+      assert.equal(join(controlPath().path, '..'), folder);
+    }
+    process.env.XDG_RUNTIME_DIR = runtime;
+    if (TMPDIR === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = TMPDIR;
   });
 });

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { until } from '../support/processes.ts';
@@ -88,6 +88,16 @@ describe('smtp-relay-io with ssh://', { skip: noSshd() }, () => {
       assert.deepEqual(mails(), []);
     });
   }
+
+  it('delivers a message although the directory of shared connections belongs to others', async (t) => {
+    const { relay, runtime, mails } = await open(t);
+    mkdirSync(join(runtime, `smtp-relay-io-${userInfo().uid}`), { mode: 0o755 });
+    const run = relay();
+    assert.equal(await sendMessage(run), undefined);
+    assert.equal(await run.status, 0, run.stderr());
+    assert.match(run.stderr(), /^smtp-relay-io: warning: unable to share connections of ssh in /m);
+    assert.equal(mails().length, 1);
+  });
 
   it('answers 451 if ssh cannot be run', async (t) => {
     const { relay } = await open(t);

@@ -1,14 +1,15 @@
+import { createHash } from 'node:crypto';
 import { lstatSync, mkdirSync, type Stats } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { EXIT, errorCode, Failure } from '../../program/failure.ts';
+import { isAbsolute, join } from 'node:path';
+import { errorCode } from '../../program/failure.ts';
 import type { SshTarget } from './ssh-url.ts';
 
 /** Which ssh to run, and how. */
 export interface SshOptions {
   /** The program, searched in PATH. */
   readonly program: string;
-  /** Words for its command line: -F and a file, for example. They cannot weaken what is required. */
+  /** Words for its command line: -F and a file, for example. Options by -o cannot weaken what is required. */
   readonly words: readonly string[];
   /** The whole environment of ssh. */
   readonly environment: NodeJS.ProcessEnv;
@@ -47,15 +48,16 @@ const DEFAULTS = [
 /**
  * The command that connects its standard input and output with an SMTP server by ssh.
  *
- * Sessions to the same host share a connection. Its socket is in a directory of the user.
+ * Sessions to the same host with the same words share a connection. Its socket is in a directory of the user.
  *
- * @throws Failure (111) if that directory cannot be made, or is not private.
+ * @param warn is called with the reason when that directory cannot be used: then nothing is shared.
  */
 export function sshCommand(
   target: SshTarget,
   { program, words }: Pick<SshOptions, 'program' | 'words'>,
+  warn: (why: string) => void,
 ): string[] {
-  const options = [...DEFAULTS, `ControlPath=${escapePercent(controlFolder())}/%C`];
+  const options = [...DEFAULTS, `ControlPath=${controlPath([program, ...words], warn)}`];
   return [
     program,
     ...REQUIRED.flatMap((option) => ['-o', option]),
@@ -71,32 +73,53 @@ export function sshCommand(
 }
 
 /**
- * The directory of the sockets of shared connections. A process that can use such a socket can use the connection, so it
- * belongs to the user alone.
+ * The path of the socket of a shared connection, or "none". %C depends on the host, the port and the user, but not on
+ * the key, and the forced command depends on that.
  */
+function controlPath(words: readonly string[], warn: (why: string) => void): string {
+  const folder = controlFolder();
+  const fault = faultOf(folder);
+  if (fault !== undefined) {
+    // Others can make it unusable, in /tmp. That must not stop the mail.
+    warn(`unable to share connections of ssh in ${folder}: ${fault}`);
+    return 'none';
+  }
+  return `${folder}/%C${createHash('sha256').update(words.join('\0')).digest('base64url').slice(0, 4)}`;
+}
+
 function controlFolder(): string {
-  // Not userInfo: a user need not have a name.
-  const uid = process.getuid?.() ?? 0;
-  const folder = join(process.env.XDG_RUNTIME_DIR ?? tmpdir(), `smtp-relay-io-${uid}`);
+  const runtime = process.env.XDG_RUNTIME_DIR ?? '';
+  // The XDG Base Directory Specification has any other path ignored.
+  return join(isAbsolute(runtime) ? runtime : tmpdir(), `smtp-relay-io-${ourUid()}`);
+}
+
+/** Not userInfo: a user need not have a name. */
+function ourUid(): number {
+  return process.getuid?.() ?? 0;
+}
+
+/**
+ * The path of a Unix socket has at most 107 octets. The name has 44, "/" one, and ssh adds 17 while it makes the socket.
+ * Other characters than these may be special to ssh.
+ */
+const USABLE_PATH = /^[\w/.:@,+-]{1,45}$/;
+
+/**
+ * Makes the directory of the sockets. A process that can use such a socket can use the connection, so it must belong to
+ * the user alone.
+ *
+ * @returns why it cannot be used; undefined if it can.
+ */
+function faultOf(folder: string): string | undefined {
+  if (!USABLE_PATH.test(folder)) return 'its path is too long, or has special characters';
   let status: Stats;
   try {
     mkdirSync(folder, { mode: 0o700, recursive: true });
     // Not followed: in a directory that all may write to, a link may lead anywhere.
     status = lstatSync(folder);
   } catch (error) {
-    throw unusable(folder, errorCode(error));
+    return errorCode(error);
   }
-  if (!status.isDirectory() || status.uid !== uid || (status.mode & 0o077) !== 0) {
-    throw unusable(folder, 'it is not a directory that only this user can use');
-  }
-  return folder;
-}
-
-function unusable(folder: string, why: string): Failure {
-  return new Failure(EXIT.systemCallFailed, `unable to use ${folder} for connections of ssh: ${why}`);
-}
-
-/** In ControlPath, % begins a token. */
-function escapePercent(path: string): string {
-  return path.replaceAll('%', '%%');
+  const isPrivate = status.isDirectory() && status.uid === ourUid() && (status.mode & 0o077) === 0;
+  return isPrivate ? undefined : 'it is not a directory that only this user can use';
 }
