@@ -1,5 +1,5 @@
 /**
- * The fuzzer of lib/smtp and of smtpds on demand.
+ * The fuzzer of lib/smtp, of smtpds on demand and of URLs.
  *
  *     node --import tsx test/fuzz/fuzz.ts [--kind NAME] [--count N] [--seed S] [--only N]
  *

@@ -4,6 +4,7 @@ import { playOnDemand } from './on-demand.ts';
 import { playOpening } from './opening.ts';
 import { playPrelude } from './prelude.ts';
 import type { Play } from './run.ts';
+import { playUrl } from './url.ts';
 
 /** What can be played, and in how many of a hundred cases of a run: some take longer. */
 export const KINDS: Readonly<Record<string, { readonly play: Play; readonly share: number }>> = {
@@ -11,5 +12,6 @@ export const KINDS: Readonly<Record<string, { readonly play: Play; readonly shar
   prelude: { play: playPrelude, share: 100 },
   opening: { play: playOpening, share: 20 },
   envelope: { play: playEnvelope, share: 50 },
+  url: { play: playUrl, share: 100 },
   'on-demand': { play: playOnDemand, share: 10 },
 };

@@ -1,5 +1,6 @@
 import { formatHostPort, parseHostPort } from '../../net/address.ts';
 import { usage } from '../../program/options.ts';
+import { quotedUrl } from './quoted-url.ts';
 
 /** An SMTP server that is reached by ssh. */
 export interface SshTarget {
@@ -32,29 +33,39 @@ export function parseSshUrl(url: string): SshTarget {
       url,
     ) ?? [];
   const host = bracketed ?? bare;
-  if (!isWord(host)) {
-    throw usage(`expected ssh://[USER@]HOST[:PORT][/COMMAND] or ...?connect=HOST:PORT, not ${quoted(url)}`);
-  }
-  if (login?.includes(':') === true) {
-    throw usage('a URL must not contain a password, others can read it; ssh uses keys');
+  if (!isWord(host) || /[$\\]/.test(host)) {
+    throw usage(
+      `expected ssh://[USER@]HOST[:PORT][/COMMAND] or ...?connect=HOST:PORT, not ${quotedUrl(url)}`,
+    );
   }
   const user = login === undefined ? undefined : decode(login, url);
-  if (user !== undefined && !isWord(user)) throw usage(`invalid user ${quoted(user)} in ${quoted(url)}`);
+  if (user?.includes(':') === true) {
+    throw usage('a URL must not contain a password, others can read it; ssh uses keys');
+  }
+  if (user !== undefined && !isWord(user)) throw usage(`invalid user ${quoted(user)} in ${quotedUrl(url)}`);
   const number = port === undefined ? undefined : Number(port);
   if (number !== undefined && (number < 1 || number > 65535)) {
-    throw usage(`expected a port from 1 to 65535, in ${quoted(url)}`);
+    throw usage(`expected a port from 1 to 65535, in ${quotedUrl(url)}`);
   }
   return { url, host, user, port: number, action: actionOf(path.slice(1), query, url) };
 }
 
-function actionOf(command: string, query: string | undefined, url: string): SshTarget['action'] {
+function actionOf(path: string, query: string | undefined, url: string): SshTarget['action'] {
+  const command = path === '' ? undefined : decode(path, url);
   if (query === undefined) {
-    return { type: 'run', command: command === '' ? DEFAULT_COMMAND : decode(command, url) };
+    // No command begins like an option.
+    if (command?.startsWith('-') === true)
+      throw usage(`expected a command after the host in ${quotedUrl(url)}`);
+    return { type: 'run', command: command ?? DEFAULT_COMMAND };
   }
-  const [, address] = /^connect=(.+)$/s.exec(query) ?? [];
-  if (address === undefined) throw usage(`expected ?connect=HOST:PORT, not ?${query}, in ${quoted(url)}`);
-  if (command !== '') throw usage(`a command and connect= contradict each other, in ${quoted(url)}`);
-  const { host, port } = parseHostPort(decode(address, url));
+  const address = /^connect=(.+)$/s.exec(decode(query, url))?.[1];
+  // In what is quoted, there may be a part of a password.
+  if (address === undefined || address.includes('@')) {
+    throw usage(`expected ?connect=HOST:PORT, in ${quotedUrl(url)}`);
+  }
+  if (command !== undefined)
+    throw usage(`a command and connect= contradict each other, in ${quotedUrl(url)}`);
+  const { host, port } = parseHostPort(address);
   return { type: 'connect', address: formatHostPort(host, port) };
 }
 
@@ -63,17 +74,20 @@ function decode(text: string, url: string): string {
   try {
     decoded = decodeURIComponent(text);
   } catch {
-    throw usage(`malformed %XX in ${quoted(url)}`);
+    throw usage(`malformed %XX in ${quotedUrl(url)}`);
   }
-  if (CONTROL.test(decoded)) throw usage(`control character in ${quoted(url)}`);
+  if (CONTROL.test(decoded)) throw usage(`control character in ${quotedUrl(url)}`);
   return decoded;
 }
 
-const CONTROL = /[\0-\x1f\x7f]/;
+const CONTROL = /\p{Cc}/u;
 
-/** Whether a host or a user can be an argument of ssh: it must not be taken for an option. */
+/**
+ * Whether a host or a user can be an argument of ssh: it must not be taken for an option, nor be special to a shell, as
+ * OpenSSH refuses it since 9.6. ssh may put it into a command: see %h and %r in ssh_config(5).
+ */
 function isWord(text: string): boolean {
-  return /^[^\s-]\S*$/.test(text);
+  return /^[^-]/.test(text) && !/[\s'"`;&<>|(){}]/.test(text) && !CONTROL.test(text);
 }
 
 function quoted(word: string): string {

@@ -1,5 +1,6 @@
 import { isHostName, parseHostPort, parseServerAddress, type ServerAddress } from '../../net/address.ts';
 import { usage } from '../../program/options.ts';
+import { quotedUrl } from './quoted-url.ts';
 import { parseSshUrl, type SshTarget } from './ssh-url.ts';
 
 /** How TLS starts on a connection. */
@@ -99,8 +100,7 @@ const UNIX = '+unix';
  */
 export function parseRelayUrl(url: string): RelayTarget {
   const [, name = '', rest] = /^([a-z][a-z+]*):(.*)$/is.exec(url) ?? [];
-  if (rest === undefined)
-    throw usage(`expected a URL such as tls://mail.example, not ${quoted(withoutUser(url))}`);
+  if (rest === undefined) throw usage(`expected a URL such as tls://mail.example, not ${quotedUrl(url)}`);
   if (name.toLowerCase() === 'ssh') {
     return { url, host: undefined, protocol: 'smtp', ways: [{ ssh: parseSshUrl(url) }] };
   }
@@ -116,7 +116,7 @@ export function parseRelayUrl(url: string): RelayTarget {
 }
 
 function unixTarget(url: string, { protocol, ways }: Scheme, path: string): RelayTarget {
-  if (!path.startsWith('/')) throw usage(`expected an absolute path after "${UNIX}:" in ${quoted(url)}`);
+  if (!path.startsWith('/')) throw usage(`expected an absolute path after "${UNIX}:" in ${quotedUrl(url)}`);
   const address = parseServerAddress(`unix:${path}`);
   return { url, host: undefined, protocol, ways: ways.map(({ port: _, ...way }) => ({ ...way, address })) };
 }
@@ -124,7 +124,7 @@ function unixTarget(url: string, { protocol, ways }: Scheme, path: string): Rela
 function backupTarget(url: string, rest: string): RelayTarget {
   const { host, ports } = hostAndPorts(url, rest, 1);
   const { host: name, port } = addressOf(url, host, ports[0] ?? String(BACKUP_PORT));
-  if (!isHostName(name)) throw usage(`expected the name of this MX host in ${quoted(url)}`);
+  if (!isHostName(name)) throw usage(`expected the name of this MX host in ${quotedUrl(url)}`);
   return { url, host: undefined, protocol: 'smtp', ways: [{ backup: comparableName(name), port }] };
 }
 
@@ -150,28 +150,25 @@ function hostAndPorts(
   limit: number,
 ): { readonly host: string; readonly ports: readonly string[] } {
   if (!rest.startsWith('//')) {
-    throw usage(`expected "//" and a host after the scheme in ${quoted(withoutUser(url))}`);
+    throw usage(`expected "//" and a host after the scheme in ${quotedUrl(url)}`);
   }
-  if (rest.includes('@')) {
+  // After a bracket, %40 is the zone of an address.
+  if (/@|^[^[]*%40/.test(rest)) {
     throw usage('a URL must not contain a user or a password, others can read it; see --credentials');
   }
   const [, host = '', list, more = ''] =
     /^(\[[^\]]*\]|[^:/?#]*)(?::([^/?#]*))?(.*)$/s.exec(rest.slice(2)) ?? [];
-  if (more !== '' && more !== '/') throw usage(`unexpected ${quoted(more)} after the host in ${quoted(url)}`);
+  if (more !== '' && more !== '/')
+    throw usage(`unexpected ${quoted(more)} after the host in ${quotedUrl(url)}`);
   const ports = list?.split(',') ?? [];
-  if (ports.length > limit) throw usage(`too many ports in ${quoted(url)}`);
+  if (ports.length > limit) throw usage(`too many ports in ${quotedUrl(url)}`);
   return { host, ports };
 }
 
 function addressOf(url: string, host: string, port: string): { host: string; port: number } {
   const address = parseHostPort(`${host}:${port}`);
-  if (address.port === 0) throw usage(`port 0 cannot be connected to, in ${quoted(url)}`);
+  if (address.port === 0) throw usage(`port 0 cannot be connected to, in ${quotedUrl(url)}`);
   return address;
-}
-
-/** What may be a user and a password is left out. */
-function withoutUser(url: string): string {
-  return url.replace(/^.*@/s, '...@');
 }
 
 function quoted(word: string): string {

@@ -62,16 +62,34 @@ describe('parseSshUrl', () => {
     ['ssh://mx?connect=a', /expected HOST:PORT/],
     ['ssh://mx/sendmail?connect=a:25', /contradict each other/],
     ['ssh://mx#x', /expected ssh:\/\//],
+    ['ssh://mx/-oProxyCommand=x', /expected a command after the host/],
+    ['ssh://mx$(id)', /expected ssh:\/\//],
+    ['ssh://mx`id`', /expected ssh:\/\//],
+    ['ssh://mx\\', /expected ssh:\/\//],
+    ['ssh://mx\x1b[2J', /expected ssh:\/\//],
+    ['ssh://me;id@mx', /invalid user "me;id" in/],
+    ['ssh://me%3asecret@mx', /must not contain a password/],
   ] as const) {
     it(`refuses ${JSON.stringify(url)}`, () => {
       assert.throws(() => parseSshUrl(url), message);
     });
   }
 
-  it('does not repeat a password', () => {
-    assert.throws(
-      () => parseSshUrl('ssh://me:secret@mx'),
-      (error) => error instanceof Error && !error.message.includes('secret'),
-    );
-  });
+  for (const url of [
+    'ssh://me:secret@mx',
+    'ssh://me:secret@',
+    'ssh://me:secret@m x',
+    'ssh://me:half/secret@mx',
+    'ssh://me:half?secret@mx',
+    'ssh://me?connect=x:secret@mx:25',
+    'ssh://me:secret%40mx',
+    'ssh:me:secret@mx',
+  ]) {
+    it(`does not repeat the password in ${url}`, () => {
+      assert.throws(
+        () => parseSshUrl(url),
+        (error) => error instanceof Error && !error.message.includes('secret'),
+      );
+    });
+  }
 });

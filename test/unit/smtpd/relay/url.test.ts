@@ -26,6 +26,7 @@ const VALID: readonly [string, ...string[]][] = [
   ['tls://mail.example:submission', 'smtp mail.example:587 starttls verified'],
   ['tls://[::1]', 'smtp [::1]:25 starttls verified'],
   ['tls://[fe80::1%eth0]:587', 'smtp [fe80::1%eth0]:587 starttls verified'],
+  ['tls://[fe80::1%40]', 'smtp [fe80::1%40]:25 starttls verified'],
   ['smtp://192.0.2.1:2525', 'smtp 192.0.2.1:2525 never'],
   [
     'smtp+tls://mail.example:2525',
@@ -101,6 +102,9 @@ const SECRET = [
   'alice.b:wonderland@mail.example',
   'smtps://mail.example/@wonderland',
   'backup://alice:wonderland@mail.example',
+  'smtps://alice:wonderland%40mail.example',
+  'tls+unix:alice:wonderland@mail.example',
+  'ssh://alice:wonder/wonderland@mail.example',
 ];
 
 describe('the URL of a server', () => {
