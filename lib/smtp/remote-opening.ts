@@ -46,7 +46,7 @@ export type RemoteOutcome =
   | { readonly type: 'no-tls'; readonly reply: Reply | undefined }
   /** There are credentials, and none of our mechanisms is offered. */
   | { readonly type: 'no-auth' }
-  /** The server refuses the credentials. */
+  /** The server refuses the credentials. The reply has nothing of them. */
   | { readonly type: 'auth-refused'; readonly reply: Reply }
   /** The session cannot go on, for this reason; undefined if the server has ended it. */
   | { readonly type: 'broken'; readonly why: string | undefined };
@@ -122,7 +122,7 @@ export function createRemoteOpening(options: RemoteOpeningOptions): RemoteOpenin
     }
     const exchange = chooseAuth(hello.texts.slice(1), options.credentials, options.hmacMd5);
     if (exchange === undefined) return { type: 'no-auth' };
-    const reply = yield* authenticate(exchange);
+    const reply = yield* authenticate(exchange, options.credentials.password);
     return isPositive(reply)
       ? { type: 'ready', hello, isAuthenticated: true }
       : { type: 'auth-refused', reply };
@@ -198,16 +198,34 @@ const INJECTED = 'it sent cleartext data behind its reply to STARTTLS';
 const NO_REPLY: Reply = { code: 220, texts: [] };
 
 /** Sends the lines of an exchange until its end or a reply that is not a challenge. @returns the last reply. */
-function* authenticate(exchange: AuthExchange): Script<Reply> {
+function* authenticate(exchange: AuthExchange, password: string): Script<Reply> {
+  const secrets = [Buffer.from(password, 'utf8').toString('latin1')];
   let reply: Reply = { code: CHALLENGE, texts: [] };
   while (reply.code === CHALLENGE) {
     const { done, value: line } = exchange.next(Buffer.from(reply.texts[0] ?? '', 'base64'));
     // The server asks for more than the mechanism has: a refusal.
     if (done === true) break;
+    const [, response] = /^(?:AUTH \S+ )?(\S+)$/.exec(line) ?? [];
+    if (response !== undefined) secrets.push(response);
     reply = yield { type: 'reply', line };
   }
-  return reply;
+  return { ...reply, texts: reply.texts.map((text) => withoutSecrets(text, secrets)) };
 }
+
+/** A server may repeat a command that it refuses, or the beginning of it, and replies are logged. */
+function withoutSecrets(text: string, secrets: readonly string[]): string {
+  return secrets
+    .filter((secret) => secret.length >= SHORTEST_SECRET)
+    .reduce((rest, secret) => rest.replaceAll(secret, HIDDEN), text)
+    .replace(/[A-Za-z\d+/]{6,}/g, (part) =>
+      secrets.some((secret) => secret.includes(part)) ? HIDDEN : part,
+    );
+}
+
+const HIDDEN = '***';
+
+/** Less than this, in octets, is in many a reply by chance. */
+const SHORTEST_SECRET = 4;
 
 /** RFC 4954 section 4. */
 const CHALLENGE = 334;

@@ -94,6 +94,15 @@ describe('a server that cannot be had', () => {
     assert.match(refusal ?? '', /^554 5\.7\.1 /);
   });
 
+  it('because it refuses service in a long reply, is logged in a line of limited length', async (t) => {
+    const line = `554-${'\xff'.repeat(10_000)}\r\n`;
+    const { relay } = await startBoth(t, { replies: { greeting: `${line.repeat(6)}554 go away` } });
+    assert.match(await relay.ask('EHLO client.example'), /^554 /);
+    await quit(relay);
+    await relay.status;
+    assert.ok(relay.stderr().length < 5000, `${relay.stderr().length} octets`);
+  });
+
   it('because the connection is lost, is a temporary failure', async (t) => {
     const { server, relay } = await startBoth(t, { replies: { EHLO: '250-half a reply' } });
     relay.send('EHLO client.example');

@@ -141,6 +141,16 @@ describe('AUTH', () => {
     assert.equal(await relay.status, 111);
   });
 
+  it('that is refused by repeating it is not logged', async (t) => {
+    const response = Buffer.from('\0alice\0wonderland').toString('base64');
+    const [relay] = await authenticate(
+      t,
+      { replies: { AUTH: `500 unknown command: AUTH PLAIN ${response} (wonderland)` } },
+      'localhost alice wonderland\n',
+    );
+    assert.match(relay.stderr(), /: 500 unknown command: AUTH PLAIN \*\*\* \(\*\*\*\)\n/);
+  });
+
   it('that is not offered is a temporary failure', async (t) => {
     const [, refusal] = await authenticate(t, { offers: ['AUTH GSSAPI'] }, 'localhost a b\n');
     assert.equal(refusal, '451 4.7.4 localhost: it offers no AUTH that can be used');

@@ -136,8 +136,11 @@ function refusal(reply: Reply, isBelieved: boolean): Pick<RelayFailure, 'code' |
   return { code, detail, why };
 }
 
+/** The longest text of a reply in the log, in characters. */
+const LOG_LIMIT = 1000;
+
 function textOf({ code, texts }: Reply): string {
-  return `${code} ${texts.join(' ')}`.trimEnd();
+  return `${code} ${texts.join(' ')}`.trimEnd().slice(0, LOG_LIMIT);
 }
 
 /** The warning about a failure. @param where the server, as messages name it. */

@@ -209,6 +209,19 @@ const CASES: readonly [
     { type: 'auth-refused', reply: { code: 535, texts: ['5.7.8 no'] } },
   ],
   [
+    'gives no part of its credentials in the refusal of them',
+    { credentials: CREDENTIALS },
+    [
+      ...['VERIFIED', GREETING, AUTH_EHLO],
+      '500-what is AUTH PLAIN AGFsaWNlAHdvbmRlciBsYW5k\r\n500-"AUTH PLAIN AGFsaWNlAHdv..."?\r\n500 no wonder land\r\n',
+    ],
+    ['EHLO me.example', 'AUTH PLAIN AGFsaWNlAHdvbmRlciBsYW5k'],
+    {
+      type: 'auth-refused',
+      reply: { code: 500, texts: ['what is AUTH PLAIN ***', '"AUTH PLAIN ***..."?', 'no ***'] },
+    },
+  ],
+  [
     'ends with a challenge too many',
     { credentials: CREDENTIALS },
     ['VERIFIED', GREETING, AUTH_EHLO, '334 more\r\n'],
