@@ -15,7 +15,7 @@
  *   reply to HELO      as to EHLO; there are no extensions
  *   reply to STARTTLS  positive, nothing behind it                  step `start-tls`, then EHLO is sent again
  *                      positive, more behind it                     outcome `broken`
- *                      any other, STARTTLS is required              outcome `no-tls`
+ *                      421, or any other, STARTTLS is required      outcome `no-tls`
  *                      any other                                    as after the reply to EHLO
  *   reply to AUTH      334, the mechanism has more to send          the next line is sent
  *                      positive                                     outcome `ready`
@@ -42,7 +42,7 @@ export type RemoteOutcome =
   | { readonly type: 'ready'; readonly hello: Reply; readonly isAuthenticated: boolean }
   /** The server refuses service. */
   | { readonly type: 'refused'; readonly reply: Reply }
-  /** STARTTLS is required, and refused with this reply; undefined if it is not offered. */
+  /** STARTTLS is refused with this reply, and required, or the server closes; undefined if it is not offered. */
   | { readonly type: 'no-tls'; readonly reply: Reply | undefined }
   /** There are credentials, and none of our mechanisms is offered. */
   | { readonly type: 'no-auth' }
@@ -50,6 +50,8 @@ export type RemoteOutcome =
   | { readonly type: 'auth-refused'; readonly reply: Reply }
   /** The session cannot go on, for this reason; undefined if the server has ended it. */
   | { readonly type: 'broken'; readonly why: string | undefined };
+
+type NoTls = Extract<RemoteOutcome, { readonly type: 'no-tls' }>;
 
 /** What the driver is to do next. The outcome is the last step. */
 export type RemoteStep =
@@ -113,7 +115,8 @@ export function createRemoteOpening(options: RemoteOpeningOptions): RemoteOpenin
     if (!isPositive(hello)) return { type: 'refused', reply: hello };
     if (tls === 'none' && options.starttls !== 'never') {
       const failure = yield* startTls(hello);
-      if (failure !== undefined && options.starttls === 'required') return failure;
+      if (failure !== undefined && (options.starttls === 'required' || isClosing(failure.reply)))
+        return failure;
       if (failure === undefined) hello = yield* introduce();
       if (!isPositive(hello)) return { type: 'refused', reply: hello };
     }
@@ -136,7 +139,7 @@ export function createRemoteOpening(options: RemoteOpeningOptions): RemoteOpenin
   }
 
   /** @returns undefined when TLS has started. */
-  function* startTls(hello: Reply): Script<RemoteOutcome | undefined> {
+  function* startTls(hello: Reply): Script<NoTls | undefined> {
     const isOffered = hello.texts.slice(1).some((text) => extensionKeyword(text) === 'STARTTLS');
     if (!isOffered) return { type: 'no-tls', reply: undefined };
     const reply = yield { type: 'reply', line: 'STARTTLS' };
@@ -196,6 +199,11 @@ const INJECTED = 'it sent cleartext data behind its reply to STARTTLS';
 
 /** What the script is given when TLS has started. */
 const NO_REPLY: Reply = { code: 220, texts: [] };
+
+/** RFC 5321 section 3.8: the server closes the connection. */
+function isClosing(reply: Reply | undefined): boolean {
+  return reply?.code === 421;
+}
 
 /** Sends the lines of an exchange until its end or a reply that is not a challenge. @returns the last reply. */
 function* authenticate(exchange: AuthExchange, password: string): Script<Reply> {

@@ -48,6 +48,11 @@ const TABLE: readonly [string, FarServerOptions, readonly Result[]][] = [
     { pair: PAIRS.good, starttls: '502 5.5.1 never' },
     [CLEAR, CLEAR, NONE, NONE, NONE],
   ],
+  [
+    'closes the connection at STARTTLS',
+    { pair: PAIRS.good, starttls: '421 4.3.2 bye' },
+    [CLEAR, CLEAR, NONE, NONE, NONE],
+  ],
   ['breaks the handshake', { pair: PAIRS.good, breaksHandshake: true }, [CLEAR, CLEAR, NONE, NONE, NONE]],
   [
     'answers the handshake in cleartext',

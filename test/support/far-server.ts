@@ -16,7 +16,7 @@ export interface FarServerOptions {
   readonly authority?: string;
   /** TLS with the first byte. */
   readonly implicit?: boolean;
-  /** What STARTTLS is answered with, as it is sent; "220 go" by default. No TLS follows any other code. */
+  /** What STARTTLS is answered with, as it is sent; "220 go" by default. No TLS follows any other code, and 421 closes. */
   readonly starttls?: string;
   /** With the first byte of the handshake, the connection is closed, or this is sent. */
   readonly breaksHandshake?: true | string;
@@ -146,6 +146,10 @@ function converse(
     if (verb === 'STARTTLS' && !isTls) {
       const answer = options.starttls ?? '220 go';
       send(answer);
+      if (answer.startsWith('421')) {
+        isOver = true;
+        stream.end();
+      }
       if (!answer.startsWith('220')) return;
       isOver = true;
       stream.removeAllListeners('data');

@@ -32,7 +32,10 @@ export type ReachResult = (typeof REACH_RESULTS)[number];
 /** Why a server cannot be had on one way. */
 export interface RelayFailure {
   readonly result: Exclude<ReachResult, 'reached' | 'aborted'>;
-  /** For what is tried next: a handshake has failed; or there was no verified TLS; or the host is this one; or else. */
+  /**
+   * For what is tried next: a handshake has failed, or could not begin; or there was no verified TLS; or the host is this
+   * one; or else.
+   */
   readonly kind: 'handshake-failed' | 'no-tls' | 'loop' | 'other';
   /** The code for the client: 450 or 451 if it may pass, that of the server if it has refused for good. */
   readonly code: number;
@@ -111,7 +114,9 @@ export function openingFailed(
         outcome.reply === undefined
           ? 'STARTTLS is not offered'
           : `STARTTLS refused: ${textOf(outcome.reply)}`;
-      return mayPass('no-tls', kind, '7.4', why);
+      // After 421 there is no session in cleartext on this connection, as after a failed handshake.
+      const isClosed = outcome.reply?.code === 421;
+      return mayPass('no-tls', isClosed ? 'handshake-failed' : kind, '7.4', why);
     }
     case 'no-auth':
       return mayPass('no-auth', kind, '7.4', 'it offers no AUTH that can be used');

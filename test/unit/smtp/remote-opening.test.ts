@@ -139,6 +139,13 @@ const CASES: readonly [
     { type: 'ready', isAuthenticated: false },
   ],
   [
+    'ends when the server closes in reply to STARTTLS',
+    {},
+    [GREETING, TLS_EHLO, '421 bye\r\n'],
+    ['EHLO me.example', 'STARTTLS'],
+    { type: 'no-tls', reply: { code: 421, texts: ['bye'] } },
+  ],
+  [
     'ends when STARTTLS that is required is refused',
     { starttls: 'required' },
     [GREETING, TLS_EHLO, '454 no\r\n'],
