@@ -65,8 +65,8 @@ export interface Reached {
   readonly smtpd: Smtpd;
   /** Its last reply to EHLO, HELO or LHLO. */
   readonly hello: Reply;
-  /** What it has sent after that, usually nothing. */
-  readonly rest: Buffer;
+  /** What it has sent after that up to now, usually nothing: Node resumes the output of a program that exits. */
+  rest(): Buffer;
 }
 
 /** The result of one attempt, or of all. */
@@ -174,7 +174,7 @@ async function open(way: Way, request: ReachRequest, connection: Socket): Promis
     isUnix: 'path' in way.address,
     failed: () => 'lost',
   });
-  return { type: 'reached', reached: { smtpd, hello: step.hello, rest: opening.rest() } };
+  return { type: 'reached', reached: { smtpd, hello: step.hello, rest: opening.rest } };
 }
 
 function failed(failure: RelayFailure): Attempt {

@@ -35,7 +35,7 @@ export async function attemptByProgram(
   if (step !== 'start-tls' && step.type === 'ready') {
     cancel();
     const reached = { ...smtpd, ended: smtpd.ended.then(withOurStatus) };
-    return { type: 'reached', reached: { smtpd: reached, hello: step.hello, rest: opening.rest() } };
+    return { type: 'reached', reached: { smtpd: reached, hello: step.hello, rest: opening.rest } };
   }
   const end = await endSmtpd(smtpd);
   if (step === 'start-tls' || (step.type === 'broken' && step.why === undefined)) {

@@ -87,7 +87,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
 
   function connect({ smtpd, rest }: Reached): void {
     state = 'connected';
-    front.connect(smtpd, rest);
+    front.connect(smtpd, rest());
     void smtpd.ended.then(settle);
   }
 

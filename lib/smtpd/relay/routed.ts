@@ -181,7 +181,8 @@ export function startRouted(options: RoutedOptions): Smtpd {
       // Its source ends too, and has the last reply.
       failed() {},
     });
-    if (rest.length > 0) routing.fromSmtpd(rest);
+    const early = rest();
+    if (early.length > 0) routing.fromSmtpd(early);
     next.source.read();
   }
 

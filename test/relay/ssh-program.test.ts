@@ -1,0 +1,45 @@
+/** smtp-relay-io with ssh:// and a program in place of ssh, which does what ssh does seldom. */
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { childrenOf, isGone, until } from '../support/processes.ts';
+import { fixture } from '../support/programs.ts';
+import { type Relay, startRelay } from '../support/relay.ts';
+
+/** Starts a relay by a program with these options; see smtpd-script. */
+function start(t: TestContext, ...options: string[]): Relay {
+  const folder = mkdtempSync(join(tmpdir(), 'relay-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const program = join(folder, 'ssh');
+  const command = [...fixture('smtpd-script'), ...options].map((word) => `'${word}'`).join(' ');
+  writeFileSync(program, `#!/bin/sh\nexec ${command}\n`, { mode: 0o755 });
+  return startRelay(t, ['--ssh', program, 'ssh://mx.example'], { XDG_RUNTIME_DIR: folder });
+}
+
+/** The process id of the program, once it runs. */
+async function programOf(t: TestContext, relay: Relay): Promise<number> {
+  const { pid } = relay.child;
+  assert.ok(pid !== undefined);
+  await until('the program runs', () => childrenOf(pid).length === 1);
+  const [program] = childrenOf(pid);
+  assert.ok(program !== undefined);
+  t.after(() => isGone(program) || process.kill(program, 'SIGKILL'));
+  return program;
+}
+
+describe('smtp-relay-io with a program in place of ssh', () => {
+  it('passes on what it sends before it exits, also when the client sends nothing', async (t) => {
+    const relay = start(t, '--signal=SIGUSR2:line 421 4.4.2 idle;exit 0');
+    await relay.reply();
+    assert.match(await relay.ask('EHLO client.example'), /^250-/);
+    const program = await programOf(t, relay);
+    process.kill(program, 'SIGUSR2');
+    await until('it is gone', () => isGone(program));
+    assert.equal(await relay.ask('MAIL FROM:<a@client.example>'), '421 4.4.2 idle');
+    relay.end();
+    assert.equal(await relay.status, 0);
+  });
+});
