@@ -1,9 +1,9 @@
 /** smtp-relay-io with ssh:// and a program in place of ssh, which does what ssh does seldom. */
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { childrenOf, isGone, until } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
@@ -30,7 +30,7 @@ async function programOf(t: TestContext, relay: Relay): Promise<number> {
   return program;
 }
 
-describe('smtp-relay-io with a program in place of ssh', () => {
+describe('smtp-relay-io with a program in place of ssh', { concurrency: 3 }, () => {
   it('passes on what it sends before it exits, also when the client sends nothing', async (t) => {
     const relay = start(t, '--signal=SIGUSR2:line 421 4.4.2 idle;exit 0');
     await relay.reply();
@@ -42,4 +42,31 @@ describe('smtp-relay-io with a program in place of ssh', () => {
     relay.end();
     assert.equal(await relay.status, 0);
   });
+
+  const STUBBORN = ['--signal=SIGTERM:', '--end=await-nothing', '--on=QUIT:'];
+
+  it('leaves none behind at SIGTERM that ignores it and has sent nothing', async (t) => {
+    const record = join(mkdtempSync(join(tmpdir(), 'relay-')), 'record');
+    t.after(() => rmSync(dirname(record), { recursive: true, force: true }));
+    const relay = start(t, ...STUBBORN, '--start=await-signal', `--record=${record}`);
+    await relay.reply();
+    relay.send('EHLO client.example');
+    await until('it ignores SIGTERM', () => existsSync(`${record}.waits`));
+    await checkEnd(relay, await programOf(t, relay));
+  });
+
+  it('leaves none behind at SIGTERM that ignores it and awaits a command', async (t) => {
+    const relay = start(t, ...STUBBORN);
+    await relay.reply();
+    assert.match(await relay.ask('EHLO client.example'), /^250-/);
+    await checkEnd(relay, await programOf(t, relay));
+  });
 });
+
+async function checkEnd(relay: Relay, program: number): Promise<void> {
+  relay.child.kill('SIGTERM');
+  assert.match(await relay.reply(), /^421 4\.3\.2 /);
+  relay.end();
+  assert.equal(await relay.status, 111);
+  assert.ok(isGone(program));
+}

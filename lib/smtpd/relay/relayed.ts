@@ -37,6 +37,8 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   const { promise: abort, resolve: startAbort } = deferred();
   let state: 'answering' | 'reaching' | 'connected' | 'ended' = 'answering';
   let reached: Reached | undefined;
+  /** Settles when it is reached, or nothing is left of the attempt. */
+  let reaching: Promise<void> | undefined;
   /** The reply in place of the server. */
   let refusal: Buffer | undefined;
   const prelude = createPrelude({
@@ -50,12 +52,13 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   });
   const front = createPreludeFront(prelude, options.idleTimeout, {
     needed: (hello) => {
+      if (state === 'ended') return;
       if (refusal !== undefined) return refuse(refusal);
-      if (reached === undefined) void start(nameIn(hello) ?? localName);
+      if (reached === undefined) reaching = start(nameIn(hello) ?? localName);
       else connect(reached);
     },
     notice: options.notice,
-    ended: () => void finish(),
+    ended: cancel,
     closed: cancel,
   });
 
@@ -63,8 +66,9 @@ export function startRelayed(options: RelayedOptions): Smtpd {
     state = 'reaching';
     const result = await reach({ ...options, name, abort });
     if (state !== 'reaching') {
-      if (result.type === 'reached') result.reached.smtpd.kill('SIGKILL');
-      return;
+      if (result.type === 'failed') return;
+      result.reached.smtpd.kill('SIGKILL');
+      return void (await result.reached.smtpd.ended);
     }
     state = 'answering';
     if (result.type === 'failed') {
@@ -91,32 +95,38 @@ export function startRelayed(options: RelayedOptions): Smtpd {
     void smtpd.ended.then(settle);
   }
 
-  /** The session has ended before the server took over. */
-  async function finish(): Promise<void> {
+  /**
+   * The session has ended before the server took over. Nothing is left of that when this settles.
+   *
+   * @param signal what has ended it, if that was a signal.
+   */
+  async function finish(signal?: NodeJS.Signals): Promise<void> {
     state = 'ended';
-    if (reached === undefined) startAbort();
-    else {
+    if (reached === undefined) {
+      startAbort();
+      await reaching;
+    } else {
       reached.smtpd.sink.write(Buffer.from('QUIT\r\n'));
-      await endSmtpd(reached.smtpd);
+      const gone = endSmtpd(reached.smtpd);
+      if (signal !== undefined) reached.smtpd.kill(signal);
+      await gone;
     }
-    settle({ status: refusal === undefined ? EXIT.success : EXIT.systemCallFailed });
+    if (signal !== undefined) settle({ status: EXIT.systemCallFailed, signal });
+    else settle({ status: refusal === undefined ? EXIT.success : EXIT.systemCallFailed });
+    front.end();
   }
 
   /** Nothing reads from here any more. */
   function cancel(): void {
-    if (state === 'connected' || state === 'ended') return;
-    front.end();
-    void finish();
+    if (state !== 'connected' && state !== 'ended') void finish();
   }
 
   return {
     ...front.stream,
     ...{ label: target.url, ended },
     kill: (signal) => {
-      if (state === 'ended') return;
-      if (state === 'connected') return reached?.smtpd.kill(signal);
-      settle({ status: EXIT.systemCallFailed, signal });
-      cancel();
+      if (state === 'connected' || state === 'ended') reached?.smtpd.kill(signal);
+      else void finish(signal);
     },
   };
 }
