@@ -85,6 +85,17 @@ describe('a session', () => {
     assert.match(await relay.reply(), /^421 4\.4\.2 /);
   });
 
+  it('ends with 421 when the server reads nothing, although the client sends', async (t) => {
+    const { server, relay } = await startBoth(t, {}, '-T', '1');
+    await relay.ask('EHLO client.example');
+    await relay.ask('MAIL FROM:<a@b>');
+    server.connections[0]?.socket.pause();
+    relay.send('x'.repeat(50_000_000));
+    assert.match(await relay.reply(), /^421 4\.4\.2 /);
+    relay.end();
+    assert.equal(await relay.status, 0);
+  });
+
   it('ends at SIGTERM', async (t) => {
     const { relay } = await startBoth(t, {});
     await relay.ask('EHLO client.example');

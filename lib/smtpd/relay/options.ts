@@ -27,7 +27,7 @@ export interface RelaySettings extends ReachSettings {
   /** All in milliseconds. */
   readonly handshakeTimeout: number;
   readonly idleTimeout: number;
-  readonly relayIdleTimeout: number | undefined;
+  readonly relayIdleTimeout: number;
 }
 
 const SECONDS = { min: 1, max: 2_000_000 };
@@ -87,18 +87,19 @@ export const relayOptions: OptionGroup<RelaySettings> = {
       name: 'relay-idle-timeout',
       short: 'T',
       value: 'SECONDS',
-      help: 'idle timeout of the relay (no limit)',
+      help: 'idle timeout of the relay (3600)',
     },
   ],
   read: (values) => {
-    const relay = numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: undefined });
     return {
       ...reachOptions.read(values),
       sendProxy: readSendProxy(values),
       localName: stringOption(values, 'local-name'),
       handshakeTimeout: readHandshakeTimeout(values),
       idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
-      relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
+      // A program behind a session has limits of its own. A server of others need not, and while it reads nothing, not even
+      // the client's leaving is noticed. No client waits longer than an hour, which is sendmail's limit.
+      relayIdleTimeout: numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: 3600 }) * 1000,
     };
   },
 };
