@@ -152,8 +152,8 @@ function hostAndPorts(
   if (!rest.startsWith('//')) {
     throw usage(`expected "//" and a host after the scheme in ${quotedUrl(url)}`);
   }
-  // After a bracket, %40 is the zone of an address.
-  if (/@|^[^[]*%40/.test(rest)) {
+  // In brackets, %40 is the zone of an address.
+  if (/@|%40/.test(rest.replace(/^\/\/\[[\da-f:.]+%40/i, ''))) {
     throw usage('a URL must not contain a user or a password, others can read it; see --credentials');
   }
   const [, host = '', list, more = ''] =
