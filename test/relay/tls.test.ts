@@ -124,6 +124,14 @@ describe('AUTH', () => {
     assert.match(tls, new RegExp(`^EHLO client\\.example\r\nAUTH PLAIN ${response}\r\nMAIL `));
   });
 
+  it('sends a password of any characters as it is in the file', async (t) => {
+    const password = 'w\u00f6nder\u2028land\u00a0';
+    const [, refusal, tls] = await authenticate(t, {}, `\ufeff# hosts\r\nlocalhost alice ${password}\r\n`);
+    assert.equal(refusal, undefined);
+    const response = Buffer.from(`\0alice\0${password}`).toString('base64');
+    assert.ok(tls.includes(`AUTH PLAIN ${response}\r\n`), tls);
+  });
+
   it('is not used for another host', async (t) => {
     const [, refusal, tls] = await authenticate(t, {}, 'mail.example bob secret\n');
     assert.equal(refusal, undefined);

@@ -120,6 +120,17 @@ const CASES: readonly [string, readonly string[], NodeJS.ProcessEnv, number, Reg
     100,
     /nul: line 1: it contains a NUL/,
   ],
+  [
+    'a password that is not UTF-8',
+    [
+      '--credentials',
+      file('latin1', Buffer.from('# \xe4\nmail.example alice wonderl\xe4nd\n', 'latin1')),
+      URL,
+    ],
+    {},
+    100,
+    /latin1: line 2: it is not UTF-8/,
+  ],
   ['a missing CAFILE', [URL], { CAFILE: '/nonexistent' }, 111, /unable to read CAFILE \/nonexistent: ENOENT/],
   [
     'a CAFILE without certificates',
