@@ -11,12 +11,17 @@ import { type Relay, startRelay } from '../support/relay.ts';
 
 /** Starts a relay by a program with these options; see smtpd-script. */
 function start(t: TestContext, ...options: string[]): Relay {
+  return startWith(t, () => ['ssh://mx.example'], options);
+}
+
+/** @param words gives the last words of the command line; `folder` is for their files. */
+function startWith(t: TestContext, words: (folder: string) => string[], options: string[]): Relay {
   const folder = mkdtempSync(join(tmpdir(), 'relay-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const program = join(folder, 'ssh');
   const command = [...fixture('smtpd-script'), ...options].map((word) => `'${word}'`).join(' ');
   writeFileSync(program, `#!/bin/sh\nexec ${command}\n`, { mode: 0o755 });
-  return startRelay(t, ['--ssh', program, 'ssh://mx.example'], { XDG_RUNTIME_DIR: folder });
+  return startRelay(t, ['--ssh', program, ...words(folder)], { XDG_RUNTIME_DIR: folder });
 }
 
 /** The process id of the program, once it runs. */
@@ -53,6 +58,24 @@ describe('smtp-relay-io with a program in place of ssh', { concurrency: 3 }, () 
     relay.send('EHLO client.example');
     await until('it ignores SIGTERM', () => existsSync(`${record}.waits`));
     await checkEnd(relay, await programOf(t, relay));
+  });
+
+  it('leaves none behind at SIGTERM that ignores it and has sent nothing, by a route', async (t) => {
+    const record = join(mkdtempSync(join(tmpdir(), 'relay-')), 'record');
+    t.after(() => rmSync(dirname(record), { recursive: true, force: true }));
+    const routes = (folder: string): string[] => {
+      writeFileSync(join(folder, 'routes'), '* ssh://mx.example\n');
+      return ['--routes', join(folder, 'routes')];
+    };
+    const relay = startWith(t, routes, [...STUBBORN, '--start=await-signal', `--record=${record}`]);
+    await relay.reply();
+    await relay.ask('EHLO client.example');
+    relay.send('MAIL FROM:<a@client.example>');
+    await until('it ignores SIGTERM', () => existsSync(`${record}.waits`));
+    const program = await programOf(t, relay);
+    relay.child.kill('SIGTERM');
+    assert.equal(await relay.status, 111);
+    assert.ok(isGone(program));
   });
 
   it('leaves none behind at SIGTERM that ignores it and awaits a command', async (t) => {

@@ -63,6 +63,8 @@ export function startRouted(options: RoutedOptions): Smtpd {
   /** The last server could not be had, or was lost. */
   let hasFailed = false;
   let killedBy: NodeJS.Signals | undefined;
+  /** Settles when the last server is reached, or nothing is left of the attempt. */
+  let connecting: Promise<void> | undefined;
   let idle: IdleWatch | undefined;
   const front = createFront({
     received: (bytes) => {
@@ -129,7 +131,8 @@ export function startRouted(options: RoutedOptions): Smtpd {
         smtpd?.sink.write(QUIT);
         return leave();
       case 'connect':
-        return void connect(step.destination, nameIn(step.hello) ?? options.localName);
+        connecting = connect(step.destination, nameIn(step.hello) ?? options.localName);
+        return;
       case 'end-smtpd':
         return smtpd?.sink.end();
       case 'notice':
@@ -149,8 +152,9 @@ export function startRouted(options: RoutedOptions): Smtpd {
     current = destination.name;
     const result = await reachDestination(destination, { ...options, name, abort });
     if (state !== 'connecting') {
-      if (result.type === 'reached') result.reached.smtpd.kill('SIGKILL');
-      return;
+      if (result.type === 'failed') return;
+      result.reached.smtpd.kill('SIGKILL');
+      return void (await result.reached.smtpd.ended);
     }
     state = 'open';
     hasFailed = result.type === 'failed';
@@ -214,7 +218,7 @@ export function startRouted(options: RoutedOptions): Smtpd {
     front.end();
     leave();
     const status = hasFailed ? EXIT.systemCallFailed : EXIT.success;
-    void Promise.all(leaving.all().map((each) => each.ended)).then(() =>
+    void Promise.all([connecting, ...leaving.all().map((each) => each.ended)]).then(() =>
       settle(killedBy === undefined ? { status } : { status: EXIT.systemCallFailed, signal: killedBy }),
     );
   }
