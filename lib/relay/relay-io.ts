@@ -6,15 +6,13 @@ import { passSignals } from '../program/signals.ts';
 import { startSession } from '../session/session.ts';
 import { environmentForSmtpd } from '../smtpd/environment.ts';
 import { checkTarget } from '../smtpd/relay/check-target.ts';
-import { credentialsForHost, readCredentialsFile } from '../smtpd/relay/credentials-file.ts';
+import { readCredentialsFile } from '../smtpd/relay/credentials-file.ts';
 import type { RelaySettings } from '../smtpd/relay/options.ts';
-import { startRelayed } from '../smtpd/relay/relayed.ts';
+import { type RelayedOptions, startRelayed } from '../smtpd/relay/relayed.ts';
 import type { RouteSettings } from '../smtpd/relay/route-options.ts';
-import { parseRouteTable, readRoutesFile } from '../smtpd/relay/route-table.ts';
-import { type RoutedOptions, startRouted } from '../smtpd/relay/routed.ts';
+import { onlyDestination, parseRouteTable, readRoutesFile } from '../smtpd/relay/route-table.ts';
 import { parseRelayUrl } from '../smtpd/relay/url.ts';
 import { proxyHeader } from '../smtpd/remote.ts';
-import type { Smtpd } from '../smtpd/smtpd.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { createTlsClient } from '../tls/client.ts';
 import { readClientCredentials } from '../tls/client-credentials.ts';
@@ -42,7 +40,7 @@ const ERROR_LIMIT = 100;
 export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessEnv): Promise<number> {
   refuseInspector();
   const { to, program, verbosity, idleTimeout } = options;
-  const start = typeof to === 'string' ? relayTo(to, options) : routeBy(to, options);
+  const destinations = destinationsOf(options);
   const byHost =
     options.credentialsFile === undefined ? new Map() : readCredentialsFile(options.credentialsFile);
   const tls = createTlsClient({
@@ -52,6 +50,7 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   });
   const environment = withUcspiTcp(given);
   const report = createReporter(program, verbosity);
+  const localName = options.localName ?? hostname();
   const session = startSession({
     client: openStandard(),
     // All of the session is the relay: there is no dialogue.
@@ -61,7 +60,8 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
     relayIdleTimeout: options.relayIdleTimeout,
     report,
     startSmtpd: () =>
-      start({
+      startRelayed({
+        to: destinations,
         ssh: {
           program: options.sshProgram,
           words: options.sshWords,
@@ -70,7 +70,8 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
         tls,
         resolver: options.resolver,
         header: proxyHeader(options.sendProxy, endpointsIn(environment, 'TCP'), environment),
-        localName: options.localName ?? hostname(),
+        localName,
+        greetingName: typeof to === 'string' ? localName : (to.greetingName ?? localName),
         connectTimeout: options.connectTimeout,
         replyTimeout: idleTimeout,
         idleTimeout,
@@ -86,23 +87,13 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   return status;
 }
 
-/** What all ways of relaying have in common. */
-type Start = (shared: Omit<RoutedOptions, 'table' | 'greetingName' | 'offers'>) => Smtpd;
-
-function relayTo(url: string, settings: RelaySettings): Start {
-  const target = parseRelayUrl(url);
-  checkTarget(target, settings);
-  return ({ credentials, ...shared }) =>
-    startRelayed({ ...shared, target, credentials: credentialsForHost(credentials, target.host) });
-}
-
-function routeBy({ routesFile, greetingName, offers }: RouteSettings, settings: RelaySettings): Start {
-  const table = parseRouteTable(readRoutesFile(routesFile), routesFile, settings.pins);
-  return (shared) =>
-    startRouted({
-      ...shared,
-      table: () => table,
-      offers,
-      greetingName: greetingName ?? shared.localName,
-    });
+/** Where mail goes. @throws Failure (100, 111) when that makes no sense. */
+function destinationsOf({ to, pins, ...others }: RelayIoOptions): RelayedOptions['to'] {
+  if (typeof to === 'string') {
+    const target = parseRelayUrl(to);
+    checkTarget(target, { pins, ...others });
+    return { only: onlyDestination(target) };
+  }
+  const table = parseRouteTable(readRoutesFile(to.routesFile), to.routesFile, pins);
+  return { table: () => table, offers: to.offers };
 }

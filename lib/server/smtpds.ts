@@ -3,7 +3,8 @@ import { deferred } from '../program/deferred.ts';
 import { errorCode } from '../program/failure.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { SessionTerms } from '../session/options.ts';
-import type { Introduction, PreludeNotice } from '../smtp/prelude.ts';
+import type { Introduction } from '../smtp/prelude.ts';
+import type { RoutingNotice } from '../smtp/routing.ts';
 import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
 import { learnIntroduction } from '../smtpd/introduction.ts';
 import { onDemand, type SmtpdSlot } from '../smtpd/on-demand.ts';
@@ -21,8 +22,8 @@ import type { ServerSmtpdSettings } from './smtpd-options.ts';
 export interface SmtpdEvents {
   /** One was started, or could not be: then it has no `label`. */
   started(smtpd: Smtpd): void;
-  /** See `PreludeNotice`. */
-  notice(notice: PreludeNotice): void;
+  /** Of a prelude too. */
+  notice(notice: RoutingNotice): void;
   /** For what concerns a server that a URL names. Clients can cause it. */
   readonly relay: Reporter;
 }

@@ -7,8 +7,8 @@
  *
  *   command            what is sent                          afterwards
  *   -----------------  ------------------------------------  -----------------------------
- *   EHLO, HELO, LHLO   the reply of the introduction         `hello` is this command
- *     without one      (not consumed)                        step `smtpd-needed`
+ *   EHLO, HELO         the reply of the introduction         `hello` is this command
+ *   LHLO               (not consumed)                        step `smtpd-needed`
  *   NOOP, RSET         250 2.0.0
  *   QUIT               221 2.0.0                             step `end`
  *   STARTTLS           503 5.5.1, counts as refused
@@ -20,9 +20,8 @@
  *   any other          (not consumed)                        step `smtpd-needed`
  *   the last refused   its reply, notice, 421 4.7.0          step `end`
  *
- * MAIL, AUTH and VRFY, for example, are among the others; where AUTH is refused, it gets 502 5.5.1 and counts. After
- * `smtpd-needed`, either the session continues with smtpd, from `takeRest` on, or the caller refuses the command with
- * `refuse`, or it has learned the introduction: with `introduce` the command is answered from it, if it can be.
+ * MAIL, AUTH and VRFY, for example, are among the others. After `smtpd-needed`, either the session continues with smtpd,
+ * from `takeRest` on, or the caller refuses the command with `refuse`.
  *
  * It does no I/O and has no timers.
  */
@@ -32,19 +31,11 @@ import { createLineReader, type Line } from './line.ts';
 import { REPLIES } from './reply.ts';
 import { formatReply, type Reply } from './reply-reader.ts';
 
-/** How an smtpd introduces itself: the replies to EHLO and to HELO. */
-export interface Introduction extends HelloReplies {
+/** How an smtpd introduces itself: its greeting, and its replies to EHLO and to HELO. */
+export interface Introduction {
   readonly greeting: Reply;
   readonly ehlo: Reply;
   readonly helo: Reply;
-}
-
-/** The replies to the commands with which a client introduces itself; undefined for those that need smtpd. */
-export interface HelloReplies {
-  readonly ehlo?: Reply;
-  readonly helo?: Reply;
-  /** LMTP has this command only (RFC 2033 section 4.1). */
-  readonly lhlo?: Reply;
 }
 
 /** What the driver of a prelude is to do next. */
@@ -75,8 +66,6 @@ export interface Prelude {
   next(): PreludeStep | undefined;
   /** Consumes the command that needs smtpd, and answers it with this reply; the prelude goes on. */
   refuse(reply: Buffer): void;
-  /** The prelude goes on with the command that needs smtpd, and answers EHLO, HELO and LHLO with these replies. */
-  introduce(replies: HelloReplies): void;
   /**
    * Consumes and returns all that was read and not consumed. Valid after `smtpd-needed`: it begins with the command
    * that needs smtpd. `fromClient` may be called before, and then this has those bytes too.
@@ -88,10 +77,7 @@ export interface Prelude {
 
 /** The settings of a prelude. */
 export interface PreludeOptions {
-  /** The greeting, and the replies that are known. While there are none, `hello` of `smtpd-needed` may be LHLO. */
-  readonly introduction: HelloReplies & Pick<Introduction, 'greeting'>;
-  /** AUTH is refused and does not need smtpd. */
-  readonly refusesAuth?: boolean;
+  readonly introduction: Introduction;
   /** The last EHLO or HELO line of the client before this prelude, without line ending; undefined if none. */
   readonly hello: string | undefined;
   /** The session ends with this many refused commands; at least 1. */
@@ -108,7 +94,6 @@ export interface PreludeOptions {
  */
 export function createPrelude(options: PreludeOptions): Prelude {
   const { introduction, errorLimit } = options;
-  let hellos: HelloReplies = introduction;
   const client = createLineReader();
   const steps: PreludeStep[] = [];
   let lastHello = options.hello;
@@ -120,11 +105,11 @@ export function createPrelude(options: PreludeOptions): Prelude {
 
   const commands: Readonly<Record<CommandKind, (command: Command, line: Line) => void>> = {
     // LHLO is of this kind too, and an smtpd that introduces itself to EHLO need not know it.
-    hello: ({ verb }, line) => answerHello(line, verb === 'EHLO' ? hellos.ehlo : hellos.lhlo),
-    helo: (_, line) => answerHello(line, hellos.helo),
+    hello: ({ verb }, line) => (verb === 'EHLO' ? answerHello(line, introduction.ehlo) : needSmtpd()),
+    helo: (_, line) => answerHello(line, introduction.helo),
     starttls: () => answer(REPLIES.noSecondTls),
     mail: needSmtpd,
-    auth: () => (options.refusesAuth === true ? answer(REPLIES.noAuth) : needSmtpd()),
+    auth: needSmtpd,
     early: () => answer(REPLIES.mailFirst),
     chunk: ({ argument }) => {
       // The client sends the octets of the chunk whatever the reply (RFC 3030 section 4.2). They are not commands.
@@ -145,11 +130,8 @@ export function createPrelude(options: PreludeOptions): Prelude {
     },
   };
 
-  function answerHello(line: Line, reply: Reply | undefined): void {
-    const isUnknown = hellos.ehlo === undefined && hellos.lhlo === undefined;
-    if (reply === undefined && !isUnknown) return needSmtpd();
+  function answerHello(line: Line, reply: Reply): void {
     lastHello = line.text.toString('latin1');
-    if (reply === undefined) return needSmtpd();
     options.introduced(lastHello);
     client.drop();
     toClient(formatReply(reply));
@@ -216,10 +198,6 @@ export function createPrelude(options: PreludeOptions): Prelude {
     next: () => {
       while (steps.length === 0 && advance());
       return steps.shift();
-    },
-    introduce: (replies) => {
-      state = 'open';
-      hellos = replies;
     },
     refuse: (reply) => {
       state = 'open';

@@ -1,28 +1,44 @@
 /**
- * Routing: the server's part of a session whose smtpd depends on the sender, or on the recipients too. It answers the
- * client until its destination is known, and follows the session from then on: another transaction may have another
- * destination.
+ * Routing: the server's part of a session whose smtpd is somewhere else: one destination, or one or another, which depends
+ * on the sender, or on the recipients too. It answers the client until its destination is known, and follows the session
+ * from then on: another transaction may have another destination.
  *
- *   command          what happens
- *   ---------------  -------------------------------------------------------------------------------------
- *   EHLO, HELO       250 with our name, and for EHLO with what is offered; ends the transaction, with RSET at
- *                    the destination if it has MAIL
- *   MAIL             503 5.5.1 in a transaction; 501 5.1.7 if it has no address
- *     routes by      550 5.7.1 without a route; otherwise its destination is connected to, and it is passed
- *      sender only
+ *   command          with routes                                 with one destination
+ *   ---------------  ------------------------------------------  ----------------------------------------------
+ *   EHLO, HELO       250 with our name, for EHLO also what is    it is connected to, and its own reply is given,
+ *                    offered                                     less STARTTLS and AUTH
+ *     in a           RSET at the destination first, if it has
+ *      transaction   MAIL                                        the same
+ *   MAIL             503 5.5.1 in a transaction                  the same
+ *                    501 5.1.7 if it has no address
+ *     routes by      550 5.7.1 without a route; otherwise its
+ *      sender only   destination is connected to, and it is
+ *                    passed                                      the same
  *     by recipient   250 2.1.0, and is kept
- *   RCPT             503 5.5.1 without MAIL; 501 5.1.3 if it has no address; 550 5.7.1 without a route
- *     the first      its destination is connected to and gets MAIL; the refusal of either is the reply
- *     another        452 4.5.3 if its destination is not that of the first, or if that takes one recipient only
+ *   RCPT             503 5.5.1 without MAIL                      the same; otherwise passed
+ *                    501 5.1.3 if it has no address
+ *                    550 5.7.1 without a route
+ *     the first      its destination is connected to and gets
+ *                    MAIL; the refusal of either is the reply
+ *     another        452 4.5.3 if its destination is not that
+ *                    of the first, or takes one recipient only
  *     otherwise      passed
- *   DATA, BDAT       503 5.5.1 without MAIL; 554 5.5.1 if no destination has it; otherwise passed
- *   RSET             250 2.0.0, or passed if a destination has MAIL
- *   NOOP, QUIT       answered without a destination; otherwise passed
- *   STARTTLS, AUTH   503 5.5.1, 502 5.5.1: they are not offered
- *   an HTTP method   421 4.7.0, the end
- *   any other        502 5.5.1 without a destination; otherwise passed
+ *   DATA, BDAT       503 5.5.1 without MAIL; 554 5.5.1 if no
+ *                    destination has it; otherwise passed        the same
+ *   RSET             250 2.0.0; passed if a destination has
+ *                    MAIL                                        the same
+ *   NOOP, QUIT       answered without a destination; otherwise
+ *                    passed                                      the same
+ *   STARTTLS         503 5.5.1                                   the same
+ *   AUTH             502 5.5.1                                   the same
+ *   an HTTP method   421 4.7.0, the end                          the same
+ *   any other        502 5.5.1 without a destination; otherwise  passed, if need be after it is connected to
+ *                    passed
  *
- * Before a destination is connected to, the one before is left, and all of its replies have come. A destination without
+ * In LMTP there is LHLO in place of EHLO and HELO. STARTTLS and AUTH are between us and the destination only.
+ *
+ * A destination that cannot be had is tried again with the next command that needs it; the one that is alone is not, and
+ * the reply is the same. Before a destination is connected to, the one before is left, and all of its replies have come. A destination without
  * PIPELINING gets one command at a time. A transaction ends with the reply to its message, with RSET or EHLO, and with
  * the next MAIL if DATA or BDAT was refused.
  *
@@ -32,8 +48,8 @@
 import type { Command, CommandKind } from './command.ts';
 import { createEnvelope, type Decision } from './envelope.ts';
 import { parsePath } from './path.ts';
-import { REPLIES } from './reply.ts';
-import { formatReply, isPositive } from './reply-reader.ts';
+import { extensionKeyword, REPLIES } from './reply.ts';
+import { formatReply, isPositive, type Reply } from './reply-reader.ts';
 
 /** Where a transaction leads. */
 export interface Destination {
@@ -64,18 +80,37 @@ export type RoutingStep<D extends Destination> =
   | { readonly type: 'connect'; readonly destination: D; readonly hello: string | undefined }
   /** The client will send no more. */
   | { readonly type: 'end-smtpd' }
-  | { readonly type: 'notice'; readonly text: string }
+  | RoutingNotice
   /** The session has ended. Nothing follows. */
   | { readonly type: 'end' };
+
+/** Something to report. Any client can cause it, but for what has no topic. */
+export interface RoutingNotice {
+  readonly type: 'notice';
+  readonly text: string;
+  readonly about?: 'http' | 'error-limit';
+}
+
+/** All mail has the same destination. */
+export interface OneDestination<D extends Destination> {
+  readonly only: D;
+}
+
+/** Mail has one destination or another. */
+export interface Routes<D extends Destination> {
+  /** The routes as they are now. Called with each MAIL. */
+  table(): RouteTable<D>;
+  /** What is offered in reply to EHLO. */
+  readonly offers: readonly string[];
+}
 
 /** The settings of a routing. */
 export interface RoutingOptions<D extends Destination> {
   /** In the greeting and in replies to EHLO. */
   readonly name: string;
-  /** What is offered in reply to EHLO. */
-  readonly offers: readonly string[];
-  /** The routes as they are now. Called with each MAIL. */
-  readonly table: () => RouteTable<D>;
+  /** What the client uses; LMTP for one destination only. */
+  readonly protocol: 'smtp' | 'lmtp';
+  readonly to: OneDestination<D> | Routes<D>;
   /** The session ends with this many refused commands, recipients with another route not counted; at least 1. */
   readonly errorLimit: number;
 }
@@ -91,19 +126,22 @@ export interface Routing<D extends Destination> {
   smtpdEnded(reply: Buffer): void;
   /** The idle timeout has passed. The client gets a 421, then the session ends. */
   timedOut(): void;
-  /** After `connect`: the destination awaits MAIL. `extensions` are the texts of its reply to EHLO. */
-  connected(extensions: readonly string[]): void;
+  /** After `connect`: the destination awaits MAIL. `hello` is its reply to EHLO, HELO or LHLO. */
+  connected(hello: Reply): void;
   /** After `connect`: the destination cannot be had, and this is the reply to the command that needs it. */
   refuse(reply: Buffer): void;
   /** The next step; undefined when there is none until more input arrives. */
   next(): RoutingStep<D> | undefined;
   /** Whether the client should be read. Valid once `next` has returned undefined. */
   wantsClient(): boolean;
+  /** Whether the destination may get QUIT: it owes no reply, and is not in a message. */
+  mayQuit(): boolean;
 }
 
 /** What is known between MAIL and the end of its transaction. */
 interface Transaction<D> {
-  readonly table: RouteTable<D & Destination>;
+  /** Undefined for one destination. */
+  readonly table: RouteTable<D & Destination> | undefined;
   readonly sender: string;
   /** The MAIL command, without line ending. */
   readonly mail: string;
@@ -115,18 +153,24 @@ interface Transaction<D> {
   hasFailed: boolean;
 }
 
+const PASS: Decision = { type: 'pass' };
 const HOLD: Decision = { type: 'hold' };
 const AFTER_REPLIES: Decision = { type: 'after-replies' };
 
 /** Creates a routing. It begins with the greeting. Memory: see `createEnvelope`. */
 export function createRouting<D extends Destination>(options: RoutingOptions<D>): Routing<D> {
-  const { name, offers } = options;
-  const steps: RoutingStep<D>[] = [{ type: 'to-client', bytes: reply(220, [`${name} ESMTP`]) }];
+  const { name, protocol } = options;
+  const routes = 'table' in options.to ? options.to : undefined;
+  const only = 'only' in options.to ? options.to.only : undefined;
+  const greeting = reply(220, [`${name} ${protocol === 'lmtp' ? 'LMTP' : 'ESMTP'}`]);
+  const steps: RoutingStep<D>[] = [{ type: 'to-client', bytes: greeting }];
   let hello: string | undefined;
   let transaction: Transaction<D> | undefined;
   let current: D | undefined;
   /** The one that is connected to. */
   let awaited: D | undefined;
+  /** Its reply to EHLO, less what is not for the client. */
+  let offer: Reply = { code: 250, texts: [name, ...(routes?.offers ?? [])] };
   let canPipeline = false;
   /** The reply of a destination to a connection, or to MAIL, for the command that is held. */
   let refusal: Buffer | undefined;
@@ -138,7 +182,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
   let isOver = false;
 
   const envelope = createEnvelope({
-    protocol: 'smtp',
+    protocol,
     decide: (command, text, isQuiet) => {
       if (current !== undefined && !canPipeline && !isQuiet) return AFTER_REPLIES;
       return decisions[command.kind](command, text.toString('latin1'), isQuiet);
@@ -151,9 +195,14 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
   const decisions: Readonly<
     Record<CommandKind, (command: Command, line: string, isQuiet: boolean) => Decision>
   > = {
-    hello: ({ verb }, line) =>
-      verb === 'EHLO' ? introduce(line, [name, ...offers]) : refuse(REPLIES.notAvailable),
-    helo: (_, line) => introduce(line, [name]),
+    hello: ({ verb }, line, isQuiet) => {
+      if ((verb === 'LHLO') !== (protocol === 'lmtp')) return refuse(REPLIES.notAvailable);
+      return introduce(line, isQuiet, ({ texts }) => texts);
+    },
+    helo: (_, line, isQuiet) =>
+      protocol === 'lmtp'
+        ? refuse(REPLIES.notAvailable)
+        : introduce(line, isQuiet, ({ texts }) => [(texts[0] ?? '').split(' ')[0] ?? '']),
     mail: decideMail,
     early: (command, _, isQuiet) =>
       command.verb === 'RCPT' ? decideRecipient(command, isQuiet) : decideMessage(REFUSES_DATA),
@@ -161,33 +210,34 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
     starttls: () => refuse(REPLIES.noSecondTls),
     auth: () => refuse(REPLIES.noAuth),
     foreign: () => {
-      steps.push({ type: 'notice', text: 'the client sent an HTTP request, closing' });
+      steps.push({ type: 'notice', text: 'the client sent an HTTP request, closing', about: 'http' });
       return { type: 'answer', reply: REPLIES.notHttp, end: true };
     },
     empty: () => refuse(REPLIES.noCommand),
-    other: ({ verb }) => {
+    other: ({ verb }, _, isQuiet) => {
       if (verb === 'RSET') return reset();
-      if (current !== undefined) return { type: 'pass' };
+      if (current !== undefined) return PASS;
       if (verb === 'NOOP') return answer(REPLIES.ok);
-      return verb === 'QUIT'
-        ? { type: 'answer', reply: REPLIES.bye, end: true }
-        : refuse(REPLIES.notAvailable);
+      if (verb === 'QUIT') return { type: 'answer', reply: REPLIES.bye, end: true };
+      return only === undefined ? refuse(REPLIES.notAvailable) : withDestination(only, isQuiet, () => PASS);
     },
   };
 
-  function introduce(line: string, texts: readonly string[]): Decision {
+  /** @param textsOf what of the offer is for the client. */
+  function introduce(line: string, isQuiet: boolean, textsOf: (offer: Reply) => readonly string[]): Decision {
     const before = transaction;
     transaction = undefined;
     // EHLO ends a transaction (RFC 5321 section 4.1.4).
     if (before?.destination !== undefined) return { type: 'precede', line: 'RSET', replied: () => {} };
     hello = line;
-    return answer(reply(250, texts));
+    const tell = (): Decision => answer(reply(offer.code, textsOf(offer)));
+    return only === undefined ? tell() : withDestination(only, isQuiet, tell);
   }
 
   function reset(): Decision {
     const before = transaction;
     transaction = undefined;
-    return before?.destination === undefined ? answer(REPLIES.ok) : { type: 'pass' };
+    return before?.destination === undefined ? answer(REPLIES.ok) : PASS;
   }
 
   function decideMail({ argument }: Command, mail: string, isQuiet: boolean): Decision {
@@ -198,17 +248,19 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
       return { type: 'precede', line: 'RSET', replied: () => {} };
     }
     if (transaction !== undefined) return refuse(REPLIES.nestedMail);
-    const path = parsePath(argument, 'FROM');
+    const table = routes?.table();
+    const path = table === undefined ? undefined : parsePath(argument, 'FROM', true);
     if (typeof path === 'string') return refuse(REPLIES.badSender);
+    const sender = path?.mailbox ?? '';
     const next: Transaction<D> = {
-      ...{ table: options.table(), sender: path.mailbox, mail },
+      ...{ table, sender, mail },
       ...{ destination: undefined, recipients: 0, hasFailed: false },
     };
-    if (next.table.hasRecipients) {
+    if (table?.hasRecipients === true) {
       transaction = next;
       return answer(REPLIES.senderOk);
     }
-    return withDestination(next.table.find(next.sender, undefined), isQuiet, (destination) => {
+    return withDestination(only ?? table?.find(sender, undefined), isQuiet, (destination) => {
       next.destination = destination;
       // Before its reply: commands that are pipelined behind it belong to it.
       transaction = next;
@@ -224,9 +276,10 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
   function decideRecipient({ argument }: Command, isQuiet: boolean): Decision {
     const of = transaction;
     if (of === undefined) return refuse(REPLIES.mailFirst);
-    const path = parsePath(argument, 'TO');
+    if (only !== undefined) return PASS;
+    const path = parsePath(argument, 'TO', true);
     if (typeof path === 'string') return refuse(REPLIES.badRecipient);
-    const found = of.table.hasRecipients ? of.table.find(of.sender, path.mailbox) : of.destination;
+    const found = of.table?.hasRecipients === true ? of.table.find(of.sender, path.mailbox) : of.destination;
     if (found !== undefined && of.destination !== undefined) return passRecipient(of, found);
     return withDestination(found, isQuiet, (destination) => ({
       type: 'precede',
@@ -272,7 +325,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
     if (destination === undefined) return refuse(REPLIES.noRoute);
     if (refusal !== undefined) {
       const last = refusal;
-      refusal = undefined;
+      if (only === undefined) refusal = undefined;
       return refuse(last);
     }
     if (current?.key === destination.key) return decide(current);
@@ -291,7 +344,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
   function refuse(bytes: Buffer): Decision {
     refused += 1;
     if (refused < options.errorLimit) return answer(bytes);
-    steps.push({ type: 'notice', text: 'too many commands were refused, closing' });
+    steps.push({ type: 'notice', text: 'too many commands were refused, closing', about: 'error-limit' });
     return { type: 'answer', reply: Buffer.concat([bytes, REPLIES.tooManyErrors]), end: true };
   }
 
@@ -319,7 +372,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
         return steps.shift();
       case 'end-smtpd':
         isForwarded = true;
-        if (current !== undefined) return step;
+        if (current !== undefined && envelope.isBusy()) return step;
         end(undefined);
         return steps.shift();
       case 'end':
@@ -341,8 +394,12 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
       end(lastCode === '221' || lastCode === '421' ? undefined : last);
     },
     timedOut: () => end(REPLIES.tooSlow),
-    connected: (extensions) => {
-      canPipeline = extensions.some((text) => /^PIPELINING\b/i.test(text));
+    connected: ({ code, texts: [first = '', ...extensions] }) => {
+      const keywords = new Set(extensions.map(extensionKeyword));
+      canPipeline = keywords.has('PIPELINING');
+      if (only !== undefined) {
+        offer = { code, texts: [first, ...extensions.filter((text) => !HIDDEN.has(extensionKeyword(text)))] };
+      }
       current = awaited;
       settle();
     },
@@ -352,8 +409,12 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
     },
     next: () => steps.shift() ?? nextOfEnvelope(),
     wantsClient: () => !isOver && envelope.wantsClient(),
+    mayQuit: () => !envelope.isBusy() && lastCode !== '221',
   };
 }
+
+/** The session of the destination has them with us, not with the client. */
+const HIDDEN: ReadonlySet<string> = new Set(['STARTTLS', 'AUTH']);
 
 const REFUSES_DATA = (code: number): boolean => code !== 354;
 const REFUSES_CHUNK = (code: number): boolean => code >= 300;

@@ -15,7 +15,6 @@ export function createSilentPrelude(): Prelude {
     timedOut() {},
     next: () => steps.shift(),
     refuse: (reply) => void steps.push({ type: 'to-client', bytes: reply }, { type: 'end' }),
-    introduce() {},
     takeRest: () => Buffer.concat(received),
     drop() {},
   };

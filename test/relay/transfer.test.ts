@@ -110,10 +110,9 @@ describe('a message', () => {
       assert.match(await relay.reply(), /^421 4\.3\.0 /);
       relay.end();
       assert.equal(await relay.status, 111);
-      const level = how === ROUTED ? 'warning: unable to relay to smtp://localhost:\\d+' : 'fatal';
       assert.match(
         relay.stderr(),
-        new RegExp(`^smtp-relay-io: ${level}: lost localhost:\\d+: ECONNRESET\\n$`),
+        /^smtp-relay-io: warning: unable to relay to smtps?:\/\/localhost:\d+: lost localhost:\d+: ECONNRESET\n$/,
       );
     });
   }

@@ -116,6 +116,14 @@ function startTls(connection: FarConnection, options: FarServerOptions): void {
   converse(connection, secure, options, options.implicit !== true);
 }
 
+/** Removes a PROXY header of version 2 in front. */
+function withoutHeader(input: string): string {
+  const header = /^\r\n\r\n\0\r\nQUIT\n..(.)(.)/s.exec(input);
+  if (header === null) return input;
+  const [, high = '', low = ''] = header;
+  return input.slice(16 + 256 * high.charCodeAt(0) + low.charCodeAt(0));
+}
+
 function converse(
   connection: FarConnection,
   stream: Duplex,
@@ -166,7 +174,7 @@ function converse(
 
   if (!isStarted) send(replies.greeting ?? '220 far.example ready');
   stream.on('data', (bytes: Buffer) => {
-    input += bytes.toString('latin1');
+    input = withoutHeader(input + bytes.toString('latin1'));
     for (let end = input.indexOf('\r\n'); end >= 0 && !isOver; end = input.indexOf('\r\n')) {
       const line = input.slice(0, end);
       input = input.slice(end + 2);

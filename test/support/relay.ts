@@ -59,8 +59,11 @@ export function startRelay(
     const found = new Promise<T>((resolve, reject) => {
       check = () => {
         const one = look();
-        if (one !== undefined) resolve(one);
-        else if (hasEnded) reject(new Error(`the output ended after ${JSON.stringify(output)}: ${errors}`));
+        if (one !== undefined) {
+          // What comes later is for the next call.
+          check = () => {};
+          resolve(one);
+        } else if (hasEnded) reject(new Error(`the output ended after ${JSON.stringify(output)}: ${errors}`));
       };
       check();
     });

@@ -14,20 +14,22 @@ export function replayRouting(transcript: Transcript, cut: Cut = (packet) => [pa
   const waiting: Buffer[] = [];
   let clientEnds = false;
   let isOver = false;
-  const hasRecipients = transcript.entries.some(({ type }) => type === 'by-recipient');
+  const has = (what: Entry['type']): boolean => transcript.entries.some(({ type }) => type === what);
+  const hasRecipients = has('by-recipient');
   const routing = createRouting<Destination>({
     name: 'host',
-    offers: ['PIPELINING'],
+    protocol: has('lmtp') ? 'lmtp' : 'smtp',
     errorLimit: transcript.options.errorLimit,
-    table: () => ({
-      hasRecipients,
-      find: (sender, recipient) => {
-        if (hasRecipients !== (recipient !== undefined)) throw new Error('an address too few, or too many');
-        const key = (recipient ?? sender).split('@')[1] ?? 'null.example';
-        return key === 'none.example' ? undefined : { key, takesOneRecipient: key === 'lmtp.example' };
-      },
-    }),
+    to: has('one-destination')
+      ? { only: { key: 'only.example', takesOneRecipient: false } }
+      : { table: () => ({ hasRecipients, find }), offers: ['PIPELINING'] },
   });
+
+  function find(sender: string, recipient: string | undefined): Destination | undefined {
+    if (hasRecipients !== (recipient !== undefined)) throw new Error('an address too few, or too many');
+    const key = (recipient ?? sender).split('@')[1] ?? 'null.example';
+    return key === 'none.example' ? undefined : { key, takesOneRecipient: key === 'lmtp.example' };
+  }
 
   function settle(): void {
     for (;;) {
@@ -60,10 +62,11 @@ export function replayRouting(transcript: Transcript, cut: Cut = (packet) => [pa
     }
   }
 
-  if (hasRecipients) seen.push({ type: 'by-recipient' });
+  for (const type of SETTINGS) if (has(type)) seen.push({ type });
   settle();
   for (const [number, entry] of inputsOf(transcript).entries()) {
-    if (entry.type !== 'by-recipient') seen.push(entry);
+    if (SETTINGS.some((type) => type === entry.type)) continue;
+    seen.push(entry);
     switch (entry.type) {
       case 'client-sends':
         waiting.push(...cut(entry.bytes, number).map((piece) => Buffer.from(piece)));
@@ -75,7 +78,7 @@ export function replayRouting(transcript: Transcript, cut: Cut = (packet) => [pa
         }
         break;
       case 'connected':
-        routing.connected(entry.offer.split(' '));
+        routing.connected({ code: 250, texts: ['far.example', ...entry.offer.split(', ')] });
         break;
       case 'refuse':
         routing.refuse(entry.bytes);
@@ -93,3 +96,5 @@ export function replayRouting(transcript: Transcript, cut: Cut = (packet) => [pa
   }
   return seen;
 }
+
+const SETTINGS = ['by-recipient', 'one-destination', 'lmtp'] as const;

@@ -47,8 +47,9 @@
  * In a routing (see replay-routing.ts for which address leads where):
  *
  *     -- by recipient                                        the destination depends on the recipient
+ *     -- one destination                                     all mail has the same
  *     = connect a.example EHLO client                        with the last EHLO or HELO, if any
- *     -- connected: PIPELINING                               it is there; or `-- connected:`; or `-- refuse 451 no`
+ *     -- connected: PIPELINING, SIZE 9                       it is there, and offers this; or `-- refuse 451 no`
  *     = disconnect
  *
  * Bytes. A line ends with CRLF, unless it ends with a single backslash here. Escapes: `\r \n \t \0 \\ \{ \xNN`.
@@ -89,6 +90,7 @@ export type Entry =
         | 'resume'
         | 'lmtp'
         | 'by-recipient'
+        | 'one-destination'
         | 'disconnect';
     }
   | { readonly type: 'connect'; readonly key: string; readonly hello: string | undefined }
@@ -136,6 +138,7 @@ const LINES: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['-- resume', { type: 'resume' }],
   ['-- lmtp', { type: 'lmtp' }],
   ['-- by recipient', { type: 'by-recipient' }],
+  ['-- one destination', { type: 'one-destination' }],
   ['= disconnect', { type: 'disconnect' }],
   ['= invalid-reply', { type: 'invalid-reply' }],
   ['> (end)', { type: 'end-smtpd' }],

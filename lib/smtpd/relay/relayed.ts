@@ -1,148 +1,286 @@
+import { createCollection } from '../../program/collection.ts';
 import { deferred } from '../../program/deferred.ts';
 import { EXIT } from '../../program/failure.ts';
-import { createPrelude, type HelloReplies, type PreludeNotice } from '../../smtp/prelude.ts';
-import { extensionKeyword } from '../../smtp/reply.ts';
-import type { Reply } from '../../smtp/reply-reader.ts';
-import { createPreludeFront } from '../prelude-front.ts';
-import { endSmtpd, type Smtpd, type SmtpdEnd } from '../smtpd.ts';
-import type { Reached, ReachRequest } from './attempt.ts';
-import { formatFailure } from './failure.ts';
+import { REPLIES } from '../../smtp/reply.ts';
+import {
+  createRouting,
+  type RoutingNotice,
+  type RoutingOptions,
+  type RoutingStep,
+} from '../../smtp/routing.ts';
+import { createFront } from '../../stream/front.ts';
+import { type IdleWatch, watchIdle } from '../../stream/time.ts';
+import { createWriteBuffer } from '../../stream/write-buffer.ts';
+import { endAfterOutput, endSmtpd, type Smtpd, type SmtpdEnd } from '../smtpd.ts';
+import type { Attempt, Reached, ReachRequest } from './attempt.ts';
+import { type CredentialsByHost, credentialsForHost } from './credentials-file.ts';
+import { failureWarning, formatFailure } from './failure.ts';
+import { attemptByProgram } from './program.ts';
 import { reach } from './reach.ts';
+import type { RelayDestination } from './route-table.ts';
 
 /** The settings of a relay. */
-export interface RelayedOptions extends Omit<ReachRequest, 'name' | 'abort'> {
-  /** The name of this host: in the greeting, and in place of a client's that has given none. */
+export interface RelayedOptions
+  extends Omit<ReachRequest, 'target' | 'credentials' | 'name' | 'abort' | 'recipientDomain'> {
+  /** See `RoutingOptions`. */
+  readonly to: RoutingOptions<RelayDestination>['to'];
+  readonly credentials: CredentialsByHost;
+  /** In the greeting and, with routes, in replies to EHLO. */
+  readonly greetingName: string;
+  /** The name of this host, in place of a client's that has given none. */
   readonly localName: string;
-  /** How long the client may send no command before the server is there, in milliseconds. */
+  /** How long the client may send no command while there is no server, in milliseconds. */
   readonly idleTimeout: number;
-  /** See `PreludeOptions`. */
+  /** See `RoutingOptions`. */
   readonly errorLimit: number;
-  /** Called for each notice of the prelude. */
-  notice(notice: PreludeNotice): void;
+  /** The whole environment of programs. */
+  readonly environment: NodeJS.ProcessEnv;
+  notice(notice: RoutingNotice): void;
 }
 
 /**
- * An smtpd that is a server of others, named by a URL.
+ * An smtpd that is a server of others, or one or another of several: see `createRouting`. The greeting is ours.
  *
- * The greeting is ours. With the first command that needs it, EHLO in most sessions, the server is reached and the client
- * introduced to it by the client's own name. EHLO is answered with what the server offers, less STARTTLS and AUTH, which
- * are this relay's business. From the next command that needs it on, usually MAIL, bytes pass unchanged.
+ * When a server is needed it is reached, and the client introduced to it by the client's own name. A server that cannot be
+ * had is the reply to the command that needs it. If it was so with the last one, or it was lost, the status is 111.
  *
- * A server that cannot be had is the reply to that command and to all that need it in this session; the client may still
- * send QUIT. Then the status is 111.
+ * Memory: of the client, what it sends in one piece; of the server, see `createEnvelope`.
  */
 export function startRelayed(options: RelayedOptions): Smtpd {
-  const { target, localName } = options;
   const { promise: ended, resolve: settle } = deferred<SmtpdEnd>();
   const { promise: abort, resolve: startAbort } = deferred();
-  let state: 'answering' | 'reaching' | 'connected' | 'ended' = 'answering';
-  let reached: Reached | undefined;
-  /** Settles when it is reached, or nothing is left of the attempt. */
-  let reaching: Promise<void> | undefined;
-  /** The reply in place of the server. */
-  let refusal: Buffer | undefined;
-  const prelude = createPrelude({
-    introduction: {
-      greeting: { code: 220, texts: [`${localName} ${target.protocol === 'lmtp' ? 'LMTP' : 'ESMTP'}`] },
-    },
-    hello: undefined,
-    errorLimit: options.errorLimit,
-    refusesAuth: true,
-    introduced() {},
+  const leaving = createCollection<Smtpd>();
+  const { to, greetingName: name, errorLimit } = options;
+  const isLmtp = 'only' in to && to.only.isLmtp;
+  const routing = createRouting<RelayDestination>({
+    ...{ name, to, errorLimit },
+    protocol: isLmtp ? 'lmtp' : 'smtp',
   });
-  const front = createPreludeFront(prelude, options.idleTimeout, {
-    needed: (hello) => {
-      if (state === 'ended') return;
-      if (refusal !== undefined) return refuse(refusal);
-      if (reached === undefined) reaching = start(nameIn(hello) ?? localName);
-      else connect(reached);
+  let state: 'open' | 'connecting' | 'over' = 'open';
+  let smtpd: Smtpd | undefined;
+  /** The name of the last destination. */
+  let current: string | undefined;
+  let smtpdEnded = false;
+  /** The bytes for smtpd while it takes no more. */
+  const output = createWriteBuffer();
+  let isSmtpdFull = false;
+  /** The session takes no more. */
+  let isFull = false;
+  /** The last server could not be had, or was lost. */
+  let hasFailed = false;
+  let killedBy: NodeJS.Signals | undefined;
+  /** Settles when the last server is reached, or nothing is left of the attempt. */
+  let connecting: Promise<void> | undefined;
+  let idle: IdleWatch | undefined;
+  const front = createFront({
+    received: (bytes) => {
+      // The client may send more until it has read the last reply. It is not kept.
+      if (state === 'over') return true;
+      routing.fromClient(bytes);
+      advance();
+      return wantsClient();
     },
-    notice: options.notice,
-    ended: cancel,
-    closed: cancel,
+    drained: () => {
+      isFull = false;
+      smtpd?.source.read();
+      advanceAndProceed();
+    },
+    ended: () => {
+      routing.clientEnded();
+      advanceAndProceed();
+    },
+    closed: finish,
   });
+  advance();
 
-  async function start(name: string): Promise<void> {
-    state = 'reaching';
-    const result = await reach({ ...options, name, abort });
-    if (state !== 'reaching') {
+  function wantsClient(): boolean {
+    return state === 'over' || (!isFull && !isSmtpdFull && routing.wantsClient());
+  }
+
+  function advanceAndProceed(): void {
+    advance();
+    if (wantsClient()) front.proceed();
+  }
+
+  function advance(): void {
+    while (state !== 'over' && !isFull) {
+      const step = routing.next();
+      if (step !== undefined) carryOut(step);
+      else if (smtpdEnded) {
+        smtpdEnded = false;
+        routing.smtpdEnded(killedBy === undefined ? REPLIES.smtpdFailed : REPLIES.shuttingDown);
+      } else break;
+    }
+    limitWait();
+  }
+
+  /** Limits how long the client may send nothing without a server, and how long a server that is needed may not reply. */
+  function limitWait(): void {
+    idle?.stop();
+    if (state !== 'open' || (smtpd !== undefined && routing.wantsClient())) return;
+    idle = watchIdle(smtpd === undefined ? options.idleTimeout : options.replyTimeout, () => {
+      routing.timedOut();
+      advanceAndProceed();
+    });
+  }
+
+  function carryOut(step: RoutingStep<RelayDestination>): void {
+    switch (step.type) {
+      case 'to-client':
+        isFull = !front.send(step.bytes);
+        if (isFull) smtpd?.source.pause();
+        return;
+      case 'to-smtpd':
+        return write(step.bytes);
+      case 'disconnect':
+        // All of its replies have come: this cannot be taken for a part of a message.
+        smtpd?.sink.write(QUIT);
+        return leave();
+      case 'connect':
+        connecting = connect(step.destination, nameIn(step.hello) ?? options.localName);
+        return;
+      case 'end-smtpd':
+        return smtpd?.sink.end();
+      case 'notice':
+        return options.notice(step);
+      case 'end':
+        finish();
+    }
+  }
+
+  function write(bytes: Uint8Array): void {
+    if (isSmtpdFull) return output.push(Buffer.from(bytes));
+    isSmtpdFull = smtpd?.sink.write(bytes) === false;
+  }
+
+  async function connect(destination: RelayDestination, name: string): Promise<void> {
+    state = 'connecting';
+    current = destination.name;
+    const result = await reachDestination(destination, { ...options, name, abort });
+    if (state !== 'connecting') {
       if (result.type === 'failed') return;
       result.reached.smtpd.kill('SIGKILL');
       return void (await result.reached.smtpd.ended);
     }
-    state = 'answering';
-    if (result.type === 'failed') {
-      refusal = formatFailure(result.failure);
-      return refuse(refusal);
+    state = 'open';
+    hasFailed = result.type === 'failed';
+    if (result.type === 'failed') routing.refuse(formatFailure(result.failure));
+    else {
+      listenTo(result.reached, destination);
+      routing.connected(result.reached.hello);
     }
-    reached = result.reached;
-    prelude.introduce(hellosOf(target.protocol, reached.hello));
-    front.resume();
+    advance();
+    // After the reply to EHLO, if that is one.
+    if (result.type === 'reached') startReading(result.reached);
+    advanceAndProceed();
   }
 
-  function refuse(reply: Buffer): void {
-    // In a call of the front it is not ready for this.
-    queueMicrotask(() => {
-      if (state === 'ended') return;
-      prelude.refuse(reply);
-      front.resume();
+  function listenTo({ smtpd: next }: Reached, { name }: RelayDestination): void {
+    smtpd = next;
+    smtpdEnded = false;
+    isSmtpdFull = false;
+    next.source.listen({
+      bytes: (bytes) => {
+        routing.fromSmtpd(bytes);
+        advanceAndProceed();
+      },
+      ended: () => void endAfterOutput(next).then((end) => lose(next, name, end)),
+    });
+    next.sink.listen({
+      drained: () => {
+        isSmtpdFull = output.size() > 0 && !next.sink.write(output.take());
+        if (wantsClient()) front.proceed();
+      },
+      // Its source ends too, and has the last reply.
+      failed() {},
     });
   }
 
-  function connect({ smtpd, rest }: Reached): void {
-    state = 'connected';
-    front.connect(smtpd, rest());
-    void smtpd.ended.then(settle);
+  function startReading({ smtpd: next, rest }: Reached): void {
+    if (smtpd !== next) return;
+    const early = rest();
+    if (early.length > 0) routing.fromSmtpd(early);
+    if (!isFull) next.source.read();
   }
 
-  /**
-   * The session has ended before the server took over. Nothing is left of that when this settles.
-   *
-   * @param signal what has ended it, if that was a signal.
-   */
-  async function finish(signal?: NodeJS.Signals): Promise<void> {
-    state = 'ended';
-    if (reached === undefined) {
-      startAbort();
-      await reaching;
-    } else {
-      reached.smtpd.sink.write(Buffer.from('QUIT\r\n'));
-      const gone = endSmtpd(reached.smtpd);
-      if (signal !== undefined) reached.smtpd.kill(signal);
-      await gone;
-    }
-    if (signal !== undefined) settle({ status: EXIT.systemCallFailed, signal });
-    else settle({ status: refusal === undefined ? EXIT.success : EXIT.systemCallFailed });
-    front.end();
+  /** The server sends no more. */
+  function lose(lost: Smtpd, name: string, end: SmtpdEnd | undefined): void {
+    if (smtpd !== lost) return;
+    hasFailed = end !== undefined && end.status !== EXIT.success;
+    if (end?.failure !== undefined) options.report.warning(`unable to relay to ${name}: ${end.failure}`);
+    smtpdEnded = true;
+    advanceAndProceed();
   }
 
-  /** Nothing reads from here any more. */
-  function cancel(): void {
-    if (state !== 'connected' && state !== 'ended') void finish();
+  /** Ends the session with the server, whose reply does not matter. */
+  function leave(): void {
+    if (smtpd === undefined) return;
+    const last = smtpd;
+    smtpd = undefined;
+    smtpdEnded = false;
+    output.take();
+    void endSmtpd(last).then(leaving.add(last));
+  }
+
+  /** The session is over, or its user has closed one side. */
+  function finish(): void {
+    if (state === 'over') return;
+    state = 'over';
+    idle?.stop();
+    startAbort();
+    // After a signal, the end of the output follows the reason for it.
+    if (killedBy === undefined) front.end();
+    if (routing.mayQuit()) smtpd?.sink.write(QUIT);
+    leave();
+    const status = hasFailed ? EXIT.systemCallFailed : EXIT.success;
+    void Promise.all([connecting, ...leaving.all().map((each) => each.ended)]).then(() => {
+      settle(killedBy === undefined ? { status } : { status: EXIT.systemCallFailed, signal: killedBy });
+      front.end();
+    });
   }
 
   return {
     ...front.stream,
-    ...{ label: target.url, ended },
+    get label() {
+      return current ?? ('only' in to ? to.only.name : 'routes');
+    },
+    ended,
     kill: (signal) => {
-      if (state === 'connected' || state === 'ended') reached?.smtpd.kill(signal);
-      else void finish(signal);
+      killedBy ??= signal;
+      for (const each of leaving.all()) each.kill(signal);
+      smtpd?.kill(signal);
+      // A server may complete its last reply.
+      if (smtpd === undefined || signal === 'SIGKILL') finish();
     },
   };
 }
 
+const QUIT = Buffer.from('QUIT\r\n');
+
 /** The name in "EHLO name"; undefined if there is none. */
-export function nameIn(hello: string | undefined): string | undefined {
+function nameIn(hello: string | undefined): string | undefined {
   return /^\s*\S+\s+(\S.*?)\s*$/s.exec(hello ?? '')?.[1];
 }
 
-/** What the client's commands are answered with. */
-function hellosOf(protocol: 'smtp' | 'lmtp', { code, texts }: Reply): HelloReplies {
-  const [first = '', ...extensions] = texts;
-  const offered = extensions.filter((text) => !HIDDEN.has(extensionKeyword(text)));
-  const full = { code, texts: [first, ...offered] };
-  if (protocol === 'lmtp') return { lhlo: full };
-  return { ehlo: full, helo: { code, texts: [first.split(' ')[0] ?? ''] } };
+function reachDestination(
+  { server, recipientDomain }: RelayDestination,
+  request: RelayedOptions & Pick<ReachRequest, 'name' | 'abort'>,
+): Promise<Attempt> {
+  if (server.type === 'program') return attemptProgram(server.command, request);
+  const { target } = server;
+  const credentials = credentialsForHost(request.credentials, target.host);
+  return reach({ ...request, target, credentials, recipientDomain });
 }
 
-const HIDDEN: ReadonlySet<string> = new Set(['STARTTLS', 'AUTH']);
+async function attemptProgram(
+  command: readonly string[],
+  request: RelayedOptions & Pick<ReachRequest, 'name' | 'abort'>,
+): Promise<Attempt> {
+  const { report, concluded, environment } = request;
+  const [file = ''] = command;
+  const name = `|${command.join(' ')}`;
+  const result = await attemptByProgram(file, command, environment, request);
+  concluded?.(name, result.type === 'reached' ? 'reached' : result.failure.result);
+  if (result.type === 'failed') report.warning(failureWarning(name, result.failure));
+  return result;
+}

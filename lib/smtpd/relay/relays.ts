@@ -4,12 +4,11 @@ import { createTlsClient, type TlsClient } from '../../tls/client.ts';
 import { environmentFor } from '../environment.ts';
 import { changed, type StartSmtpd } from '../program.ts';
 import { type Backend, proxyHeader } from '../remote.ts';
-import { type CredentialsByHost, credentialsForHost } from './credentials-file.ts';
+import type { CredentialsByHost } from './credentials-file.ts';
 import type { ReachSettings } from './options.ts';
 import { type RelayedOptions, startRelayed } from './relayed.ts';
 import type { RouteSettings } from './route-options.ts';
-import { type FileRoutes, parseRouteTable } from './route-table.ts';
-import { startRouted } from './routed.ts';
+import { type FileRoutes, onlyDestination, parseRouteTable } from './route-table.ts';
 import type { RelaySecrets } from './secrets.ts';
 import type { RelayTarget } from './url.ts';
 
@@ -68,7 +67,8 @@ export function createRelays({ to, reach, sendProxy }: RelaySpec, options: Relay
       tls,
       ssh: { program: reach.sshProgram, words: reach.sshWords, environment },
       header: proxyHeader(sendProxy, client, tlsEnvironment),
-      localName,
+      ...{ localName, greetingName: localName, credentials },
+      environment: changed(environmentFor(environment, client, options.localName), tlsEnvironment),
       connectTimeout: reach.connectTimeout,
       resolver: reach.resolver,
       replyTimeout: idleTimeout,
@@ -96,20 +96,12 @@ export function createRelays({ to, reach, sendProxy }: RelaySpec, options: Relay
     },
     startFor: (client, events) => (tlsEnvironment) => {
       const session = shared(client, events, tlsEnvironment);
-      if ('url' in to) {
-        return startRelayed({
-          ...session,
-          target: to,
-          credentials: credentialsForHost(credentials, to.host),
-        });
-      }
-      return startRouted({
+      if ('url' in to) return startRelayed({ ...session, to: { only: onlyDestination(to) } });
+      const greetingName = to.greetingName ?? localName;
+      return startRelayed({
         ...session,
-        table: () => table ?? NO_ROUTES,
-        credentials,
-        offers: to.offers,
-        greetingName: to.greetingName ?? localName,
-        environment: changed(environmentFor(environment, client, options.localName), tlsEnvironment),
+        greetingName,
+        to: { table: () => table ?? NO_ROUTES, offers: to.offers },
       });
     },
   };

@@ -6,22 +6,23 @@ import { checkVerifiable } from './check-target.ts';
 import { parseRoutes, type Route } from './routes.ts';
 import { parseRelayUrl, type RelayTarget } from './url.ts';
 
-/** Where a route leads: a server that a URL names, or a program. */
-export type RouteServer =
+/** Where mail goes: a server that a URL names, or a program. */
+export type RelayServer =
   | { readonly type: 'url'; readonly target: RelayTarget }
   | { readonly type: 'program'; readonly command: readonly string[] };
 
 /** A server for a transaction. */
-export interface RoutedDestination extends Destination {
+export interface RelayDestination extends Destination {
   /** The URL, or "|" and a command, as messages name it. */
   readonly name: string;
-  readonly server: RouteServer;
+  readonly server: RelayServer;
+  readonly isLmtp: boolean;
   /** For a backup MX. */
   readonly recipientDomain: string | undefined;
 }
 
 /** The routes of a file. */
-export interface FileRoutes extends RouteTable<RoutedDestination> {
+export interface FileRoutes extends RouteTable<RelayDestination> {
   /** The names of all destinations, each once. */
   readonly names: readonly string[];
 }
@@ -41,7 +42,7 @@ export function readRoutesFile(path: string): string {
  */
 export function parseRouteTable(text: string, name: string, pins: readonly string[]): FileRoutes {
   const routes = parseRoutes(text, name);
-  const servers = new Map<Route, RouteServer>();
+  const servers = new Map<Route, RelayServer>();
   for (const route of routes.all) {
     try {
       servers.set(route, serverOf(route, pins));
@@ -62,7 +63,7 @@ export function parseRouteTable(text: string, name: string, pins: readonly strin
   };
 }
 
-function serverOf({ of, target }: Route, pins: readonly string[]): RouteServer {
+function serverOf({ of, target }: Route, pins: readonly string[]): RelayServer {
   if (target.type === 'program') {
     checkSmtpdCommand(target.command, 'smtpd-starttls-server');
     return target;
@@ -75,7 +76,7 @@ function serverOf({ of, target }: Route, pins: readonly string[]): RouteServer {
   return { type: 'url', target: parsed };
 }
 
-function nameOf(server: RouteServer): string {
+function nameOf(server: RelayServer): string {
   return server.type === 'url' ? server.target.url : `|${server.command.join(' ')}`;
 }
 
@@ -83,17 +84,24 @@ function isBackup({ ways }: RelayTarget): boolean {
   return ways.some((way) => 'backup' in way);
 }
 
-function destination(server: RouteServer, recipient: string): RoutedDestination {
+/** The destination of all mail. */
+export function onlyDestination(target: RelayTarget): RelayDestination {
+  const server = { type: 'url', target } as const;
+  return { ...destination(server, ''), takesOneRecipient: false };
+}
+
+function destination(server: RelayServer, recipient: string): RelayDestination {
   const name = nameOf(server);
   if (server.type === 'program') {
-    return { key: name, name, server, takesOneRecipient: false, recipientDomain: undefined };
+    return { key: name, name, server, isLmtp: false, takesOneRecipient: false, recipientDomain: undefined };
   }
   const { target } = server;
+  const isLmtp = target.protocol === 'lmtp';
   const recipientDomain = isBackup(target) ? recipient.slice(recipient.lastIndexOf('@') + 1) : undefined;
   return {
     // The owner of one domain must not choose the server of another one.
     key: recipientDomain === undefined ? name : `${name} ${recipientDomain.toLowerCase()}`,
-    ...{ name, server, recipientDomain },
-    takesOneRecipient: target.protocol === 'lmtp',
+    ...{ name, server, isLmtp, recipientDomain },
+    takesOneRecipient: isLmtp,
   };
 }
