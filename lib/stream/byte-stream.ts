@@ -158,7 +158,7 @@ export function sinkOfStream(stream: Writable, below: Writable = stream): Sink {
 
   stream.on('error', fail);
   stream.on('close', () => {
-    if (!stream.writableFinished) fail(new Error('closed before everything was written'));
+    if (!stream.writableFinished) fail(CLOSED);
   });
   return {
     listen: (next) => {
@@ -188,6 +188,9 @@ export function sinkOfStream(stream: Writable, below: Writable = stream): Sink {
     },
   };
 }
+
+/** One for all: every TLS session closes the socket below it like this, and an error records its stack. */
+const CLOSED = new Error('closed before everything was written');
 
 /** Returns a function that calls `act` on its first call only. */
 export function once(act: () => void): () => void {
