@@ -32,7 +32,7 @@ export async function runShim(options: ShimOptions, given: NodeJS.ProcessEnv): P
   const report = createReporter(options.program, options.verbosity);
   const client = openStandard();
   const session = startSession({
-    ...options.terms,
+    terms: options.terms,
     client,
     startSmtpd: smtpdProgram(options.command, withoutUcspiTls(environment)),
     report,

@@ -68,7 +68,7 @@ export async function runProxy(options: ProxyOptions, environment: NodeJS.Proces
   const client = tlsClient ?? byteStreamOf(connection);
   const startSmtpd = smtpdFor(options.smtpd, ends, environmentOf(ends, environment), options.localHost);
   const session = startSession({
-    ...options.terms,
+    terms: options.terms,
     client,
     tls: tlsClient === undefined ? createTlsOffer(connection, client, () => tls, listener) : undefined,
     startSmtpd: (more) => startSmtpd({ ...tlsClient?.environment, ...more }),

@@ -52,12 +52,18 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   const report = createReporter(program, verbosity);
   const localName = options.localName ?? hostname();
   const session = startSession({
+    terms: {
+      requireTls: false,
+      plaintextAuth: true,
+      errorLimit: 1,
+      fresh: false,
+      greetDelay: 0,
+      idleTimeout,
+      relayIdleTimeout: options.relayIdleTimeout,
+    },
     client: openStandard(),
     // All of the session is the relay: there is no dialogue.
     tls: undefined,
-    ...{ requireTls: false, plaintextAuth: true, errorLimit: 1, fresh: false, greetDelay: 0 },
-    idleTimeout,
-    relayIdleTimeout: options.relayIdleTimeout,
     report,
     startSmtpd: () =>
       startRelayed({

@@ -35,11 +35,8 @@ export async function startTls(
     const socket = await server.shakeHands(connection, listener.exceeded);
     const session = describeSession(socket);
     listener.done(session, socket, process.uptime() - startedAt);
-    return {
-      ...byteStreamOf(socket, connection),
-      early: NOTHING,
-      environment: tlsEnvironment(session),
-    };
+    const { source, sink } = byteStreamOf(socket, connection);
+    return { source, sink, early: NOTHING, environment: tlsEnvironment(session) };
   } catch (error) {
     connection.destroy();
     listener.failed(error);

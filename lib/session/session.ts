@@ -36,7 +36,8 @@ export interface TlsOffer {
 }
 
 /** The parts and settings of a session between one client and one smtpd. */
-export interface SessionOptions extends SessionTerms {
+export interface SessionOptions {
+  readonly terms: SessionTerms;
   readonly client: ByteStream;
   /** Undefined if the client is in TLS already: then there is no dialogue, only the relay. */
   readonly tls: TlsOffer | undefined;
@@ -66,7 +67,7 @@ const ENDED_TIMEOUT = 60_000;
 
 /** Starts a session: greeting delay, dialogue, verdict, then relay. */
 export function startSession(options: SessionOptions): Session {
-  const { client, tls, report } = options;
+  const { terms, client, tls, report } = options;
   const running = createCollection<Smtpd>();
   // Promises rather than an AbortSignal, which adds a quarter of a millisecond to every start.
   const { promise: abort, resolve: startAbort } = deferred();
@@ -80,15 +81,25 @@ export function startSession(options: SessionOptions): Session {
   }
 
   async function run(): Promise<SmtpdEnd> {
-    const early = options.greetDelay > 0 ? await delayGreeting(options, stopping) : undefined;
+    const { greetDelay } = terms;
+    const early = greetDelay > 0 ? await delayGreeting({ ...options, greetDelay }, stopping) : undefined;
     if (early !== undefined) {
       if (tls !== undefined) options.concluded?.('close');
       return early;
     }
     const smtpd = startSmtpd({});
     if (tls === undefined) return relayWith(client, smtpd, NOTHING, NOTHING);
-    const dialogue = createDialogue(options);
-    const verdict = await converse({ ...options, dialogue, smtpd, stopping, abort });
+    const dialogue = createDialogue(terms);
+    const verdict = await converse({
+      dialogue,
+      client,
+      smtpd,
+      idleTimeout: terms.idleTimeout,
+      stopping,
+      abort,
+      errorLimitReached: options.errorLimitReached,
+      report,
+    });
     options.concluded?.(verdict);
     if (verdict === 'close') return close(client, smtpd);
     if (verdict === 'plaintext') {
@@ -103,7 +114,7 @@ export function startSession(options: SessionOptions): Session {
       report.warning(`unable to start TLS: ${error instanceof Error ? error.message : String(error)}`);
       return close(client, smtpd);
     }
-    const isStale = options.fresh && smtpd.renew?.(tlsClient.environment) !== true;
+    const isStale = terms.fresh && smtpd.renew?.(tlsClient.environment) !== true;
     if (isStale) return refresh(tlsClient, endSmtpd(smtpd));
     return relayWith(tlsClient, smtpd, tlsClient.early, dialogue.rest().smtpd);
   }
@@ -115,7 +126,7 @@ export function startSession(options: SessionOptions): Session {
    */
   async function refresh(tlsClient: TlsClient, staleEnded: Promise<SmtpdEnd>): Promise<SmtpdEnd> {
     const smtpd = startSmtpd(tlsClient.environment);
-    const { outcome, forClient } = await holdOpening(smtpd, [], options.idleTimeout, abort);
+    const { outcome, forClient } = await holdOpening(smtpd, [], terms.idleTimeout, abort);
     let ended: Promise<SmtpdEnd>;
     if (outcome.type === 'broken') {
       const what = 'unable to read the greeting of the second smtpd';
@@ -145,9 +156,9 @@ export function startSession(options: SessionOptions): Session {
       client: side,
       smtpd,
       rest: { client: fromClient, smtpd: fromSmtpd },
-      idleTimeout: options.relayIdleTimeout,
-      stallTimeout: options.idleTimeout,
-      endedTimeout: Math.min(options.idleTimeout, ENDED_TIMEOUT),
+      idleTimeout: terms.relayIdleTimeout,
+      stallTimeout: terms.idleTimeout,
+      endedTimeout: Math.min(terms.idleTimeout, ENDED_TIMEOUT),
       abort,
       closingReply: (relayEnd) => {
         if (isNormalEnd(relayEnd)) return undefined;

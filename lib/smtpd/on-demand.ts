@@ -159,7 +159,8 @@ function createOnDemand(
   }
 
   return {
-    ...front.stream,
+    source: front.stream.source,
+    sink: front.stream.sink,
     ended,
     renew: (next) => {
       if (state !== 'answering') return false;

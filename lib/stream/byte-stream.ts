@@ -59,7 +59,7 @@ export interface Sink {
    */
   end(done?: () => void): void;
   /** How many octets wait in this process; undefined if that is not known. A change is progress. */
-  readonly unsent?: () => number;
+  readonly unsent?: (() => number) | undefined;
   /** Closes the stream and discards the bytes that wait. The listener is not called. */
   close(): void;
 }
@@ -116,7 +116,8 @@ export function watchedSource(
   stream.on('error', onEnd);
   stream.on('close', () => onEnd());
   const source: Source = {
-    ...control,
+    read: control.read,
+    pause: control.pause,
     listen: (next) => {
       listener = next;
       const past = end;

@@ -139,7 +139,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     // Without a dialogue the session reports no verdict.
     if (tls === undefined) concluded(implicitTls ? 'tls' : 'plaintext');
     session = startSession({
-      ...terms,
+      terms,
       client: { source: client.source, sink: notifyFirstWrite(client.sink, greeted) },
       tls,
       startSmtpd,
@@ -282,11 +282,14 @@ function formatEndpoint({ ip, port }: Endpoint): string {
 function notifyFirstWrite(sink: Sink, notify: () => void): Sink {
   let isFirst = true;
   return {
-    ...sink,
+    listen: sink.listen,
     write: (bytes) => {
       if (isFirst) notify();
       isFirst = false;
       return sink.write(bytes);
     },
+    end: sink.end,
+    unsent: sink.unsent,
+    close: sink.close,
   };
 }

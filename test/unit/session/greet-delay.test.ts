@@ -30,6 +30,10 @@ function open(t: TestContext, { greetDelay = 5_000, implicit = false, sent, earl
   const verdicts: string[] = [];
   if (sent !== undefined) client.send(sent);
   const session = startSession({
+    terms: {
+      ...{ requireTls: false, plaintextAuth: false, errorLimit: 100, fresh: false },
+      ...{ idleTimeout: 300_000, relayIdleTimeout: undefined, greetDelay },
+    },
     client,
     tls: implicit ? undefined : NO_TLS,
     startSmtpd: () => {
@@ -38,8 +42,6 @@ function open(t: TestContext, { greetDelay = 5_000, implicit = false, sent, earl
       smtpds.push(smtpd);
       return smtpd;
     },
-    ...{ requireTls: false, plaintextAuth: false, errorLimit: 100, fresh: false },
-    ...{ idleTimeout: 300_000, relayIdleTimeout: undefined, greetDelay },
     ...(earlyTalker && { earlyTalker }),
     concluded: (verdict) => verdicts.push(verdict),
     report: { fatal: assert.fail, info: assert.fail, warning: (text) => void messages.push(text) },

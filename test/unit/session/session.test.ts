@@ -47,6 +47,15 @@ function open(t: TestContext, setup: Setup = {}) {
     decline: () => void calls.push('decline'),
   };
   const session = startSession({
+    terms: {
+      requireTls: false,
+      plaintextAuth: false,
+      errorLimit: 100,
+      fresh: setup.fresh ?? false,
+      idleTimeout: setup.idleTimeout ?? 300_000,
+      relayIdleTimeout: setup.relayIdleTimeout,
+      greetDelay: 0,
+    },
     client,
     tls: setup.implicit ? undefined : tls,
     startSmtpd: (given) => {
@@ -55,13 +64,6 @@ function open(t: TestContext, setup: Setup = {}) {
       smtpds.push(smtpd);
       return smtpd;
     },
-    requireTls: false,
-    plaintextAuth: false,
-    errorLimit: 100,
-    fresh: setup.fresh ?? false,
-    idleTimeout: setup.idleTimeout ?? 300_000,
-    relayIdleTimeout: setup.relayIdleTimeout,
-    greetDelay: 0,
     concluded: (verdict) => verdicts.push(verdict),
     report: {
       fatal: (text) => void messages.push(`fatal: ${text}`),
@@ -409,6 +411,10 @@ describe('a handshake that fails', () => {
     const smtpd = createTestSmtpd();
     const messages: string[] = [];
     const session = startSession({
+      terms: {
+        ...{ requireTls: true, plaintextAuth: false, errorLimit: 100, fresh: true },
+        ...{ idleTimeout: 300_000, relayIdleTimeout: undefined, greetDelay: 0 },
+      },
       client,
       tls: {
         start: async () => {
@@ -418,8 +424,6 @@ describe('a handshake that fails', () => {
         decline: () => assert.fail('TLS is declined'),
       },
       startSmtpd: () => smtpd,
-      ...{ requireTls: true, plaintextAuth: false, errorLimit: 100, fresh: true },
-      ...{ idleTimeout: 300_000, relayIdleTimeout: undefined, greetDelay: 0 },
       report: { fatal: assert.fail, info: assert.fail, warning: (text) => void messages.push(text) },
     });
     smtpd.send('220 hi\r\n');
