@@ -11,22 +11,20 @@ const LINGER = 2000;
  * Ends the connection with a client to which everything has been sent: half-closes it, waits for the client to do
  * the same, at most `LINGER` milliseconds, and closes it.
  */
-export async function hangUp(client: ByteStream): Promise<void> {
-  const flushed = new Promise<void>((resolve) => client.sink.end(resolve));
-  await Promise.all([within(LINGER, flushed), drain(client.source, LINGER)]);
-  client.sink.close();
+export async function hangUp({ source, sink }: ByteStream): Promise<void> {
+  const flushed = new Promise<void>((resolve) => sink.end(resolve));
+  await within(LINGER, Promise.all([flushed, drain(source)]));
+  source.close();
+  sink.close();
 }
 
 /**
- * Reads a source to its end, for at most `milliseconds`, discards the bytes, and closes it.
- *
- * Closing a socket with unread bytes resets the connection, and the peer may lose the last bytes sent to it.
+ * Reads a source to its end, and discards the bytes. Closing a socket with unread bytes resets the connection, and the
+ * peer may lose the last bytes sent to it.
  */
-export async function drain(source: Source, milliseconds: number): Promise<void> {
-  const ended = new Promise<void>((resolve) => {
+function drain(source: Source): Promise<void> {
+  return new Promise((resolve) => {
     source.listen({ bytes() {}, ended: () => resolve() });
     source.read();
   });
-  await within(milliseconds, ended);
-  source.close();
 }
