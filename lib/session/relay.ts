@@ -140,27 +140,40 @@ function limitWaits({ client, smtpd, idleTimeout, stallTimeout, endedTimeout }: 
   let isStalled = false;
   let stopped = false;
   let idle = watchIdle(idleTimeout, () => expire('idle-timeout'));
+  /** Since the first bytes that waited: each write in TLS waits for a moment, and a timer for each would be dear. */
   let stall: IdleWatch | undefined;
+  /** How many octets waited when the timeout of the stall began. */
+  let unsent: number | undefined;
 
-  /** Starts the timeouts that depend on which side has ended and on whether the client is stalled. */
+  /** Starts the timeouts that depend on which side has ended. */
   function update(): void {
     stall?.stop();
     stall = undefined;
     if (stopped) return;
     if (isStalled) limitStall();
-    if (!hasExited) return;
-    // The program's own limits no longer apply. A process that it left behind may hold its output open.
+    limitOrphan();
+  }
+
+  /** smtpd's own limits no longer apply once it has exited. A process that it left behind may hold its output open. */
+  function limitOrphan(): void {
+    if (!hasExited || stopped) return;
     idle.stop();
     if (!isStalled) idle = watchIdle(ORPHAN_IDLE_TIMEOUT, () => expire('output-ended'));
   }
 
+  /** Starts the timeout of a stall, or starts it again. */
   function limitStall(): void {
-    const before = client.sink.unsent?.();
-    stall = watchIdle(hasEnded ? endedTimeout : stallTimeout, () => {
-      // A client that reads slowly takes part of a piece at a time.
-      if (client.sink.unsent?.() === before) expire('client-stalled');
-      else limitStall();
-    });
+    unsent = client.sink.unsent?.();
+    stall ??= watchIdle(hasEnded ? endedTimeout : stallTimeout, stallTimedOut);
+    stall.active();
+  }
+
+  function stallTimedOut(): void {
+    stall = undefined;
+    if (!isStalled) return;
+    // A client that reads slowly takes part of a piece at a time.
+    if (client.sink.unsent?.() === unsent) expire('client-stalled');
+    else limitStall();
   }
 
   void smtpd.ended.then(() => {
@@ -173,7 +186,8 @@ function limitWaits({ client, smtpd, idleTimeout, stallTimeout, endedTimeout }: 
     active: () => idle.active(),
     clientStalled: (now) => {
       isStalled = now;
-      update();
+      if (isStalled && !stopped) limitStall();
+      limitOrphan();
     },
     clientEnded: () => {
       hasEnded = true;
