@@ -85,10 +85,11 @@ export function converse(options: ConverseOptions): Promise<Verdict> {
   return promise;
 
   function advance(): void {
+    let isActive = false;
     while (verdict === undefined && (isConcluding || (!clientStalled && !smtpdStalled))) {
       const step = deferredStep ?? dialogue.next();
       deferredStep = undefined;
-      if (step !== undefined) idleTimeout.active();
+      if (step !== undefined) isActive = true;
       if (step?.type === 'to-client') {
         replies.push(step.bytes);
         if (replies.size() >= FLUSH_SIZE) clientStalled = !flushReplies();
@@ -100,6 +101,7 @@ export function converse(options: ConverseOptions): Promise<Verdict> {
     }
     // After the verdict both sides belong to the caller: late events must not pause them.
     if (verdict !== undefined) return;
+    if (isActive) idleTimeout.active();
     if (clientStalled || smtpdStalled) return pauseBoth();
     smtpd.source.read();
     if (dialogue.wantsClient()) client.source.read();
