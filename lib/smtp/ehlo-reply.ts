@@ -34,7 +34,8 @@ export function createEhloReplyRewriter(
 
   return (line, first) => {
     const lines: ReplyLine[] = [];
-    if (first || isOffered(extensionKeyword(line.text))) lines.push({ ...line, last: false });
+    if (first || isOffered(extensionKeyword(line.text)))
+      lines.push({ code: line.code, last: false, text: line.text });
     if (line.last) lines.push({ code: line.code, last: true, text: 'STARTTLS' });
     return lines;
   };

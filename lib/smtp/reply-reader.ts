@@ -1,5 +1,5 @@
 import { createLineReader, LINE_LIMIT } from './line.ts';
-import { formatReplyLine, parseReplyLine, type ReplyLine } from './reply.ts';
+import { parseReplyLine, type ReplyLine, replyLineText } from './reply.ts';
 
 /** A complete SMTP reply (RFC 5321 section 4.2). */
 export interface Reply {
@@ -87,7 +87,8 @@ export function createReplyReader(): ReplyReader {
 /** Formats a reply, with CRLF after each line. */
 export function formatReply({ code, texts }: Reply): Buffer {
   const last = texts.length - 1;
-  return Buffer.concat(texts.map((text, index) => formatReplyLine({ code, last: index === last, text })));
+  const lines = texts.map((text, index) => replyLineText({ code, last: index === last, text }));
+  return Buffer.from(lines.join(''), 'latin1');
 }
 
 /** Whether a reply accepts a command (RFC 5321 section 4.2.1): its code begins with 2. */

@@ -26,7 +26,12 @@ export function parseReplyLine(line: Buffer): ReplyLine | undefined {
  * @param line its text has one octet per character (latin1), as `parseReplyLine` returns it.
  */
 export function formatReplyLine(line: ReplyLine): Buffer {
-  return Buffer.from(`${line.code}${line.last ? ' ' : '-'}${line.text}\r\n`, 'latin1');
+  return Buffer.from(replyLineText(line), 'latin1');
+}
+
+/** The octets of a line of a reply, with CRLF, as characters of latin1. */
+export function replyLineText({ code, last, text }: ReplyLine): string {
+  return `${code}${last ? ' ' : '-'}${text}\r\n`;
 }
 
 /** The keyword in the text of an extension line in a reply to EHLO, in upper case; the obsolete "AUTH=LOGIN" counts as AUTH. */

@@ -57,12 +57,8 @@ export function onDemand(options: OnDemandOptions): StartSmtpd {
   let hello: string | undefined;
   return (tlsEnvironment) => {
     const introduction = options.introduction();
-    if (introduction === undefined) {
-      return createOnDemand(
-        { ...options, prelude: createSilentPrelude(), isIntroduced: false },
-        tlsEnvironment,
-      );
-    }
+    if (introduction === undefined)
+      return createOnDemand(options, createSilentPrelude(), false, tlsEnvironment);
     const prelude = createPrelude({
       introduction,
       hello,
@@ -71,19 +67,15 @@ export function onDemand(options: OnDemandOptions): StartSmtpd {
         hello = line;
       },
     });
-    return createOnDemand({ ...options, prelude, isIntroduced: true }, tlsEnvironment);
+    return createOnDemand(options, prelude, true, tlsEnvironment);
   };
 }
 
-/** What one smtpd on demand consists of. */
-interface Parts extends Pick<OnDemandOptions, 'start' | 'slot' | 'idleTimeout' | 'notice'> {
-  readonly prelude: Prelude;
-  /** Whether the client has had a greeting: then it does not get that of the real smtpd. */
-  readonly isIntroduced: boolean;
-}
-
+/** @param isIntroduced whether the client gets a greeting from the prelude: then it does not get that of the real smtpd. */
 function createOnDemand(
-  { start, prelude, isIntroduced, slot, idleTimeout, notice }: Parts,
+  { start, slot, idleTimeout, notice }: OnDemandOptions,
+  prelude: Prelude,
+  isIntroduced: boolean,
   tlsEnvironment: Parameters<StartSmtpd>[0],
 ): Smtpd {
   let environment = tlsEnvironment;
