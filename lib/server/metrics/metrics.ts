@@ -80,8 +80,9 @@ export function createMetrics(startTime: number = performance.timeOrigin / 1000)
   function observe(family: Family, value: number): void {
     const { bounds } = family;
     const bucket = bounds.findIndex((bound) => value <= bound);
-    increase(row(family), 1, bucket === -1 ? bounds.length : bucket);
-    increase(row(family), value, bounds.length + 1);
+    const counts = row(family);
+    increase(counts, 1, bucket === -1 ? bounds.length : bucket);
+    increase(counts, value, bounds.length + 1);
   }
 
   return {

@@ -19,7 +19,7 @@ export interface Row {
   readonly numbers: number[];
 }
 
-/** The rows of each family, by their label values as JSON. */
+/** The rows of each family, by their label values, see `keyOf`. */
 export type Store = Map<Family, Map<string, Row>>;
 
 /** Creates a store of all families. Those without labels have their one series from the start. */
@@ -37,12 +37,12 @@ export function createStore(): Store {
 export function rowOf(store: Store, family: Family, ...values: readonly string[]): Row {
   const rows = store.get(family) ?? new Map<string, Row>();
   const labels = values.map((value) => value.slice(0, MAX_LABEL_LENGTH));
-  const key = JSON.stringify(labels);
+  const key = keyOf(labels);
   const existing = rows.get(key);
   if (existing !== undefined) return existing;
 
   const other = family.labels.map(() => OTHER);
-  const otherKey = JSON.stringify(other);
+  const otherKey = keyOf(other);
   const distinct = rows.size - (rows.has(otherKey) ? 1 : 0);
   if (distinct >= family.maxSeries && key !== otherKey) return rowOf(store, family, ...other);
 
@@ -51,4 +51,11 @@ export function rowOf(store: Store, family: Family, ...values: readonly string[]
   rows.set(key, row);
   store.set(family, rows);
   return row;
+}
+
+/** Distinct for distinct labels: they are truncated, and each is preceded by its length. */
+function keyOf(labels: readonly string[]): string {
+  let key = '';
+  for (const label of labels) key += `${label.length}:${label}`;
+  return key;
 }
