@@ -12,21 +12,24 @@ import { printable, type Reporter, writeLine } from '../program/reporter.ts';
 /** The fields of an event, by name. Fields that are undefined are omitted. */
 export type LogFields = Readonly<Record<string, string | number | undefined>>;
 
+/** Fields, or a function that makes them, which is called only for a line that is written. */
+type Fields = LogFields | (() => LogFields);
+
 /** Writes events to a log. */
 export interface Log {
   /** An error that ends the server, or a session early. Logged at every level. */
-  fatal(event: string, fields?: LogFields): void;
+  fatal(event: string, fields?: Fields): void;
   /** An error or a suspicious event; the server continues. Level 1. */
-  warning(event: string, fields?: LogFields): void;
+  warning(event: string, fields?: Fields): void;
   /** A normal event. Level 2. */
-  info(event: string, fields?: LogFields): void;
+  info(event: string, fields?: Fields): void;
   /** An event for debugging. Level 3. */
-  debug(event: string, fields?: LogFields): void;
+  debug(event: string, fields?: Fields): void;
   /**
    * Creates a log that puts these fields before those of each line. A later field replaces an earlier one of the same
    * name.
    */
-  with(fields: LogFields): Log;
+  with(fields: Fields): Log;
   /**
    * Creates a reporter for code that reports texts: each becomes a line with the field `text`.
    *
@@ -59,27 +62,27 @@ const MAX_VALUE_LENGTH = 500;
  * were lost has their number in the field `lost_lines`.
  */
 export function createLog(program: string, level: number, write = writeLine): Log {
-  return logTo({ program: printable(program), level, write, lost: 0 }, {});
+  return logTo({ program: printable(program), level, write, lost: 0 }, []);
 }
 
-function logTo(outlet: Outlet, context: LogFields): Log {
+function logTo(outlet: Outlet, context: readonly Fields[]): Log {
   // The level is checked first, so a line that is not logged costs no more than this.
-  const fatal: Log['fatal'] = (event, fields) =>
-    writeEvent(outlet, 'fatal', event, { ...context, ...fields });
-  const warning: Log['warning'] = (event, fields) => {
-    if (outlet.level >= 1) writeEvent(outlet, 'warning', event, { ...context, ...fields });
+  const fatal: Log['fatal'] = (event, fields = {}) =>
+    writeEvent(outlet, 'fatal', event, [...context, fields]);
+  const warning: Log['warning'] = (event, fields = {}) => {
+    if (outlet.level >= 1) writeEvent(outlet, 'warning', event, [...context, fields]);
   };
-  const info: Log['info'] = (event, fields) => {
-    if (outlet.level >= 2) writeEvent(outlet, 'info', event, { ...context, ...fields });
+  const info: Log['info'] = (event, fields = {}) => {
+    if (outlet.level >= 2) writeEvent(outlet, 'info', event, [...context, fields]);
   };
   return {
     fatal,
     warning,
     info,
-    debug: (event, fields) => {
-      if (outlet.level >= 3) writeEvent(outlet, 'debug', event, { ...context, ...fields });
+    debug: (event, fields = {}) => {
+      if (outlet.level >= 3) writeEvent(outlet, 'debug', event, [...context, fields]);
     },
-    with: (fields) => logTo(outlet, { ...context, ...fields }),
+    with: (fields) => logTo(outlet, [...context, fields]),
     reporter: (event = 'session') => ({
       fatal: (text) => fatal(event, { text }),
       warning: (text) => warning(event, { text }),
@@ -88,9 +91,10 @@ function logTo(outlet: Outlet, context: LogFields): Log {
   };
 }
 
-function writeEvent(outlet: Outlet, level: string, event: string, fields: LogFields): void {
+function writeEvent(outlet: Outlet, level: string, event: string, fields: readonly Fields[]): void {
+  const given = fields.map((some) => (typeof some === 'function' ? some() : some));
   const lost = outlet.lost === 0 ? undefined : outlet.lost;
-  const formatted = formatFields({ ...fields, lost_lines: lost });
+  const formatted = formatFields(Object.assign({}, ...given, { lost_lines: lost }));
   const written = outlet.write(`${outlet.program}: ${level}: event=${formatValue(event)}${formatted}`);
   outlet.lost = written ? 0 : outlet.lost + 1;
 }

@@ -77,8 +77,8 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     const ends = endpointsOf(socket);
     // The client had disconnected before its address could be read.
     if (ends === undefined) return log.debug('departed');
-    log = log.with({ remote: formatEndpoint(ends.remote) });
-    log.debug('accepted', { local: formatEndpoint(ends.local) });
+    log = log.with(() => ({ remote: formatEndpoint(ends.remote) }));
+    log.debug('accepted', () => ({ local: formatEndpoint(ends.local) }));
     const slot = limiter.slot(proxies === undefined ? addressGroup(ends.remote.ip) : undefined);
     try {
       const admission = await requestAdmission({
@@ -159,7 +159,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     if (end === undefined) metrics.sessionWithoutSmtpd();
     else metrics.smtpdEnded(end.status);
     metrics.sessionEnded(seconds);
-    log.info('end', {
+    log.info('end', () => ({
       verdict,
       smtpd: smtpd?.label ?? 'none',
       status: end?.status,
@@ -167,7 +167,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       in: socket.bytesRead,
       out: socket.bytesWritten,
       seconds: seconds.toFixed(3),
-    });
+    }));
   }
 
   /** For lines about the session: they name the smtpd of the moment. */
@@ -214,7 +214,10 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
           resumed: tls.isSessionReused(),
           seconds,
         });
-        log.info('tls', { text: describeTls(variables), resumed: tls.isSessionReused() ? 'yes' : 'no' });
+        log.info('tls', () => ({
+          text: describeTls(variables),
+          resumed: tls.isSessionReused() ? 'yes' : 'no',
+        }));
       },
       failed: (error) => {
         metrics.handshakeFailed(error instanceof HandshakeFailure ? error.reason : 'other');
