@@ -5,7 +5,7 @@ import { readProxyHeader } from '../../net/proxy-protocol/header.ts';
 import { errorCode } from '../../program/failure.ts';
 import { within } from '../../stream/time.ts';
 import { watchDeparture } from './departure.ts';
-import type { Slot } from './limiter.ts';
+import type { Admission, Slot } from './limiter.ts';
 
 /** Why a connection was refused before a session began. The metrics count refusals by these names. */
 export const REFUSALS = [
@@ -67,8 +67,13 @@ export type AdmissionResult =
 export async function requestAdmission(request: AdmissionRequest): Promise<AdmissionResult> {
   const { ends, proxies, slot } = request;
   if (proxies?.contains(ends.remote.ip) === false) return { type: 'refused', why: 'untrusted' };
-  // Most connections need not wait: a promise that has settled already wins this race.
-  const outcome = (await Promise.race([slot.admission, undefined])) ?? (await wait(request));
+  // Most connections need not wait: then the promise has settled already, and its reaction is the first.
+  let decided: Admission | undefined;
+  void slot.admission.then((admission) => {
+    decided = admission;
+  });
+  await undefined;
+  const outcome = decided ?? (await wait(request));
   if (outcome === 'departed') return { type: 'departed' };
   if (outcome !== 'admitted') return { type: 'refused', why: outcome };
   return proxies === undefined ? { type: 'admitted', client: ends, isProxyOwn: false } : identify(request);
