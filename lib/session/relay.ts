@@ -78,16 +78,18 @@ export async function relay(options: RelayOptions): Promise<SmtpdEnd> {
     smtpd.sink.end();
     if (end === 'source-ended') limit.clientEnded();
   });
-  const aborted = options.abort.then(() => 'aborted' as const);
-  const limited = Promise.race([limit.passed, aborted]);
+  let smtpdEnd: SmtpdEnd | undefined;
+  void smtpd.ended.then((end) => {
+    smtpdEnd = end;
+  });
 
-  const reason = await Promise.race([down.ended.then(describeDown), limited]);
+  const reason = await Promise.race([down.ended.then(describeDown), limit.passed]);
   if (reason === 'client-stalled') options.clientStalled?.();
   if (reason === 'client-gone') smtpd.source.close();
   else if (options.closingReply !== undefined) {
     const closingReply = options.closingReply({
       reason,
-      end: reason === 'output-ended' ? await endAfterOutput(smtpd) : undefined,
+      end: reason === 'output-ended' ? (smtpdEnd ?? (await endAfterOutput(smtpd))) : undefined,
       hasOutput,
       atLineStart,
     });
@@ -95,16 +97,16 @@ export async function relay(options: RelayOptions): Promise<SmtpdEnd> {
   }
   client.sink.end();
 
-  // Undefined if it has to be ended.
   const mayExitItself = reason === 'output-ended' || reason === 'client-gone';
-  const end = mayExitItself ? await Promise.race([smtpd.ended, limited.then(() => undefined)]) : undefined;
+  if (mayExitItself && smtpdEnd === undefined) await Promise.race([smtpd.ended, limit.passed]);
   limit.stop();
   // Reading the client again overwrites the buffer with the bytes that wait for smtpd: drop them.
   if (up.isStalled()) smtpd.sink.close();
   // Later failures of smtpd's input must not stop the reading of the client.
   up.release();
-  const [smtpdEnd] = await Promise.all([end ?? endSmtpd(smtpd), hangUp(client)]);
-  return smtpdEnd;
+  const ended = mayExitItself ? smtpdEnd : undefined;
+  const [end] = await Promise.all([ended ?? endSmtpd(smtpd), hangUp(client)]);
+  return end;
 }
 
 const LF = 0x0a;
@@ -114,16 +116,13 @@ function describeDown(end: FlowEnd): 'output-ended' | 'client-gone' {
   return end === 'source-ended' ? 'output-ended' : 'client-gone';
 }
 
-/**
- * Which timeout of the relay has passed. 'output-ended': smtpd has exited, and a process that it left behind
- * holds its output open.
- */
-type TimeoutReason = Exclude<RelayEndReason, 'aborted'>;
-
 /** The timeouts of a relay. */
 interface Limits {
-  /** Settles with the reason when one has passed. */
-  readonly passed: Promise<TimeoutReason>;
+  /**
+   * Settles with the reason when one has passed, or the relay is aborted. 'output-ended': smtpd has exited, and a
+   * process that it left behind holds its output open.
+   */
+  readonly passed: Promise<RelayEndReason>;
   /** Bytes have passed, in either direction. */
   active(): void;
   /** Bytes wait for the client from now on, or no longer. */
@@ -133,8 +132,8 @@ interface Limits {
   stop(): void;
 }
 
-function limitWaits({ client, smtpd, idleTimeout, stallTimeout, endedTimeout }: RelayOptions): Limits {
-  const { promise: passed, resolve: expire } = deferred<TimeoutReason>();
+function limitWaits({ client, smtpd, idleTimeout, stallTimeout, endedTimeout, abort }: RelayOptions): Limits {
+  const { promise: passed, resolve: expire } = deferred<RelayEndReason>();
   let hasEnded = false;
   let hasExited = false;
   let isStalled = false;
@@ -176,6 +175,7 @@ function limitWaits({ client, smtpd, idleTimeout, stallTimeout, endedTimeout }: 
     else limitStall();
   }
 
+  void abort.then(() => expire('aborted'));
   void smtpd.ended.then(() => {
     hasEnded = true;
     hasExited = true;
