@@ -4,7 +4,7 @@ import { connect, createSecureContext, type SecureContext, type TLSSocket } from
 import { errorCode } from '../program/failure.ts';
 import { within } from '../stream/time.ts';
 import type { ClientCredentials } from './client-credentials.ts';
-import { closeOnReset, limitUnsent, releaseOnClose } from './established.ts';
+import { watchSession } from './established.ts';
 
 /** How servers are verified, and how long a handshake may take. */
 export interface TlsClientOptions {
@@ -38,7 +38,7 @@ export interface TlsClient {
    * @param connection nothing else reads it any more. It is closed when the handshake fails.
    * @param host the name or the address that the certificate must be for; undefined if there is none: then only a pin
    * verifies the server. The server is given names, not addresses (SNI, RFC 6066 section 3).
-   * @param exceeded is called with the reason when the session is ended, see `limitUnsent`.
+   * @param exceeded is called with the reason when the session is ended, see `watchSession`.
    * @throws Error with the reason when the handshake fails or takes too long.
    */
   shakeHands(
@@ -60,9 +60,7 @@ export function createTlsClient({ credentials, pins, timeout }: TlsClientOptions
         const limit = timeout === 0 ? MAX_TIMEOUT : timeout;
         const socket = await within(limit, shakeHands(connection, host, secureContext));
         if (socket === undefined) throw new Error('the handshake took too long');
-        closeOnReset(connection, socket);
-        limitUnsent(connection, socket, () => exceeded('it does not read the answers to its TLS records'));
-        releaseOnClose(connection, socket);
+        watchSession(connection, socket, () => exceeded('it does not read the answers to its TLS records'));
         return {
           socket,
           fault: faultOf(socket, host, pins),

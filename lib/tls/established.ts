@@ -13,6 +13,29 @@ const INTERVAL = 1000;
 const checks = createTicker(INTERVAL);
 
 /**
+ * Watches a TLS session until it is closed. See `closeOnReset`, `limitUnsent` and `release`.
+ *
+ * @param connection the connection below TLS.
+ * @param socket has just completed the handshake.
+ * @param exceeded is called once, with the reason, after the socket was destroyed because its client exceeded a limit.
+ */
+export function watchSession(connection: Duplex, socket: TLSSocket, exceeded: (why: string) => void): void {
+  const checkReset = closeOnReset(connection, socket);
+  const checkUnsent = limitUnsent(connection, socket, exceeded);
+  socket.prependListener('end', checkReset);
+  // While nothing is read, there is no 'end' event.
+  const stop = checks.add(() => {
+    checkReset();
+    if (!socket.destroyed) checkUnsent();
+  });
+  socket.on('close', () => {
+    stop();
+    release(socket);
+  });
+  connection.on('close', () => release(connection));
+}
+
+/**
  * Destroys a TLS socket whose connection was reset, where Node reports an ordinary end or nothing.
  *
  * When a write of the TLS engine itself (of a session ticket, for example) fails because of the reset, Node drops
@@ -20,17 +43,13 @@ const checks = createTicker(INTERVAL);
  * has ended there is nothing to write, and a connection that both sides have closed in order looks like one that was
  * reset, although there may be input that has not been read yet.
  *
- * @param connection the connection below TLS.
- * @param socket has just completed the handshake.
+ * @returns the check: to be called at the end of the session's input, and once in a while.
  */
-export function closeOnReset(connection: Duplex, socket: TLSSocket): void {
-  const check = (): void => {
+function closeOnReset(connection: Duplex, socket: TLSSocket): () => void {
+  return () => {
     const hasEnded = socket.writableFinished || connection.writableFinished;
     if (!hasEnded && !isConnected(socket)) socket.destroy(new Error('ECONNRESET'));
   };
-  socket.prependListener('end', check);
-  // While nothing is read, there is no 'end' event.
-  socket.on('close', checks.add(check));
 }
 
 /** How many octets may wait for a client in the TLS engine and below it. A relay writes 64 KiB at a time. */
@@ -47,29 +66,23 @@ const RECORD_OVERHEAD = 1 / 512;
  * engine hands all of them over with each write to the system, so they are at most as many as the client has sent
  * since the last write, not counting data.
  *
- * @param connection the connection below TLS.
- * @param socket has just completed the handshake.
- * @param exceeded is called once, with the reason, after the socket was destroyed.
+ * @returns the check: to be called every second.
  */
-export function limitUnsent(connection: Duplex, socket: TLSSocket, exceeded: (why: string) => void): void {
+function limitUnsent(connection: Duplex, socket: TLSSocket, exceeded: (why: string) => void): () => void {
   const received = octetsReceived(connection);
   const overhead = (): number => received() - socket.bytesRead * (1 + RECORD_OVERHEAD);
   let written = -1;
   let atLastWrite = 0;
 
-  const stop = checks.add(check);
-  socket.on('close', stop);
-
-  function check(): void {
+  return () => {
     const unsent = unsentOctets(connection);
     const now = connection instanceof Socket ? connection.bytesWritten : written;
     if (unsent === 0 || now !== written) atLastWrite = overhead();
     written = now;
     if (unsent + overhead() - atLastWrite <= UNSENT_LIMIT) return;
-    stop();
     socket.destroy();
     exceeded('the client does not read the answers to its TLS records');
-  }
+  };
 }
 
 /** Counts the octets of ciphertext received over a connection. */
@@ -83,19 +96,12 @@ function octetsReceived(connection: Duplex): () => number {
 }
 
 /**
- * Removes all listeners of a TLS socket, and of the connection below it, once they are closed. Only a full garbage
- * collection frees Node's TLS engine, and the engine refers to both: with the listeners, all that belonged to the
- * session would stay in memory until then.
- *
- * @param connection the connection below TLS.
- * @param socket has just completed the handshake.
+ * Removes all listeners of a closed TLS socket, or of the connection below it. Only a full garbage collection frees
+ * Node's TLS engine, and the engine refers to both: with the listeners, all that belonged to the session would stay in
+ * memory until then.
  */
-export function releaseOnClose(connection: Duplex, socket: TLSSocket): void {
-  for (const stream of [connection, socket]) {
-    stream.once('close', () => {
-      stream.removeAllListeners();
-      // An error without a listener would end the process.
-      stream.on('error', () => {});
-    });
-  }
+function release(stream: Duplex): void {
+  stream.removeAllListeners();
+  // An error without a listener would end the process.
+  stream.on('error', () => {});
 }

@@ -7,7 +7,7 @@ import { usage } from '../program/options.ts';
 import { within } from '../stream/time.ts';
 import { peekServerName } from './client-hello.ts';
 import { type CredentialFiles, contextOptions, credentialsFor, type KeyPair } from './credentials.ts';
-import { closeOnReset, limitUnsent, releaseOnClose } from './established.ts';
+import { watchSession } from './established.ts';
 import { TICKET_KEYS_LENGTH } from './ticket-keys.ts';
 
 /** What a handshake requires of a client. */
@@ -35,7 +35,7 @@ export interface TlsServerOptions extends HandshakeOptions {
 /** Does the server side of TLS handshakes. */
 export interface TlsServer {
   /**
-   * Does one handshake. Afterwards the session is checked as in `closeOnReset` and `limitUnsent`.
+   * Does one handshake. Afterwards the session is checked, see `watchSession`.
    *
    * @param connection no byte of the handshake has been read from it. It may be half-open after the handshake.
    * TLS uses the handle of a net.Socket directly.
@@ -126,9 +126,7 @@ export function createTlsServer(files: CredentialFiles, options: TlsServerOption
       options,
       hasNone ? name : undefined,
     );
-    closeOnReset(connection, socket);
-    limitUnsent(connection, socket, exceeded);
-    releaseOnClose(connection, socket);
+    watchSession(connection, socket, exceeded);
     // OpenSSL's server name may contain any octets, and is missing in a resumed session of TLS 1.2.
     return Object.assign(socket, { servername: name });
   }

@@ -5,7 +5,7 @@ import { EventEmitter } from 'node:events';
 import { Socket } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
 import type { TLSSocket } from 'node:tls';
-import { closeOnReset, limitUnsent } from '../../../lib/tls/established.ts';
+import { watchSession } from '../../../lib/tls/established.ts';
 import { stopIntervals } from '../../support/intervals.ts';
 
 const ENOTCONN = -107;
@@ -60,10 +60,10 @@ function makeSession(t: TestContext) {
   return { passSeconds, shown, connection, socket, tls: socket as unknown as TLSSocket, errors };
 }
 
-describe('closeOnReset', () => {
+describe('watchSession, about resets', () => {
   it('destroys the socket at an end that was a reset', (t) => {
     const { shown, connection, socket, tls, errors } = makeSession(t);
-    closeOnReset(connection, tls);
+    watchSession(connection, tls, assert.fail);
     shown.peer = ENOTCONN;
     socket.emit('end');
     assert.deepEqual(errors, ['ECONNRESET']);
@@ -71,7 +71,7 @@ describe('closeOnReset', () => {
 
   it('destroys the socket of a connection that was reset while it was not read', (t) => {
     const { passSeconds, shown, connection, tls, errors } = makeSession(t);
-    closeOnReset(connection, tls);
+    watchSession(connection, tls, assert.fail);
     passSeconds(10);
     assert.deepEqual(errors, []);
     shown.peer = ENOTCONN;
@@ -81,7 +81,7 @@ describe('closeOnReset', () => {
 
   it('does not destroy the socket at a regular end', (t) => {
     const { connection, socket, tls, errors } = makeSession(t);
-    closeOnReset(connection, tls);
+    watchSession(connection, tls, assert.fail);
     socket.emit('end');
     assert.deepEqual(errors, []);
   });
@@ -89,7 +89,7 @@ describe('closeOnReset', () => {
   for (const how of ['tlsFinished', 'finished'] as const) {
     it(`does not destroy a connection that both sides have closed, although it has no peer (${how})`, (t) => {
       const { passSeconds, shown, connection, socket, tls, errors } = makeSession(t);
-      closeOnReset(connection, tls);
+      watchSession(connection, tls, assert.fail);
       shown[how] = true;
       shown.peer = ENOTCONN;
       passSeconds(10);
@@ -99,11 +99,11 @@ describe('closeOnReset', () => {
   }
 });
 
-describe('limitUnsent', () => {
+describe('watchSession, about records that are not read', () => {
   function watch(t: TestContext) {
     const session = makeSession(t);
     const reasons: string[] = [];
-    limitUnsent(session.connection, session.tls, (why) => reasons.push(why));
+    watchSession(session.connection, session.tls, (why) => reasons.push(why));
     return { ...session, reasons };
   }
 
