@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
+import type { KeyPair } from './context.ts';
 import {
   type AuthorityFiles,
   type FilePair,
   findAuthorities,
   findPairs,
-  type KeyPair,
   readAuthorities,
   readPairs,
 } from './credentials.ts';

@@ -6,7 +6,8 @@ import { errorCode } from '../program/failure.ts';
 import { usage } from '../program/options.ts';
 import { within } from '../stream/time.ts';
 import { peekServerName } from './client-hello.ts';
-import { type CredentialFiles, contextOptions, credentialsFor, type KeyPair } from './credentials.ts';
+import { contextOptions, type KeyPair } from './context.ts';
+import { type CredentialFiles, credentialsFor } from './credentials.ts';
 import { watchSession } from './established.ts';
 import { TICKET_KEYS_LENGTH } from './ticket-keys.ts';
 

@@ -12,7 +12,7 @@ import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { SecureVersion } from 'node:tls';
 import { parseArgs } from 'node:util';
-import { keyExchangeGroups } from '../../lib/tls/credentials.ts';
+import { keyExchangeGroups } from '../../lib/tls/context.ts';
 import { recordHello } from '../fuzz/hello-run.ts';
 import { makeCertificates } from '../support/certificate.ts';
 import { type RunningServer, startServer } from '../support/server.ts';

@@ -1,10 +1,10 @@
-/** Limits on the computation that a client can cause: lib/tls/handshake.ts, lib/tls/credentials.ts. */
+/** Limits on the computation that a client can cause: lib/tls/handshake.ts, lib/tls/context.ts. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
-import { type KeyPair, keyExchangeGroups } from '../../../lib/tls/credentials.ts';
+import { type KeyPair, keyExchangeGroups } from '../../../lib/tls/context.ts';
 import { createTlsServer, type TlsServer } from '../../../lib/tls/handshake.ts';
 import { type CertificateMaker, makeCertificates } from '../../support/certificate.ts';
 import { until } from '../../support/processes.ts';

@@ -9,7 +9,8 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
-import type { CredentialFiles, KeyPair } from '../../../lib/tls/credentials.ts';
+import type { KeyPair } from '../../../lib/tls/context.ts';
+import type { CredentialFiles } from '../../../lib/tls/credentials.ts';
 import { describeSession } from '../../../lib/tls/description.ts';
 import {
   createTlsServer,
