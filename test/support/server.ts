@@ -151,7 +151,7 @@ function tryChildrenOf(pid: number): number[] {
 }
 
 /** Whether a process is gone, or a zombie: a process without its parent is reaped by the system at any time. */
-function isDead(pid: number): boolean {
+export function isDead(pid: number): boolean {
   try {
     return statusOf(pid, 'State').startsWith('Z');
   } catch {
@@ -159,7 +159,8 @@ function isDead(pid: number): boolean {
   }
 }
 
-function tryKill(pid: number): void {
+/** Ends a process at once, unless it has ended. */
+export function tryKill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
