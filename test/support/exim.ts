@@ -33,13 +33,14 @@ export function recipeIn(page: string): string {
 
 /**
  * A command that runs exim as an SMTP server for the connection on its standard input, with TLS of its own. It takes
- * mail for example.net from clients that have authenticated in TLS, and delivers it to one file.
+ * mail for example.net and delivers it to one file.
  *
  * @param folder for all to read and write.
  * @param pair its certificate.
- * @param mechanism which AUTH it offers, in TLS, for alice with the password "wonder land".
+ * @param mechanism which AUTH it offers, in TLS, for alice with the password "wonder land", and then requires; undefined
+ * for none.
  */
-export function eximServerIn(folder: string, pair: Pair, mechanism: keyof typeof AUTHENTICATORS): string[] {
+export function eximServerIn(folder: string, pair: Pair, mechanism?: keyof typeof AUTHENTICATORS): string[] {
   const files = { tls_certificate: pair.certFile, tls_privatekey: pair.keyFile };
   const options = Object.entries(files).map(([option, path]) => {
     copyFileSync(path, join(folder, option));
@@ -53,7 +54,9 @@ export function eximServerIn(folder: string, pair: Pair, mechanism: keyof typeof
   const text = configurationFor(folder, ['tls_advertise_hosts = *', offer, ...options].join('\n'));
   writeFileSync(
     configuration,
-    `${text.replace('  accept hosts = :\n  accept domains', authenticated)}begin authenticators\n${AUTHENTICATORS[mechanism]}`,
+    mechanism === undefined
+      ? text
+      : `${text.replace('  accept hosts = :\n  accept domains', authenticated)}begin authenticators\n${AUTHENTICATORS[mechanism]}`,
   );
   return ['exim4', '-C', configuration, '-odf', '-bs'];
 }
@@ -108,6 +111,18 @@ mailbox:
   driver = appendfile
   file = ${folder}/mailbox
 `;
+}
+
+/**
+ * A command for the other side of ssh: exim as an SMTP server on pipes, as `sendmail -bs` is. Its client is a user of this
+ * host, whose mail it takes for all domains, and delivers to one file.
+ *
+ * @param folder for all to read and write.
+ */
+export function eximOnPipesIn(folder: string): string {
+  const configuration = join(folder, 'exim.conf');
+  writeFileSync(configuration, configurationFor(folder));
+  return `/usr/sbin/exim4 -C ${configuration} -odf -bs`;
 }
 
 /** Waits for the message in that file. */
