@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
 import { makeCertificates } from '../support/certificate.ts';
 import { type Dovecot, noDovecot, startDovecot } from '../support/dovecot.ts';
+import { eximClientIn } from '../support/exim.ts';
 import { noPostfix, type Postfix, startPostfix } from '../support/postfix.ts';
 import { until } from '../support/processes.ts';
 import { missing, ours } from '../support/programs.ts';
@@ -86,6 +87,40 @@ describe('smtp-relay-io before Postfix', { concurrency: 2, timeout: 120_000, ski
     assert.match(stdout, /^<\*\* 554 5\.7\.1 <x@elsewhere\.example>: Relay access denied\r?$/m);
     await until('the message is delivered', () => postfix.mails().length > 0);
   });
+});
+
+describe('exim, smtp-relay-io and Postfix', {
+  concurrency: 2,
+  timeout: 60_000,
+  skip: SKIP || missing('exim4'),
+}, () => {
+  for (const [how, wordsFor] of [
+    ['a URL', (url: string) => [url]],
+    [
+      'a route',
+      (url: string, folder: string) => {
+        writeFileSync(join(folder, 'routes'), `* ${url}\n`);
+        return ['--routes', join(folder, 'routes'), '--offer', 'PIPELINING', '--offer', 'CHUNKING'];
+      },
+    ],
+  ] as const) {
+    it(`pass a message of many chunks on by ${how}`, async (t) => {
+      const folder = makeFolder(t);
+      const postfix = await startPostfix(t, { pair });
+      const words = wordsFor(`tls://localhost:${postfix.port}`, folder);
+      const relay = await tcpserver(t, [ours('smtp-relay-io'), ...words], ENVIRONMENT);
+      const lines = Array.from({ length: 20_000 }, (_, number) => `${number % 7 === 0 ? '.' : ''}${number}`);
+      const body = `${lines.join('\n')}\n.\nQUIT\n`;
+      const command = eximClientIn(folder, relay.port, SENDER, RECIPIENT);
+      const { status, stderr } = await run(command, { input: `Subject: chunks\n\n${body}` });
+      assert.equal(status, 0, `${stderr}${relay.stderr()}`);
+      await until('the message is delivered', () => postfix.mails().length === 1);
+      assert.equal(postfix.mails().join().split('\n\n').slice(1).join('\n\n'), body);
+      await until('the session is logged', () => / disconnect from .* bdat=/.test(postfix.log()));
+      const [, chunks] = / disconnect from .* bdat=(\d+) /.exec(postfix.log()) ?? [];
+      assert.ok(Number(chunks) > 1, postfix.log());
+    });
+  }
 });
 
 describe('Postfix with smtpd-starttls-server as its next hop', {

@@ -125,6 +125,37 @@ export function eximOnPipesIn(folder: string): string {
   return `/usr/sbin/exim4 -C ${configuration} -odf -bs`;
 }
 
+/**
+ * A command that has exim send the message on its standard input, and ends when that is done. What the next hop offers
+ * is used: PIPELINING, and CHUNKING.
+ *
+ * @param folder for all to read and write.
+ * @param port where it sends, on 127.0.0.1.
+ */
+export function eximClientIn(folder: string, port: number, sender: string, recipient: string): string[] {
+  const configuration = join(folder, 'exim-client.conf');
+  const text = `
+primary_hostname = client.example
+spool_directory = ${folder}/client-spool
+log_file_path = ${folder}/client-%slog
+keep_environment =
+begin routers
+all:
+  driver = manualroute
+  transport = smtp
+  route_list = * 127.0.0.1::${port}
+  self = send
+begin transports
+smtp:
+  driver = smtp
+  hosts_try_chunking = *
+  hosts_avoid_tls = *
+  allow_localhost
+`;
+  writeFileSync(configuration, text);
+  return ['exim4', '-C', configuration, '-odf', '-i', '-f', sender, recipient];
+}
+
 /** Waits for the message in that file. */
 export async function assertInMailbox(folder: string): Promise<void> {
   const read = (): string => {
