@@ -14,6 +14,7 @@ import { type Outcome, run, tcpserver } from '../support/real.ts';
 import { assertContent, makeFolder, RECIPIENT, SENDER } from '../support/real-chain.ts';
 import { CLIENTS } from '../support/real-clients.ts';
 import { startServer } from '../support/server.ts';
+import { DEADLINE } from '../support/within.ts';
 
 const certificates = makeCertificates();
 after(() => certificates.remove());
@@ -57,7 +58,7 @@ describe('smtp-relay-io before Postfix', { concurrency: 2, timeout: 120_000, ski
       );
       const { status, stdout, stderr } = await plain({ ...relay, pair, folder });
       assert.equal(status, 0, `${stdout}${stderr}${relay.stderr()}${postfix.log()}`);
-      await until('the message is delivered', () => postfix.mails().length > 0);
+      await until('the message is delivered', () => postfix.mails().length > 0, DEADLINE);
       assertContent(postfix.mails().join('|'));
       assert.match(postfix.log(), /TLS connection established from localhost\[127\.0\.0\.1\]: TLSv1\.3 /);
       assert.match(
@@ -75,7 +76,7 @@ describe('smtp-relay-io before Postfix', { concurrency: 2, timeout: 120_000, ski
     const { status, stdout } = await swaks(relay.port, [RECIPIENT]);
     assert.notEqual(status, 0);
     assert.match(stdout, /<\*\* 451 4\.7\.8 localhost:\d+: it refused our credentials/);
-    await until('the reply is on stderr', () => /credentials: 535 5\.7\.8 /.test(relay.stderr()));
+    await until('the reply is on stderr', () => /credentials: 535 5\.7\.8 /.test(relay.stderr()), DEADLINE);
     assert.deepEqual(postfix.mails(), []);
   });
 
@@ -85,7 +86,7 @@ describe('smtp-relay-io before Postfix', { concurrency: 2, timeout: 120_000, ski
     const { status, stdout } = await swaks(relay.port, ['x@elsewhere.example', RECIPIENT], '--pipeline');
     assert.equal(status, 0, `${stdout}${relay.stderr()}`);
     assert.match(stdout, /^<\*\* 554 5\.7\.1 <x@elsewhere\.example>: Relay access denied\r?$/m);
-    await until('the message is delivered', () => postfix.mails().length > 0);
+    await until('the message is delivered', () => postfix.mails().length > 0, DEADLINE);
   });
 });
 
@@ -114,9 +115,9 @@ describe('exim, smtp-relay-io and Postfix', {
       const command = eximClientIn(folder, relay.port, SENDER, RECIPIENT);
       const { status, stderr } = await run(command, { input: `Subject: chunks\n\n${body}` });
       assert.equal(status, 0, `${stderr}${relay.stderr()}`);
-      await until('the message is delivered', () => postfix.mails().length === 1);
+      await until('the message is delivered', () => postfix.mails().length === 1, DEADLINE);
       assert.equal(postfix.mails().join().split('\n\n').slice(1).join('\n\n'), body);
-      await until('the session is logged', () => / disconnect from .* bdat=/.test(postfix.log()));
+      await until('the session is logged', () => / disconnect from .* bdat=/.test(postfix.log()), DEADLINE);
       const [, chunks] = / disconnect from .* bdat=(\d+) /.exec(postfix.log()) ?? [];
       assert.ok(Number(chunks) > 1, postfix.log());
     });
@@ -148,7 +149,7 @@ describe('Postfix with smtpd-starttls-server as its next hop', {
       const near = await startPostfix(t, { next: `smtp:[127.0.0.1]:${server.port}` });
       const { status, stdout } = await swaks(near.port, [RECIPIENT, 'carol@example.net']);
       assert.equal(status, 0, stdout);
-      await until('the message is delivered to both', () => far.mails().length === 2);
+      await until('the message is delivered to both', () => far.mails().length === 2, DEADLINE);
       assert.match(near.log(), log);
       assert.match(far.log(), /sasl_username=alice$/m);
     });
@@ -172,7 +173,7 @@ describe("smtp-relay-io before Dovecot's submission server", {
       const relay = await tcpserver(t, [ours('smtp-relay-io'), ...words], ENVIRONMENT);
       const { status, stdout } = await swaks(relay.port, [RECIPIENT], ...more);
       assert.equal(status, 0, `${stdout}${relay.stderr()}${dovecot.stderr()}`);
-      await until('the message is delivered', () => last.mails().length === 1);
+      await until('the message is delivered', () => last.mails().length === 1, DEADLINE);
       assert.match(dovecot.stderr(), /submission-login: Info: Login: user=<alice>, method=PLAIN, .* TLS, /);
     });
   }
@@ -195,15 +196,17 @@ describe('Postfix and Dovecot by LMTP', { concurrency: 2, timeout: 120_000, skip
       !new RegExp(`to=<${user}@example\\.net>.* status=${RESULTS[user]} \\((?!.* 452 4\\.5\\.3 )`).test(
         near.log(),
       );
-    await until('all recipients have their result', () => !users.some(lacks)).catch((error: Error) => {
-      throw new Error(`${error.message}: ${users.filter(lacks).join()}: ${near.log()}${dovecot.stderr()}`);
-    });
+    await until('all recipients have their result', () => !users.some(lacks), DEADLINE).catch(
+      (error: Error) => {
+        throw new Error(`${error.message}: ${users.filter(lacks).join()}: ${near.log()}${dovecot.stderr()}`);
+      },
+    );
     for (const user of users) {
       assert.equal(dovecot.mails(user).length, RESULTS[user] === 'sent' ? 1 : 0, user);
     }
     assert.match(near.log(), /to=<nobody@.* 550 5\.1\.1 <nobody@example\.net> User doesn't exist/);
     // The sender is notified of the one who does not exist.
-    await until('the bounce is delivered', () => near.mails().length === 1);
+    await until('the bounce is delivered', () => near.mails().length === 1, DEADLINE);
     assert.match(near.mails().join(), /^Final-Recipient: rfc822; nobody@example\.net$/m);
   }
 

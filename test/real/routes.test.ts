@@ -25,6 +25,7 @@ import { startServer } from '../support/server.ts';
 import { connectTo } from '../support/smtp-client.ts';
 import { noSshd, type Sshd, startSshd } from '../support/sshd.ts';
 import { closedPort } from '../support/tcp.ts';
+import { DEADLINE } from '../support/within.ts';
 
 const certificates = makeCertificates();
 after(() => certificates.remove());
@@ -166,7 +167,11 @@ describe('routes by sender, to exim by TLS and by ssh', {
             assert.equal(status, 0, `${stdout}${stderr}${front.stderr()}`);
           }
           // exim takes a message first and delivers it then.
-          await until('both are delivered', () => byTls().includes('Hi.') && bySsh().includes('Hi.'));
+          await until(
+            'both are delivered',
+            () => byTls().includes('Hi.') && bySsh().includes('Hi.'),
+            DEADLINE,
+          );
           assert.match(byTls(), /^Subject: from alice@example\.org\r?$/m);
           assert.match(byTls(), /with esmtpsa/i);
           assert.doesNotMatch(byTls(), /carol/);
@@ -205,12 +210,32 @@ describe('routes by sender, to exim by TLS and by ssh', {
         ]) {
           assert.match(await client.ask(command), /^[23]/, command);
         }
-        await until('the other message is delivered', () => byTls().includes('Hi.'));
+        await until('the other message is delivered', () => byTls().includes('Hi.'), DEADLINE);
         assert.equal(bySsh(), '');
         assert.match(front.stderr(), /Host key verification failed\./);
         assert.match(sshd.stderr(), /^(?!.*Accepted publickey)/s);
       });
     }
+  }
+});
+
+describe('a route to exim at an address behind sshd', { timeout: 60_000, skip: SKIP }, () => {
+  for (const [frontEnd, start] of Object.entries(FRONT_ENDS)) {
+    it(`${frontEnd} sends by it, and gets the refusals of exim`, async (t) => {
+      const [eximFolder, folder] = [makeFolder(t), makeFolder(t)];
+      const exim = await tcpserver(t, eximServerIn(eximFolder, pair));
+      const sshd = await startSshd(t, folder);
+      const routes = join(folder, 'routes');
+      writeFileSync(routes, `* ssh://127.0.0.1:${sshd.port}?connect=127.0.0.1:${exim.port}\n`);
+      const options = [...sshd.words, '-o', 'ControlPersist=1'].map((word) => `--ssh-option=${word}`);
+      const front = await start(t, ['--routes', routes, ...options], folder);
+      const recipients = `bob@elsewhere.example,${RECIPIENT}`;
+      const words = ['--server', `127.0.0.1:${front.port}`, '--from', BY_TLS, '--to', recipients];
+      const { status, stdout } = await run(['swaks', ...words, '--body', 'Hi.', '--pipeline']);
+      assert.equal(status, 0, `${stdout}${front.stderr()}`);
+      assert.match(stdout, /<\*\* 550 relay not permitted/);
+      await until('the message is delivered', () => mailboxIn(eximFolder).includes('Hi.'), DEADLINE);
+    });
   }
 });
 
@@ -235,7 +260,7 @@ describe('backup:// by a route, to exim', { concurrency: 2, timeout: 120_000, sk
       const words = ['--server', `127.0.0.1:${front.port}`, '--from', BY_TLS, '--body', 'Hi.'];
       const sent = await run(['swaks', ...words, '--to', RECIPIENT]);
       assert.equal(sent.status, 0, `${sent.stdout}${front.stderr()}${exim.stderr()}`);
-      await until('the message is delivered', () => mailboxIn(eximFolder).includes('Hi.'));
+      await until('the message is delivered', () => mailboxIn(eximFolder).includes('Hi.'), DEADLINE);
       assert.match(mailboxIn(eximFolder), /with esmtps/i);
       assert.match(front.stderr(), /unable to relay to mx1\.example:\d+: cannot connect: ECONNREFUSED/);
       assert.match(front.stderr(), /TLS with mx2\.example:\d+: TLSv1\.3 TLS_\w+, verified/);

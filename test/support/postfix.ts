@@ -15,6 +15,7 @@ import { idsOf } from './ids.ts';
 import { until } from './processes.ts';
 import { missing } from './programs.ts';
 import { closedPort } from './tcp.ts';
+import { DEADLINE } from './within.ts';
 
 /** Debian's package conflicts with exim's, so .ci/run only unpacks it, here. */
 const UNPACKED = '/opt/postfix';
@@ -66,7 +67,7 @@ export async function startPostfix(t: TestContext, options: PostfixOptions): Pro
     hasEnded = true;
   });
   const log = (): string => read(path('log'));
-  await until('Postfix has started', () => hasEnded || log().includes(': daemon started '));
+  await until('Postfix has started', () => hasEnded || log().includes(': daemon started '), DEADLINE);
   if (hasEnded) throw new Error(`Postfix has ended: ${master.stderr()}${log()}`);
   const inbox = path('mail/box/new');
   return {
