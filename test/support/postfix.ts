@@ -136,10 +136,11 @@ function mainConfiguration(folder: string, root: string, options: PostfixOptions
     smtp_tls_security_level: 'may',
     smtp_destination_recipient_limit: `${recipientLimit}`,
     disable_dns_lookups: 'yes',
-    // Deferred mail is sent again at once.
+    // Deferred mail is sent again soon. If that is while the delivery before still has the file locked, Postfix skips it,
+    // and tries again only minutes later.
     queue_run_delay: '1s',
-    minimal_backoff_time: '1s',
-    maximal_backoff_time: '1s',
+    minimal_backoff_time: '3s',
+    maximal_backoff_time: '3s',
     ...(next !== undefined && { default_transport: next }),
     ...(pair !== undefined && {
       smtpd_tls_security_level: 'may',
