@@ -107,7 +107,15 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
     const { promise: abort, resolve } = deferred();
     abortLearning = resolve;
     try {
-      const smtpd = realFor(LOOPBACK, { started() {}, notice() {}, relay: log.reporter('relay') })({});
+      let label: string | undefined;
+      const events: SmtpdEvents = {
+        started: (started) => {
+          label = started.label;
+        },
+        notice() {},
+        relay: log.with(() => ({ smtpd: label })).reporter('relay'),
+      };
+      const smtpd = realFor(LOOPBACK, events)({});
       introduction = await learnIntroduction(smtpd, idleTimeout, abort);
       log.info('introduction', { text: introduction.greeting.texts[0] });
     } catch (error) {

@@ -310,8 +310,10 @@ describe('a server by URL that cannot be had', { concurrency: 3, timeout: 60_000
   });
 
   it('is the reply to EHLO, on demand, if it was never there', async (t) => {
-    const server = await startTo(t, `tls://localhost:${await closedPort()}`, ['--on-demand']);
+    const url = `tls://localhost:${await closedPort()}`;
+    const server = await startTo(t, url, ['--on-demand']);
     await server.logs(/event=introduction text="unable to learn .*: it refused HELO: 451 /);
+    assert.match(server.stderr(), new RegExp(`event=relay smtpd=${url} text="unable to relay to `));
     const client = await connectTo(t, server);
     assert.equal(await client.reply(), '220 relay.example ESMTP');
     assert.match(await client.ask('EHLO me'), /^451 4\.4\.1 localhost:/);
