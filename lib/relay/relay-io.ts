@@ -27,7 +27,7 @@ export interface RelayIoOptions extends RelaySettings {
   readonly verbosity: number;
 }
 
-/** The session ends with this many refused commands. */
+/** How many of a client's commands may be refused. At the last one the session ends. */
 const ERROR_LIMIT = 100;
 
 /**
@@ -52,6 +52,8 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   const report = createReporter(program, verbosity);
   const localName = options.localName ?? hostname();
   const session = startSession({
+    // Without an offer of TLS the session has no dialogue: of the terms, only the times have an effect.
+    tls: undefined,
     terms: {
       requireTls: false,
       plaintextAuth: true,
@@ -62,8 +64,6 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
       relayIdleTimeout: options.relayIdleTimeout,
     },
     client: openStandard(),
-    // All of the session is the relay: there is no dialogue.
-    tls: undefined,
     report,
     startSmtpd: () =>
       startRelayed({
@@ -93,7 +93,7 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   return status;
 }
 
-/** Where mail goes. @throws Failure (100, 111) when that makes no sense. */
+/** Where mail goes. @throws Failure (100) when the URL cannot be used, (100, 111) when the file of routes cannot. */
 function destinationsOf({ to, pins, ...others }: RelayIoOptions): RelayedOptions['to'] {
   if (typeof to === 'string') {
     const target = parseRelayUrl(to);

@@ -30,9 +30,9 @@ export interface SmtpdEvents {
 
 /** The smtpds of a service. */
 export interface Smtpds {
-  /** Uses these for servers that URLs name, from the next session on. To be called first if there are any. */
+  /** Uses these for servers by URL, from the next session on. With such servers, it must be called before the first. */
   renew(secrets: SecretsSnapshot): void;
-  /** Whether one that was started has cost nothing yet: servers that URLs name are reached when they are needed. */
+  /** Whether starting one costs nothing: a server by URL is connected to when a command needs it. */
   readonly areLazy: boolean;
   /** Returns the function that starts the smtpd of a connection. */
   startFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd;
@@ -66,7 +66,7 @@ const LEARN_INTERVAL = 3_600_000;
 /** How long after a failure it is tried again, in milliseconds. */
 const RETRY_INTERVAL = 60_000;
 
-/** The connection as which the introduction is learned. Exim refuses a PROXY header of version 1 with port 0. */
+/** The client for whom the introduction is learned. Exim refuses a PROXY header of version 1 with port 0. */
 const LOOPBACK: Endpoints = { remote: { ip: '127.0.0.1', port: 1 }, local: { ip: '127.0.0.1', port: 25 } };
 
 /** The slot of an smtpd when their number has no limit. */
@@ -86,11 +86,11 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   let isOutdated = false;
   let isClosed = false;
 
-  const named = createNamed(options, environment, metrics);
+  const configured = createConfigured(options, environment, metrics);
 
   /** Starts what the command line names, and counts it. */
   function realFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd {
-    const start = named.startFor(ends, events);
+    const start = configured.startFor(ends, events);
     return (tlsEnvironment) => {
       const smtpd = start(tlsEnvironment);
       events.started(smtpd);
@@ -139,8 +139,8 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   }
 
   return {
-    renew: named.renew,
-    areLazy: named.areLazy,
+    renew: configured.renew,
+    areLazy: configured.areLazy,
     startFor: (ends, events) => {
       const start = realFor(ends, events);
       if (!options.onDemand) return start;
@@ -163,8 +163,8 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   };
 }
 
-/** Returns what starts the smtpd of the command line: a program, a server, or servers that a URL or routes name. */
-function createNamed(
+/** Creates what starts the smtpds of the command line: a program, a server of `--to`, or servers by URL or by route. */
+function createConfigured(
   { smtpd, localHost: localName, terms, handshake }: SmtpdsOptions,
   environment: NodeJS.ProcessEnv,
   metrics: Metrics,
