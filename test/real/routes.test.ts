@@ -196,7 +196,7 @@ describe('routes by sender, to exim by TLS and by ssh', {
         await client.ask('EHLO client.example');
         for (const attempt of ['first', 'second']) {
           const reply = await client.ask(`MAIL FROM:<${BY_SSH}>`);
-          assert.match(reply, /^451 4\.4\.1 ssh failed: exit status 255$/, attempt);
+          assert.match(reply, /^451 4\.4\.1 127\.0\.0\.1: ssh failed: exit status 255$/, attempt);
         }
         assert.match(await client.ask(`RCPT TO:<${RECIPIENT}>`), /^503 5\.5\.1 /);
         assert.match(await client.ask('DATA'), /^503 5\.5\.1 /);

@@ -78,7 +78,7 @@ describe('smtp-relay-io with ssh://', { skip: noSshd() }, () => {
       sshd.knowHosts(known(`[127.0.0.1]:${sshd.port} ${key}`));
       const run = relay(undefined, '--ssh-option=-oStrictHostKeyChecking=no');
       const reply = await sendMessage(run);
-      assert.match(reply ?? '', /^451 4\.4\.1 ssh failed: exit status 255$/);
+      assert.match(reply ?? '', /^451 4\.4\.1 127\.0\.0\.1: ssh failed: exit status 255$/);
       assert.equal(await run.status, 111);
       assert.match(run.stderr(), /^Host key verification failed\.\r?$/m);
       assert.match(
@@ -102,14 +102,17 @@ describe('smtp-relay-io with ssh://', { skip: noSshd() }, () => {
   it('answers 451 if ssh cannot be run', async (t) => {
     const { relay } = await open(t);
     const run = relay(undefined, '--ssh', '/nowhere/ssh');
-    assert.match((await sendMessage(run)) ?? '', /^451 4\.4\.1 cannot run \/nowhere\/ssh: ENOENT$/);
+    assert.match(
+      (await sendMessage(run)) ?? '',
+      /^451 4\.4\.1 127\.0\.0\.1: cannot run \/nowhere\/ssh: ENOENT$/,
+    );
     assert.equal(await run.status, 111);
   });
 
   it('answers 451 if the server cannot be reached', async (t) => {
     const { relay } = await open(t);
     const run = relay('ssh://127.0.0.1:1');
-    assert.match((await sendMessage(run)) ?? '', /^451 4\.4\.1 ssh failed: exit status 255$/);
+    assert.match((await sendMessage(run)) ?? '', /^451 4\.4\.1 127\.0\.0\.1: ssh failed: exit status 255$/);
     assert.equal(await run.status, 111);
   });
 

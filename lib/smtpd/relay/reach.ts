@@ -51,10 +51,11 @@ async function tryWays(request: ReachRequest): Promise<Attempt> {
   for (const way of request.target.ways) {
     if ('ssh' in way) {
       const result = await attemptBySsh(way.ssh, request);
-      if (result.type === 'failed') {
-        request.report.warning(failureWarning(request.target.url, result.failure));
-      }
-      return result;
+      if (result.type === 'reached') return result;
+      request.report.warning(failureWarning(request.target.url, result.failure));
+      // The client need not know the user and the command.
+      const why = `${way.ssh.host}: ${result.failure.why}`;
+      return { type: 'failed', failure: { ...result.failure, why } };
     }
     if ('backup' in way) return reachBackup(way, request, tryWays);
     const address = formatServerAddress(way.address);

@@ -4,8 +4,6 @@ import { quotedUrl } from './quoted-url.ts';
 
 /** An SMTP server that is reached by ssh. */
 export interface SshTarget {
-  /** The URL, as messages name it. */
-  readonly url: string;
   /** A host name, an address, or an alias of ssh_config(5). */
   readonly host: string;
   readonly user: string | undefined;
@@ -42,12 +40,13 @@ export function parseSshUrl(url: string): SshTarget {
   if (user?.includes(':') === true) {
     throw usage('a URL must not contain a password, others can read it; ssh uses keys');
   }
-  if (user !== undefined && !isWord(user)) throw usage(`invalid user ${quoted(user)} in ${quotedUrl(url)}`);
+  if (user !== undefined && !isWord(user))
+    throw usage(`invalid user ${JSON.stringify(user)} in ${quotedUrl(url)}`);
   const number = port === undefined ? undefined : Number(port);
   if (number !== undefined && (number < 1 || number > 65535)) {
     throw usage(`expected a port from 1 to 65535, in ${quotedUrl(url)}`);
   }
-  return { url, host, user, port: number, action: actionOf(path.slice(1), query, url) };
+  return { host, user, port: number, action: actionOf(path.slice(1), query, url) };
 }
 
 function actionOf(path: string, query: string | undefined, url: string): SshTarget['action'] {
@@ -88,8 +87,4 @@ const CONTROL = /\p{Cc}/u;
  */
 function isWord(text: string): boolean {
   return /^[^-]/.test(text) && !/[\s'"`;&<>|(){}]/.test(text) && !CONTROL.test(text);
-}
-
-function quoted(word: string): string {
-  return JSON.stringify(word);
 }

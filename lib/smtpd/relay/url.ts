@@ -1,4 +1,5 @@
 import { isHostName, parseHostPort, parseServerAddress, type ServerAddress } from '../../net/address.ts';
+import { Failure } from '../../program/failure.ts';
 import { usage } from '../../program/options.ts';
 import { quotedUrl } from './quoted-url.ts';
 import { parseSshUrl, type SshTarget } from './ssh-url.ts';
@@ -109,7 +110,7 @@ export function parseRelayUrl(url: string): RelayTarget {
   const scheme = SCHEMES.get(isUnix ? name.slice(0, -UNIX.length).toLowerCase() : name.toLowerCase());
   if (scheme === undefined) {
     throw usage(
-      `unknown scheme ${quoted(name)} in a URL, expected one of ${[...SCHEMES.keys(), 'ssh', 'backup'].join(', ')}`,
+      `unknown scheme ${JSON.stringify(name)} in a URL, expected one of ${[...SCHEMES.keys(), 'ssh', 'backup'].join(', ')}`,
     );
   }
   return isUnix ? unixTarget(url, scheme, rest) : hostTarget(url, scheme, rest);
@@ -159,18 +160,24 @@ function hostAndPorts(
   const [, host = '', list, more = ''] =
     /^(\[[^\]]*\]|[^:/?#]*)(?::([^/?#]*))?(.*)$/s.exec(rest.slice(2)) ?? [];
   if (more !== '' && more !== '/')
-    throw usage(`unexpected ${quoted(more)} after the host in ${quotedUrl(url)}`);
+    throw usage(`unexpected ${JSON.stringify(more)} after the host in ${quotedUrl(url)}`);
   const ports = list?.split(',') ?? [];
   if (ports.length > limit) throw usage(`too many ports in ${quotedUrl(url)}`);
   return { host, ports };
 }
 
 function addressOf(url: string, host: string, port: string): { host: string; port: number } {
-  const address = parseHostPort(`${host}:${port}`);
-  if (address.port === 0) throw usage(`port 0 cannot be connected to, in ${quotedUrl(url)}`);
-  return address;
-}
-
-function quoted(word: string): string {
-  return JSON.stringify(word);
+  let address: { host: string; port: number } | undefined;
+  try {
+    address = parseHostPort(`${host}:${port}`);
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+  }
+  // As a host, 0 would be this one.
+  if (address !== undefined && address.host !== '0' && address.port !== 0) return address;
+  // Not the message of that error: the port may be the default one.
+  throw usage(
+    'expected HOST or HOST:PORT after the scheme, an IPv6 address in brackets, a port from 1 to 65535 or the name of a ' +
+      `service, in ${quotedUrl(url)}`,
+  );
 }

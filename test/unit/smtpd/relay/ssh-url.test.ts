@@ -40,7 +40,7 @@ describe('parseSshUrl', () => {
     ],
   ] as const) {
     it(`parses ${url}`, () => {
-      assert.deepEqual(parseSshUrl(url), { url, ...expected });
+      assert.deepEqual(parseSshUrl(url), expected);
     });
   }
 
