@@ -1,5 +1,5 @@
 /**
- * The opening with a server of others: like opening.ts, and TLS and AUTH too, where they are wanted.
+ * The opening with a remote server: like opening.ts, and TLS and AUTH too, where they are wanted.
  *
  *   it awaits          and the reply is                             then
  *   -----------------  -------------------------------------------  --------------------------------

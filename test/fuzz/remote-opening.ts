@@ -1,5 +1,5 @@
 /**
- * One generated opening with a server of others, which sends anything, cut anywhere. It must do what the model does,
+ * One generated opening with a remote server, which sends anything, cut anywhere. It must do what the model does,
  * however the text is cut.
  */
 

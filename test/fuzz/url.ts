@@ -16,9 +16,9 @@ import { check, checkSame } from './violation.ts';
 const PROMISES: Readonly<Record<string, string>> = {
   'smtp+tls': 'if-offered never',
   smtp: 'never',
-  tls: 'starttls!',
+  tls: 'required!',
   smtps: 'implicit!',
-  ssl: 'starttls! implicit!',
+  ssl: 'required! implicit!',
   lmtp: 'never',
 };
 

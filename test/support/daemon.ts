@@ -7,7 +7,7 @@ import { type Served, watch } from './chain.ts';
 import { until } from './processes.ts';
 import { familyOf, isDead, tryKill } from './server.ts';
 
-/** A folder for a server of others, whose processes run as several users. It is removed by `startDaemon`. */
+/** A folder for a remote server, whose processes run as several users. It is removed by `startDaemon`. */
 export function daemonFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'daemon-'));
   chmodSync(folder, 0o755);

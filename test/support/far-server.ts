@@ -1,4 +1,4 @@
-/** An SMTP server of others, to pass mail on to. It records what it receives, and behaves as badly as a test wants. */
+/** A remote SMTP server to pass mail on to. It records what it receives, and behaves as badly as a test wants. */
 
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
 /**
- * What the opening with a server of others should do, implemented a second time in another way: see model.ts. It shares no
+ * What the opening with a remote server should do, implemented a second time in another way: see model.ts. It shares no
  * code with lib/smtp.
  */
 

@@ -125,7 +125,7 @@ async function open(way: Way, request: ReachRequest, connection: Socket): Promis
   const opening = createRemoteOpening({
     verb: request.target.protocol === 'lmtp' ? 'LHLO' : 'EHLO',
     name: request.name,
-    starttls: way.tls === 'starttls' ? 'required' : way.tls === 'if-offered' ? 'if-offered' : 'never',
+    starttls: way.tls === 'implicit' ? 'never' : way.tls,
     credentials: request.credentials,
     hmacMd5: (key, message) => createHmac('md5', key).update(message).digest('hex'),
   });
@@ -165,7 +165,8 @@ async function open(way: Way, request: ReachRequest, connection: Socket): Promis
     if (failure !== undefined) return failed(failure);
     step = await advance(opening, stream, request);
   }
-  if (step.type !== 'ready') return failed(openingFailed(step, inTls, inTls || !way.mustVerify));
+  if (step.type !== 'ready')
+    return failed(openingFailed(step, { inTls, isBelieved: inTls || !way.mustVerify }));
   if (request.credentials !== undefined && !step.isAuthenticated) {
     request.report.warning(`no credentials are sent to ${name}: it is not verified: ${fault ?? 'no TLS'}`);
   }

@@ -12,7 +12,7 @@ import { createResolver, isOwnAddress, type Resolver } from '../../net/resolver.
 import { upon } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';
 import type { Attempt, ReachRequest } from './attempt.ts';
-import { failureWarning, noConnection, noDns, noRoute, type RelayFailure } from './failure.ts';
+import { failureWarning, noConnection, noDns, noMx, type RelayFailure } from './failure.ts';
 import { type BackupWay, comparableName, parseRelayUrl } from './url.ts';
 
 /** At most this many hosts are tried: the client waits for all of them. */
@@ -63,7 +63,7 @@ async function findHosts(
   resolver: Resolver,
 ): Promise<Hosts> {
   const { recipientDomain: domain = '' } = request;
-  if (!isHostName(domain)) return { failure: noRoute(`not a domain name: "${domain}"`) };
+  if (!isHostName(domain)) return { failure: noMx(`not a domain name: "${domain}"`) };
   let records: readonly MxRecord[];
   try {
     records = await resolver.mx(domain);
@@ -71,7 +71,7 @@ async function findHosts(
     return { failure: noDns(`${domain}: cannot look up MX records: ${errorCode(error)}`) };
   }
   const chosen = preferredHosts(records, name);
-  if ('fault' in chosen) return { failure: noRoute(`${domain}: ${chosen.fault}`) };
+  if ('fault' in chosen) return { failure: noMx(`${domain}: ${chosen.fault}`) };
   request.report.info(`MX hosts for ${domain}: ${chosen.hosts.join(', ')}`);
   return chosen;
 }
@@ -117,7 +117,7 @@ async function reachHost(
   }
   if (addresses.length === 0) return failed(noConnection('ENOTFOUND'), request, name);
   const own = port === SMTP_PORT ? addresses.find((one) => isOwnAddress(one.address)) : undefined;
-  if (own !== undefined) return failed(noRoute(`${own.address} is this machine`, 'loop'), request, name);
+  if (own !== undefined) return failed(noMx(`${own.address} is this machine`, 'loop'), request, name);
   const target = parseRelayUrl(`smtp+tls://${name}`);
   return reach({ ...request, target, addresses, credentials: undefined, header: undefined });
 }

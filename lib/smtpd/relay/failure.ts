@@ -5,7 +5,7 @@ import type { Reply } from '../../smtp/reply-reader.ts';
 export const REACH_RESULTS = [
   'reached',
   /** MX records lead to no server. */
-  'no-route',
+  'no-mx',
   'no-dns',
   /** The host has no address, or nothing answers there. */
   'no-connection',
@@ -67,8 +67,8 @@ export function noConnection(code: string): RelayFailure {
 }
 
 /** MX records lead to no server. It may pass: Postfix does the same for a backup MX without a primary. */
-export function noRoute(why: string, kind: 'loop' | 'other' = 'other'): RelayFailure {
-  return { ...mayPass('no-route', kind, '4.4', why), code: 450 };
+export function noMx(why: string, kind: 'loop' | 'other' = 'other'): RelayFailure {
+  return { ...mayPass('no-mx', kind, '4.4', why), code: 450 };
 }
 
 /** DNS has not answered. 4.3 is a directory server failure. */
@@ -103,8 +103,7 @@ export const NO_REPLY_IN_TIME = 'no reply in time';
  */
 export function openingFailed(
   outcome: Exclude<RemoteOutcome, { readonly type: 'ready' }>,
-  inTls: boolean,
-  isBelieved: boolean,
+  { inTls, isBelieved }: { readonly inTls: boolean; readonly isBelieved: boolean },
 ): RelayFailure {
   const kind = inTls ? 'other' : 'no-tls';
   switch (outcome.type) {

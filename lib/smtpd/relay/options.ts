@@ -97,7 +97,7 @@ export const relayOptions: OptionGroup<RelaySettings> = {
       localName: stringOption(values, 'local-name'),
       handshakeTimeout: readHandshakeTimeout(values),
       idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
-      // A program behind a session has limits of its own. A server of others need not, and while it reads nothing, not even
+      // A program behind a session has limits of its own. A remote server need not, and while it reads nothing, not even
       // the client's leaving is noticed. No client waits longer than an hour, which is sendmail's limit.
       relayIdleTimeout: numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: 3600 }) * 1000,
     };

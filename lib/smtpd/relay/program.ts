@@ -41,7 +41,7 @@ export async function attemptByProgram(
   if (step === 'start-tls' || (step.type === 'broken' && step.why === undefined)) {
     return { type: 'failed', failure: programFailed(end.failure ?? `${name} failed: ${describeEnd(end)}`) };
   }
-  return { type: 'failed', failure: openingFailed(step, true, true) };
+  return { type: 'failed', failure: openingFailed(step, { inTls: true, isBelieved: true }) };
 }
 
 /** The status of a program is its own; that of ssh is that of the command on the other side, or 255. Ours is 0 or 111. */

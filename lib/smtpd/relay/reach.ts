@@ -76,7 +76,7 @@ async function tryWays(request: ReachRequest): Promise<Attempt> {
 const TRYING = {
   never: 'in cleartext',
   'if-offered': 'with STARTTLS if offered',
-  starttls: 'with STARTTLS',
+  required: 'with STARTTLS',
   implicit: 'with TLS from the first byte',
 } as const;
 

@@ -11,7 +11,7 @@ export type TlsStart =
   /** By STARTTLS if it is offered and not refused; otherwise the session is in cleartext. */
   | 'if-offered'
   /** By STARTTLS, or there is no session. */
-  | 'starttls'
+  | 'required'
   /** With the first byte. */
   | 'implicit';
 
@@ -74,14 +74,14 @@ const SCHEMES: ReadonlyMap<string, Scheme> = new Map<string, Scheme>([
     },
   ],
   ['smtp', { protocol: 'smtp', ways: [{ port: 25, ...CLEARTEXT }] }],
-  ['tls', { protocol: 'smtp', ways: [{ port: 25, tls: 'starttls', mustVerify: true }] }],
+  ['tls', { protocol: 'smtp', ways: [{ port: 25, tls: 'required', mustVerify: true }] }],
   ['smtps', { protocol: 'smtp', ways: [{ port: 465, tls: 'implicit', mustVerify: true }] }],
   [
     'ssl',
     {
       protocol: 'smtp',
       ways: [
-        { port: 25, tls: 'starttls', mustVerify: true },
+        { port: 25, tls: 'required', mustVerify: true },
         { port: 465, tls: 'implicit', mustVerify: true, after: 'no-tls' },
       ],
     },

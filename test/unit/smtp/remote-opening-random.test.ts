@@ -1,4 +1,4 @@
-/** The opening with a server of others, which sends anything, cut anywhere. */
+/** The opening with a remote server, which sends anything, cut anywhere. */
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';

@@ -1,4 +1,4 @@
-/** The opening with a server of others: what the server sends, what it gets, and the outcome. */
+/** The opening with a remote server: what the server sends, what it gets, and the outcome. */
 
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
@@ -272,7 +272,7 @@ const CASES: readonly [
   ],
 ];
 
-describe('the opening with a server of others', () => {
+describe('the opening with a remote server', () => {
   for (const [title, options, script, sent, outcome] of CASES) {
     it(title, () => {
       const whole = play(options, script);
