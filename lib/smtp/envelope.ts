@@ -12,9 +12,12 @@
  *   a line of AUTH        passed; "*" in place of an invalid  as after AUTH
  *   an invalid line       500 5.5.2 (too long, CR, NUL)       commands
  *
- * Replies of smtpd pass in order; those that answer a command in place of smtpd are in order too. A reply that nothing
- * asked for, a greeting among them, passes at once. In LMTP a message has a reply for each recipient that was accepted
- * (RFC 2033 section 4.2).
+ * Replies of smtpd pass in order; those that answer a command in place of smtpd are in order too. In LMTP a message has a
+ * reply for each recipient that was accepted (RFC 2033 section 4.2).
+ *
+ * The client must take each reply for that to the same command as this machine, or it would send a message where this
+ * machine reads commands. So a reply that nothing asked for is invalid (after 421, which is passed), and a reply to DATA
+ * that neither is 354 nor refuses it: some clients send the message after any 2xx or 3xx.
  *
  * Commands may end with a bare LF; they are passed on with CRLF. In a message only CRLF ends a line: an smtpd that takes
  * bare LF or CR for the end of a line may see the end of a message, and commands behind it, where there is none for this
@@ -219,7 +222,8 @@ export function createEnvelope({ protocol, decide, messageReplied }: EnvelopeOpt
       if (/\sLAST$/i.test(argument)) return expectMessageReply(replied);
     }
     if (verb === 'DATA' || verb === 'AUTH') reading = { as: 'held', until: 'reply' };
-    expectReply((code) => {
+    const accepts = verb === 'DATA' ? isReplyToData : isAny;
+    expectReply(accepts, (code) => {
       if (verb === 'DATA') startMessage(code);
       if (verb === 'AUTH') continueAuth(code);
       if (verb === 'RCPT' && code < 300) recipients += 1;
@@ -228,8 +232,8 @@ export function createEnvelope({ protocol, decide, messageReplied }: EnvelopeOpt
     });
   }
 
-  function expectReply(replied: (code: number) => void): void {
-    replies.expect({ isPassed: true, ended: ({ code }) => replied(code) });
+  function expectReply(accepts: (code: number) => boolean, replied: (code: number) => void): void {
+    replies.expect({ isPassed: true, accepts, ended: ({ code }) => replied(code) });
   }
 
   function startMessage(code: number): void {
@@ -257,7 +261,7 @@ export function createEnvelope({ protocol, decide, messageReplied }: EnvelopeOpt
     pass(fault === undefined ? text.toString('latin1') : '*');
     line.drop();
     reading = { as: 'held', until: 'reply' };
-    expectReply(continueAuth);
+    expectReply(isAny, continueAuth);
   }
 
   function continueAuth(code: number): void {
@@ -310,6 +314,9 @@ export function createEnvelope({ protocol, decide, messageReplied }: EnvelopeOpt
     isBusy: () => replies.isExpecting() || reading.as === 'message' || reading.as === 'chunk',
   };
 }
+
+const isAny = (): boolean => true;
+const isReplyToData = (code: number): boolean => code === STARTS_MESSAGE || code >= 400;
 
 const IGNORE = (): void => {};
 const NOTHING: Uint8Array = Buffer.alloc(0);

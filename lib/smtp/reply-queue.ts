@@ -8,6 +8,8 @@ export interface ExpectedReply {
   readonly isPassed: boolean;
   /** How many replies there will be; called when the first one has arrived. One by default. */
   count?(): number;
+  /** Whether a reply may have this code; any may by default. */
+  accepts?(code: number): boolean;
   /** Called with the last of them. Without `isPassed` it has its text. */
   ended(reply: Reply): void;
 }
@@ -16,7 +18,7 @@ export interface ExpectedReply {
 export type QueuedReply =
   /** For the client: a reply in place of smtpd, or a line of smtpd's. */
   | { readonly type: 'to-client'; readonly bytes: Buffer }
-  /** smtpd has sent what is not an SMTP reply, or is too long. Nothing follows. */
+  /** smtpd has sent what is not an SMTP reply, is too long, or was not expected. Nothing follows. */
   | { readonly type: 'invalid-reply' };
 
 /** Puts the replies to a client's commands in the order of the commands. */
@@ -35,8 +37,12 @@ export interface ReplyQueue {
   isExpecting(): boolean;
 }
 
+/** The code of a reply that needs no command: the server closes the connection (RFC 5321 section 3.8). */
+const CLOSING = 421;
+
 /**
- * Creates a reply queue. A reply of smtpd that is not expected, a greeting for example, is for the client, at once.
+ * Creates a reply queue. Of the replies of smtpd that are not expected only 421 is for the client, and nothing follows it:
+ * the client would take any other for the reply to its next command.
  *
  * Memory: a line of smtpd, the replies that were put in, whose number the caller bounds, and one reply that is not passed,
  * of at most `REPLY_LIMIT`.
@@ -46,11 +52,15 @@ export function createReplyQueue(): ReplyQueue {
   const queue: (ExpectedReply | Buffer)[] = [];
   let expecting = 0;
   /** The reply of smtpd that has begun. */
-  let begun: { readonly code: number; readonly texts: string[] } | undefined;
+  let begun:
+    | { readonly code: number; readonly texts: string[]; readonly to: ExpectedReply | undefined }
+    | undefined;
   /** How many replies are to come of those that are expected as one; 0 before the first. */
   let left = 0;
   /** How many octets of text a reply that is not passed has so far. */
   let kept = 0;
+  /** smtpd has sent a 421 that was not expected. */
+  let hasClosed = false;
   let isBroken = false;
 
   /** @returns what is for the client, if anything. */
@@ -58,26 +68,37 @@ export function createReplyQueue(): ReplyQueue {
     const line = smtpd.peek();
     if (line === undefined) return undefined;
     const [first] = queue;
-    const expected = Buffer.isBuffer(first) ? undefined : first;
+    const next = Buffer.isBuffer(first) ? undefined : first;
+    const expected = begun === undefined ? next : begun.to;
     const isPassed = expected?.isPassed !== false;
     const parsed = line.fault === undefined ? parseReplyLine(line.text) : undefined;
     kept = isPassed ? 0 : kept + line.text.length;
     if (parsed === undefined || parsed.code !== (begun?.code ?? parsed.code) || kept > REPLY_LIMIT) {
-      isBroken = true;
-      return { type: 'invalid-reply' };
+      return fail();
+    }
+    if (expected === undefined ? parsed.code !== CLOSING : expected.accepts?.(parsed.code) === false) {
+      return fail();
     }
     const bytes = Buffer.concat([line.text, CRLF]);
     smtpd.drop();
-    begun ??= { code: parsed.code, texts: [] };
+    begun ??= { code: parsed.code, texts: [], to: expected };
     if (!isPassed) begun.texts.push(parsed.text);
     if (parsed.last) endReply(expected, begun);
     return isPassed ? { type: 'to-client', bytes } : undefined;
   }
 
+  function fail(): QueuedReply {
+    isBroken = true;
+    return { type: 'invalid-reply' };
+  }
+
   function endReply(expected: ExpectedReply | undefined, reply: Reply): void {
     begun = undefined;
     kept = 0;
-    if (expected === undefined) return;
+    if (expected === undefined) {
+      hasClosed = true;
+      return;
+    }
     if (left === 0) left = expected.count?.() ?? 1;
     left -= 1;
     if (left > 0) return;
@@ -95,6 +116,7 @@ export function createReplyQueue(): ReplyQueue {
     fromSmtpd: smtpd.push,
     next: () => {
       while (!isBroken) {
+        if (hasClosed) return fail();
         const [first] = queue;
         if (begun === undefined && Buffer.isBuffer(first)) {
           queue.shift();

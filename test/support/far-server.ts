@@ -144,6 +144,8 @@ function converse(
       return send('250 2.0.0 stored');
     }
     const verb = line.split(' ')[0]?.toUpperCase() ?? '';
+    // A header of version 1 is not a command.
+    if (verb === 'PROXY') return;
     const reply = replies[verb];
     if (reply !== undefined) return send(reply);
     if (verb === 'EHLO' || verb === 'LHLO') {
