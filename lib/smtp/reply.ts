@@ -88,6 +88,9 @@ export const REPLIES = {
   get badRecipient() {
     return ours('501 5.1.3 Invalid recipient address, send RCPT TO:<user@host>');
   },
+  get badChunk() {
+    return ours('501 5.5.4 BDAT takes a size, and LAST');
+  },
   get noRoute() {
     return ours('550 5.7.1 No route for this address');
   },

@@ -23,6 +23,7 @@
  *     another        452 4.5.3 if its destination is not that
  *                    of the first, or takes one recipient only
  *     otherwise      passed
+ *   BDAT             501 5.5.4 without a plain size below 10^9   the same
  *   DATA, BDAT       503 5.5.1 without MAIL; 554 5.5.1 if no
  *                    destination has it; otherwise passed        the same
  *   RSET             250 2.0.0; passed if a destination has
@@ -32,8 +33,9 @@
  *   STARTTLS         503 5.5.1                                   the same
  *   AUTH             502 5.5.1                                   the same
  *   an HTTP method   421 4.7.0, the end                          the same
- *   any other        502 5.5.1 without a destination; otherwise  passed, if need be after it is connected to
- *                    passed
+ *   VRFY, EXPN,      502 5.5.1 without a destination; otherwise
+ *   HELP             passed                                      passed, if need be after it is connected to
+ *   any other        502 5.5.1                                   the same as VRFY
  *
  * In LMTP there is LHLO in place of EHLO and HELO. STARTTLS and AUTH are between us and the destination only.
  *
@@ -188,7 +190,8 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
       return decisions[command.kind](command, text.toString('latin1'), isQuiet);
     },
     messageReplied: () => {
-      transaction = undefined;
+      // After a refused BDAT it goes on at the destination.
+      if (transaction?.hasFailed !== true) transaction = undefined;
     },
   });
 
@@ -204,9 +207,13 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
         ? refuse(REPLIES.notAvailable)
         : introduce(line, isQuiet, ({ texts }) => [(texts[0] ?? '').split(' ')[0] ?? '']),
     mail: decideMail,
-    early: (command, _, isQuiet) =>
-      command.verb === 'RCPT' ? decideRecipient(command, isQuiet) : decideMessage(REFUSES_DATA),
-    chunk: () => decideMessage(REFUSES_CHUNK),
+    early: (command, line, isQuiet) =>
+      command.verb === 'RCPT' ? decideRecipient(command, isQuiet) : decideMessage(REFUSES_DATA, line),
+    chunk: ({ argument }) => {
+      // Another reading of the size at the destination would make commands of a part of the message.
+      if (!CHUNK.test(argument)) return refuse(REPLIES.badChunk);
+      return decideMessage(REFUSES_CHUNK, `BDAT ${argument}`);
+    },
     starttls: () => refuse(REPLIES.noSecondTls),
     auth: () => refuse(REPLIES.noAuth),
     foreign: () => {
@@ -216,7 +223,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
     empty: () => refuse(REPLIES.noCommand),
     other: ({ verb }, _, isQuiet) => {
       if (verb === 'RSET') return reset();
-      if (current !== undefined) return PASS;
+      if (current !== undefined && (only !== undefined || PASSED.has(verb))) return PASS;
       if (verb === 'NOOP') return answer(REPLIES.ok);
       if (verb === 'QUIT') return { type: 'answer', reply: REPLIES.bye, end: true };
       return only === undefined ? refuse(REPLIES.notAvailable) : withDestination(only, isQuiet, () => PASS);
@@ -303,13 +310,17 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
     };
   }
 
-  /** @param isRefusal whether a reply to the command refuses the message. */
-  function decideMessage(isRefusal: (code: number) => boolean): Decision {
+  /**
+   * @param isRefusal whether a reply to the command refuses the message.
+   * @param line what is passed.
+   */
+  function decideMessage(isRefusal: (code: number) => boolean, line: string): Decision {
     const of = transaction;
     if (of === undefined) return refuse(REPLIES.mailFirst);
     if (of.destination === undefined) return refuse(REPLIES.noRecipients);
     return {
       type: 'pass',
+      line,
       replied: (code) => {
         if (isRefusal(code)) of.hasFailed = true;
       },
@@ -368,7 +379,8 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
         lastCode = step.bytes.toString('latin1', 0, 3);
         return step;
       case 'invalid-reply':
-        end(REPLIES.smtpdFailed, 'smtpd sent an invalid SMTP reply, closing');
+        if (lastCode === '421') end(undefined);
+        else end(REPLIES.smtpdFailed, 'smtpd sent an invalid SMTP reply, closing');
         return steps.shift();
       case 'end-smtpd':
         isForwarded = true;
@@ -415,6 +427,12 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
 
 /** The session of the destination has them with us, not with the client. */
 const HIDDEN: ReadonlySet<string> = new Set(['STARTTLS', 'AUTH']);
+
+/** What is passed by a route, besides a transaction. SAML and XCLIENT, for example, would change what the route was found by. */
+const PASSED: ReadonlySet<string> = new Set(['NOOP', 'QUIT', 'VRFY', 'EXPN', 'HELP']);
+
+/** The argument of BDAT (RFC 3030 section 2). Sizes beyond 2^31 are different ones for some servers. */
+const CHUNK = /^(?:0|[1-9]\d{0,8})(?: +LAST)?$/i;
 
 const REFUSES_DATA = (code: number): boolean => code !== 354;
 const REFUSES_CHUNK = (code: number): boolean => code >= 300;

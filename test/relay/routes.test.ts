@@ -113,12 +113,12 @@ describe('routes by sender', () => {
 
   it('give a program the addresses of the client, and none of our keys', async (t) => {
     const script = fixture('smtpd-script');
-    const relay = await startRoutes(t, [`* |${script.join(' ')}`], [], {
+    const relay = await startRoutes(t, [`* |${script.join(' ')} --on=HELP:environment`], [], {
       ...{ TCPREMOTEIP: '192.0.2.7', TCPREMOTEPORT: '4000', TCPLOCALIP: '192.0.2.1', TCPLOCALPORT: '25' },
       ...{ PROTO: 'TCP', CAFILE: certificates.selfSigned('a.example').certFile },
     });
     await relay.ask('MAIL FROM:<a@b.example>');
-    const environment = JSON.parse((await relay.ask('XDO environment')).slice(4));
+    const environment = JSON.parse((await relay.ask('HELP')).slice(4));
     assert.equal(environment.TCPREMOTEIP, '192.0.2.7');
     assert.equal(environment.CAFILE, undefined);
     relay.end();

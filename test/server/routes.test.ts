@@ -85,23 +85,32 @@ describe('--routes in the server', { concurrency: 3, timeout: 60_000 }, () => {
   }
 
   it('serves a client on the same host without TLS, and a program as a server', async (t) => {
-    const { server } = await open(t, [`* |${fixture('smtpd-script').join(' ')}`], ['--no-starttls'], {
-      CERTFILE: undefined,
-      KEYFILE: undefined,
-    });
+    const { server } = await open(
+      t,
+      [`* |${fixture('smtpd-script').join(' ')} --on=HELP:environment`],
+      ['--no-starttls'],
+      {
+        CERTFILE: undefined,
+        KEYFILE: undefined,
+      },
+    );
     const client = await connectTo(t, server);
     await client.reply();
     assert.match(await client.ask('MAIL FROM:<me@a.example>'), /^250 /);
-    const environment = JSON.parse((await client.ask('XDO environment')).slice(4));
+    const environment = JSON.parse((await client.ask('HELP')).slice(4));
     assert.deepEqual([environment.TCPREMOTEIP, environment.TCPLOCALHOST], ['127.0.0.1', 'relay.example']);
     assert.equal(environment.SSL_PROTOCOL, undefined);
   });
 
   it('gives a program the variables of the TLS session with --fresh', async (t) => {
-    const { server } = await open(t, [`* |${fixture('smtpd-script').join(' ')}`], ['--fresh']);
+    const { server } = await open(
+      t,
+      [`* |${fixture('smtpd-script').join(' ')} --on=HELP:environment`],
+      ['--fresh'],
+    );
     const client = await connectTls(t, server);
     await client.ask('MAIL FROM:<me@a.example>');
-    const environment = JSON.parse((await client.ask('XDO environment')).slice(4));
+    const environment = JSON.parse((await client.ask('HELP')).slice(4));
     assert.equal(environment.SSL_PROTOCOL, 'TLSv1.3');
     assert.equal(environment.KEYFILE, undefined);
   });
