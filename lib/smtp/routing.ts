@@ -174,7 +174,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
   /** Its reply to EHLO, less what is not for the client. */
   let offer: Reply = { code: 250, texts: [name, ...(routes?.offers ?? [])] };
   let canPipeline = false;
-  /** The reply of a destination to a connection, or to MAIL, for the command that is held. */
+  /** The reply of a destination to a connection, or to MAIL, for the command that is held; for all, of one that is alone. */
   let refusal: Buffer | undefined;
   let refused = 0;
   /** The code of the last line for the client. */
@@ -186,6 +186,12 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
   const envelope = createEnvelope({
     protocol,
     decide: (command, text, isQuiet) => {
+      const last = refusal;
+      // Of this command, whatever the routes are by now.
+      if (last !== undefined && only === undefined) {
+        refusal = undefined;
+        return refuse(last);
+      }
       if (current !== undefined && !canPipeline && !isQuiet) return AFTER_REPLIES;
       return decisions[command.kind](command, text.toString('latin1'), isQuiet);
     },
@@ -334,11 +340,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
     decide: (destination: D) => Decision,
   ): Decision {
     if (destination === undefined) return refuse(REPLIES.noRoute);
-    if (refusal !== undefined) {
-      const last = refusal;
-      if (only === undefined) refusal = undefined;
-      return refuse(last);
-    }
+    if (refusal !== undefined) return refuse(refusal);
     if (current?.key === destination.key) return decide(current);
     if (!isQuiet) return AFTER_REPLIES;
     if (current !== undefined) steps.push({ type: 'disconnect' });
