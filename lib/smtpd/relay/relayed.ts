@@ -19,6 +19,12 @@ import { attemptByProgram } from './program.ts';
 import { reach } from './reach.ts';
 import type { RelayDestination } from './route-table.ts';
 
+/**
+ * How many servers a session may be leaving when it connects to the next. A server, or a program, that does not end takes
+ * twice `GRACE`, and a client can lead its mail from one to another as fast as they reply.
+ */
+const LEAVING_LIMIT = 4;
+
 /** The settings of a relay. */
 export interface RelayedOptions
   extends Omit<ReachRequest, 'target' | 'credentials' | 'name' | 'abort' | 'recipientDomain'> {
@@ -134,7 +140,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
         return write(step.bytes);
       case 'disconnect':
         // All of its replies have come: this cannot be taken for a part of a message.
-        smtpd?.sink.write(QUIT);
+        quit();
         return leave();
       case 'connect':
         connecting = connect(step.destination, nameIn(step.hello) ?? options.localName);
@@ -156,6 +162,8 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   async function connect(destination: RelayDestination, name: string): Promise<void> {
     state = 'connecting';
     current = destination.name;
+    while (leaving.size() >= LEAVING_LIMIT) await Promise.race(leaving.all().map((each) => each.ended));
+    if (state !== 'connecting') return;
     const result = await reachDestination(destination, { ...options, name, abort });
     if (state !== 'connecting') {
       if (result.type === 'failed') return;
@@ -188,6 +196,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
     });
     next.sink.listen({
       drained: () => {
+        if (smtpd !== next) return;
         isSmtpdFull = output.size() > 0 && !next.sink.write(output.take());
         if (wantsClient()) front.proceed();
       },
@@ -212,12 +221,19 @@ export function startRelayed(options: RelayedOptions): Smtpd {
     advanceAndProceed();
   }
 
+  function quit(): void {
+    if (!isSmtpdFull) smtpd?.sink.write(QUIT);
+  }
+
   /** Ends the session with the server, whose reply does not matter. */
   function leave(): void {
     if (smtpd === undefined) return;
     const last = smtpd;
+    // It has not read all, whatever it has replied. The client's next bytes may overwrite what waits for it.
+    if (isSmtpdFull) last.sink.close();
     smtpd = undefined;
     smtpdEnded = false;
+    isSmtpdFull = false;
     output.take();
     void endSmtpd(last).then(leaving.add(last));
   }
@@ -230,7 +246,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
     startAbort();
     // After a signal, the end of the output follows the reason for it.
     if (killedBy === undefined) front.end();
-    if (routing.mayQuit()) smtpd?.sink.write(QUIT);
+    if (routing.mayQuit()) quit();
     leave();
     const status = hasFailed ? EXIT.systemCallFailed : EXIT.success;
     void Promise.all([connecting, ...leaving.all().map((each) => each.ended)]).then(() => {
