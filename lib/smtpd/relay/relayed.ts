@@ -78,6 +78,8 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   /** Settles when the last server is reached, or nothing is left of the attempt. */
   let connecting: Promise<void> | undefined;
   let idle: IdleWatch | undefined;
+  /** Who is waited for with a limit. */
+  let waitsFor: 'client' | 'server' | undefined;
   const front = createFront({
     received: (bytes) => {
       // The client may send more until it has read the last reply. It is not kept.
@@ -109,22 +111,33 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   }
 
   function advance(): void {
+    let isActive = false;
     while (state !== 'over' && !isFull) {
       const step = routing.next();
-      if (step !== undefined) carryOut(step);
-      else if (smtpdEnded) {
+      if (step !== undefined) {
+        isActive ||= step.type !== 'to-client' || endsReply(step.bytes);
+        carryOut(step);
+      } else if (smtpdEnded) {
         smtpdEnded = false;
         routing.smtpdEnded(killedBy === undefined ? REPLIES.smtpdFailed : REPLIES.shuttingDown);
       } else break;
     }
-    limitWait();
+    limitWait(isActive);
   }
 
-  /** Limits how long the client may send nothing without a server, and how long a server that is needed may not reply. */
-  function limitWait(): void {
+  /**
+   * Limits how long the client may send no command without a server, and how long a server that is needed may not reply.
+   *
+   * @param isActive whether either has done more than to send a part of it.
+   */
+  function limitWait(isActive: boolean): void {
+    const before = waitsFor;
+    const isPassing = smtpd !== undefined && routing.wantsClient();
+    waitsFor = state !== 'open' || isPassing ? undefined : smtpd === undefined ? 'client' : 'server';
+    if (waitsFor === before && !isActive) return;
     idle?.stop();
-    if (state !== 'open' || (smtpd !== undefined && routing.wantsClient())) return;
-    idle = watchIdle(smtpd === undefined ? options.idleTimeout : options.replyTimeout, () => {
+    if (waitsFor === undefined) return;
+    idle = watchIdle(waitsFor === 'client' ? options.idleTimeout : options.replyTimeout, () => {
       routing.timedOut();
       advanceAndProceed();
     });
@@ -272,6 +285,13 @@ export function startRelayed(options: RelayedOptions): Smtpd {
 }
 
 const QUIT = Buffer.from('QUIT\r\n');
+const LF = 0x0a;
+const HYPHEN = 0x2d;
+
+/** Whether lines of replies, with their line endings, end with the last line of one. */
+function endsReply(lines: Uint8Array): boolean {
+  return lines[lines.lastIndexOf(LF, -2) + 1 + 3] !== HYPHEN;
+}
 
 /** The name in "EHLO name"; undefined if there is none. */
 function nameIn(hello: string | undefined): string | undefined {
