@@ -105,6 +105,9 @@ export const SERVER_SECTIONS: readonly HelpSection[] = [
 
 const MANY = 1_000_000;
 
+/** In milliseconds. An smtpd has timeouts of its own; a server of others may wait for ever, or not read. */
+const RELAY_IDLE_TIMEOUT = 3_600_000;
+
 /**
  * Reads the command line of the server.
  *
@@ -120,15 +123,16 @@ export async function readServerOptions(
   // First: with -v as a flag, as in tcpserver, the host would be read as the level and the rest be malformed.
   const verbosity = readVerbosity(values);
   const { listen, command } = await readListen(values, words);
+  const smtpd = await serverSmtpdOptions.read(values, program, command);
   return {
     program,
     verbosity,
     listen,
-    ...(await serverSmtpdOptions.read(values, program, command)),
+    ...smtpd,
     ...(await proxyProtocolOptions.read(values)),
     ...tlsOptions.read(values),
     ...smtpTlsOptions.read(values),
-    ...readOnDemand(values),
+    ...readOnDemand(values, 'reach' in smtpd.smtpd ? RELAY_IDLE_TIMEOUT : undefined),
     noStarttls: readNoStarttls(values),
     identity: identityOptions.read(values, environment),
     backlog: numberOption(values, 'backlog', { min: 1, max: 65535, default: 128 }),
@@ -147,9 +151,17 @@ function readNoStarttls(values: OptionValues): boolean {
   return values['no-starttls'] === true;
 }
 
-/** A session with an smtpd on demand starts another one in TLS: that costs nothing as long as none is running. */
-function readOnDemand(values: OptionValues): Pick<ServerOptions, 'terms' | 'onDemand' | 'maxSmtpds'> {
-  const terms = sessionOptions.read(values);
+/**
+ * A session with an smtpd on demand starts another one in TLS: that costs nothing as long as none is running.
+ *
+ * @param relayIdleTimeout the default.
+ */
+function readOnDemand(
+  values: OptionValues,
+  relayIdleTimeout: number | undefined,
+): Pick<ServerOptions, 'terms' | 'onDemand' | 'maxSmtpds'> {
+  const given = sessionOptions.read(values);
+  const terms = { ...given, relayIdleTimeout: given.relayIdleTimeout ?? relayIdleTimeout };
   const onDemand = values['on-demand'] === true;
   const maxSmtpds = numberOption(values, 'smtpds', { min: 1, max: MANY, default: undefined });
   if (maxSmtpds !== undefined && !onDemand) throw usage('--smtpds requires --on-demand');
