@@ -1,77 +1,56 @@
 /**
- * Routing: the server's part of a session whose smtpd is somewhere else: one destination, or one or another, which depends
- * on the sender, or on the recipients too. It answers the client until its destination is known, and follows the session
- * from then on: another transaction may have another destination.
+ * Routing: the server's part of a session whose smtpd is somewhere else. Either all mail has one destination; or there are
+ * routes, and it depends on the sender, or on the recipient too. The routing answers the client until the destination is
+ * known, and follows the session after that: the next transaction may have another destination.
  *
- *   command          with routes                                 with one destination
- *   ---------------  ------------------------------------------  ----------------------------------------------
- *   EHLO, HELO       250 with our name, for EHLO also what is    it is connected to, and its own reply is given,
- *                    offered                                     less STARTTLS and AUTH
- *     in a           RSET at the destination first, if it has
- *      transaction   MAIL                                        the same
- *   MAIL             503 5.5.1 in a transaction                  the same
- *                    501 5.1.7 if it has no address
- *     routes by      550 5.7.1 without a route; otherwise its
- *      sender only   destination is connected to, and it is
- *                    passed                                      the same
- *     by recipient   250 2.1.0, and is kept
- *   RCPT             503 5.5.1 without MAIL                      the same; otherwise passed
- *                    501 5.1.3 if it has no address
- *                    550 5.7.1 without a route
- *     the first      its destination is connected to and gets
- *                    MAIL; the refusal of either is the reply
- *     another        452 4.5.3 if its destination is not that
- *                    of the first, or takes one recipient only
- *     otherwise      passed
- *   BDAT             501 5.5.4 without a plain size below 10^9   the same
- *   DATA, BDAT       503 5.5.1 without MAIL; 554 5.5.1 if no
- *                    destination has it; otherwise passed        the same
- *   RSET             250 2.0.0; passed if a destination has
- *                    MAIL                                        the same
- *   NOOP, QUIT       answered without a destination; otherwise
- *                    passed                                      the same
- *   STARTTLS         503 5.5.1                                   the same
- *   AUTH             502 5.5.1                                   the same
- *   an HTTP method   421 4.7.0, the end                          the same
- *   VRFY, EXPN,      502 5.5.1 without a destination; otherwise
- *   HELP             passed                                      passed, if need be after it is connected to
- *   any other        502 5.5.1                                   the same as VRFY
+ *   command            what happens
+ *   -----------------  ----------------------------------------------------------------------------------
+ *   EHLO, HELO, LHLO   routes: 250 with our name and, for EHLO, what is offered
+ *                      one destination: it is connected to, and its own reply is given, less what is hidden
+ *     with MAIL there  RSET is sent to the destination first
+ *   MAIL               503 5.5.1 in a transaction
+ *                      routes: 501 5.1.7 if it has no address
+ *                      routes by recipient: 250 2.1.0, and it is kept
+ *                      otherwise: the destination is connected to, and it is passed; 550 5.7.1 without a route
+ *   RCPT               503 5.5.1 without MAIL
+ *                      routes by recipient: see below
+ *                      otherwise: passed; 452 4.5.3 if the destination takes one recipient only and has it
+ *   DATA, BDAT         503 5.5.1 without MAIL, 554 5.5.1 if no destination has it; otherwise passed
+ *                      501 5.5.4 for BDAT without a plain size below 10^9
+ *   RSET               250 2.0.0; passed if a destination has MAIL
+ *   NOOP, QUIT         answered without a destination; otherwise passed
+ *   VRFY, EXPN, HELP   routes: 502 5.5.1 without a destination; otherwise passed
+ *                      one destination: passed, if need be after it is connected to
+ *   any other          routes: 502 5.5.1; one destination: as VRFY
+ *   STARTTLS, AUTH     503 5.5.1, 502 5.5.1
+ *   XCLIENT, XFORWARD  502 5.5.1
+ *   an HTTP method     421 4.7.0, the end
  *
- * In LMTP there is LHLO in place of EHLO and HELO. STARTTLS and AUTH are between us and the destination only.
+ *   RCPT by recipient  what happens
+ *   -----------------  ----------------------------------------------------------------------------------
+ *   any                501 5.1.3 if it has no address; 550 5.7.1 without a route
+ *   the first          the destination is connected to and gets MAIL; the refusal of either is the reply
+ *   another            452 4.5.3 if its destination is not that of the first, or takes one recipient only
+ *   otherwise          passed
  *
- * A destination that cannot be had is tried again with the next command that needs it; the one that is alone is not, and
- * the reply is the same. Before a destination is connected to, the one before is left, and all of its replies have come. A destination without
- * PIPELINING gets one command at a time. A transaction ends with the reply to its message, with RSET or EHLO, and with
- * the next MAIL if DATA or BDAT was refused.
+ * Hidden are extensions that are between us and the destination: STARTTLS, AUTH; with XCLIENT and XFORWARD the client would
+ * choose its own address, if the destination trusts ours; and PIPECONNECT is a promise that we do not keep. LHLO is for LMTP,
+ * EHLO and HELO are for SMTP.
+ *
+ * A destination that cannot be had is tried again with the next command that needs it; a destination that is the only one
+ * is not, and the reply is the same. Before another destination is connected to, the one before is left, and all of its
+ * replies have come. A destination without PIPELINING gets one command at a time. A transaction ends with the reply to
+ * its message, with RSET or EHLO, and with the next MAIL if DATA or BDAT was refused.
  *
  * It does no I/O and has no timers.
  */
 
 import type { Command, CommandKind } from './command.ts';
+import type { Destination, OneDestination, Routes, RouteTable } from './destination.ts';
 import { createEnvelope, type Decision } from './envelope.ts';
 import { parsePath } from './path.ts';
 import { extensionKeyword, REPLIES } from './reply.ts';
 import { formatReply, isPositive, type Reply } from './reply-reader.ts';
-
-/** Where a transaction leads. */
-export interface Destination {
-  /** Destinations with the same key are the same. */
-  readonly key: string;
-  /** A transaction has one recipient: LMTP has a reply for each, and the client awaits one. */
-  readonly takesOneRecipient: boolean;
-}
-
-/** The destinations of senders and recipients. */
-export interface RouteTable<D extends Destination> {
-  /** Whether a destination depends on the recipient. */
-  readonly hasRecipients: boolean;
-  /**
-   * @param sender a mailbox, '' for the null sender.
-   * @param recipient undefined unless `hasRecipients`.
-   * @returns undefined if there is no route.
-   */
-  find(sender: string, recipient: string | undefined): D | undefined;
-}
 
 /** What the driver is to do next. */
 export type RoutingStep<D extends Destination> =
@@ -91,19 +70,6 @@ export interface RoutingNotice {
   readonly type: 'notice';
   readonly text: string;
   readonly about?: 'http' | 'error-limit';
-}
-
-/** All mail has the same destination. */
-export interface OneDestination<D extends Destination> {
-  readonly only: D;
-}
-
-/** Mail has one destination or another. */
-export interface Routes<D extends Destination> {
-  /** The routes as they are now. Called with each MAIL. */
-  table(): RouteTable<D>;
-  /** What is offered in reply to EHLO. */
-  readonly offers: readonly string[];
 }
 
 /** The settings of a routing. */
@@ -229,6 +195,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
     empty: () => refuse(REPLIES.noCommand),
     other: ({ verb }, _, isQuiet) => {
       if (verb === 'RSET') return reset();
+      if (REFUSED.has(verb)) return refuse(REPLIES.notAvailable);
       if (current !== undefined && (only !== undefined || PASSED.has(verb))) return PASS;
       if (verb === 'NOOP') return answer(REPLIES.ok);
       if (verb === 'QUIT') return { type: 'answer', reply: REPLIES.bye, end: true };
@@ -243,8 +210,8 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
     // EHLO ends a transaction (RFC 5321 section 4.1.4).
     if (before?.destination !== undefined) return { type: 'precede', line: 'RSET', replied: () => {} };
     hello = line;
-    const tell = (): Decision => answer(reply(offer.code, textsOf(offer)));
-    return only === undefined ? tell() : withDestination(only, isQuiet, tell);
+    const answerHello = (): Decision => answer(reply(offer.code, textsOf(offer)));
+    return only === undefined ? answerHello() : withDestination(only, isQuiet, answerHello);
   }
 
   function reset(): Decision {
@@ -266,8 +233,12 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
     if (typeof path === 'string') return refuse(REPLIES.badSender);
     const sender = path?.mailbox ?? '';
     const next: Transaction<D> = {
-      ...{ table, sender, mail },
-      ...{ destination: undefined, recipients: 0, hasFailed: false },
+      table,
+      sender,
+      mail,
+      destination: undefined,
+      recipients: 0,
+      hasFailed: false,
     };
     if (table?.hasRecipients === true) {
       transaction = next;
@@ -427,10 +398,20 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
   };
 }
 
-/** The session of the destination has them with us, not with the client. */
-const HIDDEN: ReadonlySet<string> = new Set(['STARTTLS', 'AUTH']);
+/** What a destination offers, and not to the client. */
+const HIDDEN: ReadonlySet<string> = new Set([
+  'STARTTLS',
+  'AUTH',
+  'XCLIENT',
+  'XFORWARD',
+  'PIPECONNECT',
+  'X_PIPE_CONNECT',
+]);
 
-/** What is passed by a route, besides a transaction. SAML and XCLIENT, for example, would change what the route was found by. */
+/** Commands that change what the destination knows of the client. */
+const REFUSED: ReadonlySet<string> = new Set(['XCLIENT', 'XFORWARD']);
+
+/** What is passed by a route, besides a transaction. SAML, for example, would begin one without a route. */
 const PASSED: ReadonlySet<string> = new Set(['NOOP', 'QUIT', 'VRFY', 'EXPN', 'HELP']);
 
 /** The argument of BDAT (RFC 3030 section 2). Sizes beyond 2^31 are different ones for some servers. */

@@ -3,7 +3,8 @@
  * message that the client was told to be accepted is at the server of its route, once and unchanged, and no other is.
  */
 
-import { createRouting, type Destination, type RoutingStep } from '../../lib/smtp/routing.ts';
+import type { Destination } from '../../lib/smtp/destination.ts';
+import { createRouting, type RoutingStep } from '../../lib/smtp/routing.ts';
 import { firstPiece, SIZES } from './pieces.ts';
 import { createRandom, type Random } from './random.ts';
 import { createRoutedServer, type Delivery, type RoutedServer } from './routed-server.ts';

@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { createRouting, type Destination } from '../../lib/smtp/routing.ts';
+import type { Destination } from '../../lib/smtp/destination.ts';
+import { createRouting } from '../../lib/smtp/routing.ts';
 import { replayRouting } from '../support/replay-routing.ts';
 import { testTranscripts } from '../support/run-transcripts.ts';
 

@@ -1,7 +1,8 @@
 /** Drives a routing with a transcript. */
 
+import type { Destination } from '../../lib/smtp/destination.ts';
 import { REPLIES } from '../../lib/smtp/reply.ts';
-import { createRouting, type Destination, type RoutingStep } from '../../lib/smtp/routing.ts';
+import { createRouting, type RoutingStep } from '../../lib/smtp/routing.ts';
 import { type Cut, inputsOf } from './replay.ts';
 import type { Entry, Transcript } from './transcript.ts';
 

@@ -45,7 +45,7 @@ export interface RelayedOptions
 }
 
 /**
- * An smtpd that is a server of others, or one or another of several: see `createRouting`. The greeting is ours.
+ * An smtpd that is a remote server, or one or another of several: see `createRouting`. The greeting is ours.
  *
  * When a server is needed it is reached, and the client introduced to it by the client's own name. A server that cannot be
  * had is the reply to the command that needs it. If it was so with the last one, or it was lost, the status is 111.

@@ -1,5 +1,5 @@
 import { EXIT, Failure } from '../../program/failure.ts';
-import type { Destination, RouteTable } from '../../smtp/routing.ts';
+import type { Destination, RouteTable } from '../../smtp/destination.ts';
 import { readRegularFile } from '../../tls/file.ts';
 import { checkSmtpdCommand } from '../command.ts';
 import { checkVerifiable } from './check-target.ts';
