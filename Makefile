@@ -6,7 +6,7 @@ BINDIR   = $(DESTDIR)$(PREFIX)/bin
 LIBDIR   = $(DESTDIR)$(PREFIX)/lib/smtpd-starttls-proxy
 MANDIR   = $(DESTDIR)$(PREFIX)/share/man
 
-PROGRAMS = smtpd-starttls-server smtpd-starttls-proxy smtpd-starttls-proxy-io ucspi-tlsd smtpd-maildir smtp-relay-io
+PROGRAMS = smtpd-starttls-server smtpd-starttls-proxy smtpd-starttls-proxy-io ucspi-tlsd smtpd-maildir smtp-relay-io smtpd-srs-io
 VERSION  = $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 BINS     = $(PROGRAMS:%=dist/bin/%)
 FORMATS  = smtp-routes

@@ -91,6 +91,12 @@ export const REPLIES = {
   get badChunk() {
     return ours('501 5.5.4 BDAT takes a size, and LAST');
   },
+  get badSrsRecipient() {
+    return ours('550 5.1.1 Invalid or expired SRS address');
+  },
+  get longSender() {
+    return ours('553 5.1.7 Sender address too long to be rewritten by SRS');
+  },
   get noRoute() {
     return ours('550 5.7.1 No route for this address');
   },

@@ -11,6 +11,7 @@ import { missing, ours, ROOT } from '../support/programs.ts';
 const PROGRAMS = [
   'smtp-relay-io',
   'smtpd-maildir',
+  'smtpd-srs-io',
   'smtpd-starttls-proxy',
   'smtpd-starttls-proxy-io',
   'smtpd-starttls-server',

@@ -1,4 +1,4 @@
-/** Runs smtp-relay-io, with the test as its client. */
+/** Runs smtp-relay-io, or another program, with the test as its client. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -7,7 +7,7 @@ import { type FarServer, type FarServerOptions, startFarServer } from './far-ser
 import { ours } from './programs.ts';
 import { DEADLINE, within } from './within.ts';
 
-/** A running smtp-relay-io. */
+/** A running smtp-relay-io, or another program on descriptors 0 and 1. */
 export interface Relay {
   readonly child: ChildProcess;
   /** Sends lines, each with CRLF, in one piece. */
@@ -26,13 +26,23 @@ export interface Relay {
   stderr(): string;
 }
 
-/** Starts it with the words of a command line, until the test ends. */
+/** Starts smtp-relay-io with the words of a command line, until the test ends. */
 export function startRelay(
   t: TestContext,
   words: readonly string[],
   environment: NodeJS.ProcessEnv = {},
 ): Relay {
-  const child = spawn(ours('smtp-relay-io'), words, {
+  return startOurs(t, 'smtp-relay-io', words, environment);
+}
+
+/** The same with another of our programs. */
+export function startOurs(
+  t: TestContext,
+  program: string,
+  words: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
+): Relay {
+  const child = spawn(ours(program), words, {
     stdio: 'pipe',
     env: { PATH: process.env.PATH, ...environment },
   });

@@ -1,0 +1,53 @@
+// First: see there.
+import '../lib/program/sigusr1.ts';
+import { formatHelp, numberOption, type OptionRow, optionTable } from '../lib/program/options.ts';
+import { runProgram } from '../lib/program/run.ts';
+import { verbosityOptions } from '../lib/program/verbosity.ts';
+import { checkSmtpdCommand } from '../lib/smtpd/command.ts';
+import { srsOptions } from '../lib/smtpd/srs/options.ts';
+
+const NAME = 'smtpd-srs-io';
+
+const SESSION: readonly OptionRow[] = [
+  { name: 'lmtp', help: 'the session is LMTP' },
+  { name: 'idle-timeout', short: 't', value: 'SECONDS', help: 'how long the client may read nothing (300)' },
+  {
+    name: 'relay-idle-timeout',
+    short: 'T',
+    value: 'SECONDS',
+    help: 'how long no byte may pass in either direction (no limit)',
+  },
+];
+const ROWS = [...srsOptions.rows, ...SESSION, ...verbosityOptions.rows];
+const SECONDS = { min: 1, max: 2_000_000 };
+
+void runProgram({
+  name: NAME,
+  help: () =>
+    formatHelp(
+      `Usage: ${NAME} -k FILE -d DOMAIN[,DOMAIN...] [options] [--] smtpd...
+
+Rewrites the envelopes of an SMTP server that runs on stdin and stdout by SRS,
+the Sender Rewriting Scheme: the senders of other domains become addresses of
+the first domain, and recipients that are such addresses what they stand for.`,
+      [{ rows: ROWS }],
+    ),
+  options: optionTable(ROWS),
+  run: async (values, command) => {
+    const srs = srsOptions.read(values);
+    const relay = numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: undefined });
+    const options = {
+      ...srs,
+      program: NAME,
+      command,
+      protocol: values.lmtp === true ? ('lmtp' as const) : ('smtp' as const),
+      idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
+      relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
+      verbosity: verbosityOptions.read(values),
+    };
+    checkSmtpdCommand(command, 'smtpd-starttls-proxy-io');
+    // Here, so that --help and usage errors do not load what only a session needs.
+    const { runSrsIo } = await import('../lib/srs-io/srs-io.ts');
+    return runSrsIo(options, process.env);
+  },
+});

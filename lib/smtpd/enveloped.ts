@@ -1,0 +1,165 @@
+import type { Reporter } from '../program/reporter.ts';
+import { createEnvelope, type EnvelopeOptions, type EnvelopeStep } from '../smtp/envelope.ts';
+import { REPLIES } from '../smtp/reply.ts';
+import { createFront } from '../stream/front.ts';
+import { createWriteBuffer } from '../stream/write-buffer.ts';
+import { endSmtpd, type Smtpd } from './smtpd.ts';
+
+/** The settings of an envelope around an smtpd. */
+export interface EnvelopedOptions extends EnvelopeOptions {
+  readonly report: Reporter;
+}
+
+/**
+ * Puts an envelope around an smtpd: what the client sends passes through `decide`, command by command. It ends as the
+ * smtpd does; after a reply with `end`, and after an invalid reply of the smtpd, the smtpd is ended.
+ *
+ * Memory: see `createEnvelope`; and what the client sends in one piece, once more, while the smtpd reads nothing.
+ */
+export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions): Smtpd {
+  const envelope = createEnvelope(options);
+  /** What the client sends does not matter any more. */
+  let isOver = false;
+  /** The last line of the greeting has passed. */
+  let isGreeted = false;
+  /** What the client sends before that. The greeting would be taken for the reply to its first command. */
+  const early = createWriteBuffer();
+  let hasClientEnded = false;
+  /** The bytes for smtpd while it takes no more. */
+  const output = createWriteBuffer();
+  let isSmtpdFull = false;
+  /** Its input ends after the output. */
+  let isInputEnding = false;
+  let hasSmtpdEnded = false;
+  /** The client takes no more. */
+  let isClientFull = false;
+  const front = createFront({
+    received: (bytes) => {
+      if (isOver) return true;
+      if (isGreeted) envelope.fromClient(bytes);
+      else early.push(Buffer.from(bytes));
+      advance();
+      return wantsClient();
+    },
+    drained: () => {
+      isClientFull = false;
+      smtpd.source.read();
+      advanceAndProceed();
+    },
+    ended: () => {
+      hasClientEnded = true;
+      if (isGreeted) envelope.clientEnded();
+      advanceAndProceed();
+    },
+    closed() {},
+  });
+  smtpd.source.listen({
+    bytes: (bytes) => {
+      envelope.fromSmtpd(bytes);
+      advanceAndProceed();
+    },
+    ended: () => {
+      hasSmtpdEnded = true;
+      advanceAndProceed();
+    },
+  });
+  smtpd.sink.listen({
+    drained: () => {
+      isSmtpdFull = output.size() > 0 && !smtpd.sink.write(output.take());
+      if (isInputEnding && !isSmtpdFull) smtpd.sink.end();
+      if (wantsClient()) front.proceed();
+    },
+    failed: () => {
+      isSmtpdFull = false;
+      output.take();
+      if (wantsClient()) front.proceed();
+    },
+  });
+
+  function wantsClient(): boolean {
+    return isOver || (isGreeted && !isClientFull && !isSmtpdFull && envelope.wantsClient());
+  }
+
+  function advanceAndProceed(): void {
+    advance();
+    if (wantsClient()) front.proceed();
+  }
+
+  function advance(): void {
+    while (!isOver && !isClientFull) {
+      const step = envelope.next();
+      if (step !== undefined) carryOut(step);
+      else if (hasSmtpdEnded) return front.end();
+      else return;
+    }
+  }
+
+  function carryOut(step: EnvelopeStep): void {
+    switch (step.type) {
+      case 'to-client':
+        isClientFull = !front.send(step.bytes);
+        if (isClientFull) smtpd.source.pause();
+        if (!isGreeted && step.bytes[3] !== HYPHEN) readClient();
+        return;
+      case 'to-smtpd':
+        if (isSmtpdFull) output.push(Buffer.from(step.bytes));
+        else isSmtpdFull = !smtpd.sink.write(step.bytes);
+        return;
+      case 'end-smtpd':
+        return endInput();
+      case 'invalid-reply':
+        report.warning('smtpd sent an invalid SMTP reply, closing');
+        front.send(REPLIES.smtpdFailed);
+        return finish();
+      case 'end':
+        finish();
+    }
+  }
+
+  /** The greeting has passed. */
+  function readClient(): void {
+    isGreeted = true;
+    if (early.size() > 0) envelope.fromClient(early.take());
+    if (hasClientEnded) envelope.clientEnded();
+  }
+
+  function endInput(): void {
+    isInputEnding = true;
+    if (!isSmtpdFull) smtpd.sink.end();
+  }
+
+  function finish(): void {
+    isOver = true;
+    front.end();
+    void endSmtpd(smtpd);
+  }
+
+  const { source, sink } = front.stream;
+  return {
+    ...(smtpd.label !== undefined && { label: smtpd.label }),
+    ended: smtpd.ended,
+    kill: smtpd.kill,
+    source: {
+      ...source,
+      // The client is gone: no reply will come that would let its next bytes pass.
+      close: () => {
+        isOver = true;
+        source.close();
+        smtpd.source.close();
+        endInput();
+      },
+    },
+    sink: {
+      ...sink,
+      close: () => {
+        isOver = true;
+        output.take();
+        sink.close();
+        smtpd.sink.close();
+      },
+    },
+  };
+}
+
+/** Behind the code of each line of a reply but the last. */
+const HYPHEN = 0x2d;

@@ -1,0 +1,141 @@
+import type { Reporter } from '../../program/reporter.ts';
+import type { Command } from '../../smtp/command.ts';
+import type { Decision, EnvelopeOptions } from '../../smtp/envelope.ts';
+import { type Path, quoteLocal, splitPath, unquoteLocal } from '../../smtp/path.ts';
+import { REPLIES } from '../../smtp/reply.ts';
+import { isSrs, type Mailbox, type Srs, type SrsFault } from '../../srs/srs.ts';
+
+/** What is rewritten, and how. */
+export interface RewritingOptions {
+  readonly srs: Srs;
+  readonly protocol: EnvelopeOptions['protocol'];
+  /** Our domains; senders are rewritten to addresses of the first. */
+  readonly domains: readonly [string, ...string[]];
+  /** Rewrite the senders of other domains. */
+  readonly packs: boolean;
+  /** Rewrite recipients that are SRS addresses of our domains. */
+  readonly unpacks: boolean;
+  /** Refuse a sender whose SRS address has a local part of more than `LOCAL_LIMIT` octets. */
+  readonly refusesLong: boolean;
+  readonly report: Reporter;
+  /** The time, in milliseconds since 1970. */
+  now(): number;
+}
+
+/** RFC 5321 section 4.5.3.1.1. */
+const LOCAL_LIMIT = 64;
+
+/**
+ * The session ends with this many commands refused here. smtpd does not count them, and each could be a guess at a
+ * signature.
+ */
+const ERROR_LIMIT = 100;
+
+/**
+ * Rewrites senders and recipients by SRS:
+ *
+ *   MAIL FROM   the null sender and those of our domains, or of none, pass; others become SRS addresses of the first
+ *   RCPT TO     an SRS address of our domains, or of none, becomes what it stands for; others pass
+ *   STARTTLS    503: what follows could not be read
+ *   EHLO, LHLO  502 if it is not that of the protocol
+ *
+ * Source routes are dropped (RFC 5321 section 3.6.1). Parameters pass unchanged.
+ *
+ * @returns what decides on each command of one session.
+ */
+export function createRewriting(options: RewritingOptions): EnvelopeOptions['decide'] {
+  const { srs, protocol, domains, report } = options;
+  const ours: ReadonlySet<string> = new Set(domains.map(normalizeDomain));
+  let refused = 0;
+
+  function isOurs(domain: string | undefined): boolean {
+    return domain === undefined || ours.has(normalizeDomain(domain));
+  }
+
+  function decideSender(command: Command, path: Path): Decision {
+    const { local, domain } = path;
+    if (domain === undefined || isOurs(domain)) return pass(command, 'FROM', path);
+    const packed = srs.forward({ local: unquoteLocal(local), domain }, options.now());
+    if (packed === undefined) return refuse(REPLIES.badSender);
+    const mailbox = format({ local: packed, domain: domains[0] });
+    const length = mailbox.lastIndexOf('@');
+    if (length > LOCAL_LIMIT) {
+      const why = `the local part of its SRS address has ${length} octets, more than ${LOCAL_LIMIT}`;
+      if (options.refusesLong) {
+        report.info(`sender refused: ${path.mailbox}: ${why}`);
+        return refuse(REPLIES.longSender);
+      }
+      report.warning(`sender may be refused elsewhere: ${path.mailbox}: ${why}`);
+    }
+    return replace(command, 'FROM', mailbox, path);
+  }
+
+  function decideRecipient(command: Command, path: Path): Decision {
+    const { local, domain } = path;
+    const address = { local: unquoteLocal(local), domain: domain ?? domains[0] };
+    if (!isSrs(address.local) || !isOurs(domain)) return pass(command, 'TO', path);
+    const original = reverse(address);
+    if (typeof original === 'string') {
+      report.info(`recipient refused: ${path.mailbox}: ${original} SRS address`);
+      return refuse(REPLIES.badSrsRecipient);
+    }
+    return replace(command, 'TO', format(original), path);
+  }
+
+  /** An SRS1 address can stand for an SRS0 address of ours. Each is shorter than the one before. */
+  function reverse(address: Mailbox): Mailbox | SrsFault {
+    if (!isSrs(address.local) || !isOurs(address.domain)) return isValid(address) ? address : 'malformed';
+    const original = srs.reverse(address.local, options.now());
+    return typeof original === 'string' ? original : reverse(original);
+  }
+
+  function refuse(reply: Buffer): Decision {
+    refused += 1;
+    if (refused < ERROR_LIMIT) return { type: 'answer', reply };
+    report.warning('too many refused commands, closing');
+    return { type: 'answer', reply: REPLIES.tooManyErrors, end: true };
+  }
+
+  return (command) => {
+    const { kind, verb, argument } = command;
+    if (kind === 'starttls') return refuse(REPLIES.noSecondTls);
+    const isHello = kind === 'hello' || kind === 'helo';
+    if (isHello && (verb === 'LHLO') !== (protocol === 'lmtp')) return refuse(REPLIES.notAvailable);
+    if (verb === 'MAIL' && options.packs) {
+      const path = splitPath(argument, 'FROM', true);
+      return typeof path === 'string' ? refuse(REPLIES.badSender) : decideSender(command, path);
+    }
+    if (verb === 'RCPT' && options.unpacks) {
+      const path = splitPath(argument, 'TO', true);
+      return typeof path === 'string' || path.mailbox === ''
+        ? refuse(REPLIES.badRecipient)
+        : decideRecipient(command, path);
+    }
+    return PASS;
+  };
+}
+
+const PASS: Decision = { type: 'pass' };
+
+/** Domains are equal without regard to case, and to the dot at the end of one. */
+function normalizeDomain(domain: string): string {
+  return domain.toLowerCase().replace(/\.$/, '');
+}
+
+function format({ local, domain }: Mailbox): string {
+  return `${quoteLocal(local)}@${domain}`;
+}
+
+/** A signature may have been guessed, or made by other software with the same key. */
+function isValid(address: Mailbox): boolean {
+  const path = splitPath(`TO:<${format(address)}>`, 'TO', true);
+  return typeof path !== 'string' && path.rest === '' && path.domain === address.domain;
+}
+
+function pass(command: Command, word: string, path: Path): Decision {
+  return path.isRouted ? replace(command, word, path.mailbox, path) : PASS;
+}
+
+function replace({ verb }: Command, word: string, mailbox: string, { rest }: Path): Decision {
+  return { type: 'pass', line: `${verb} ${word}:<${mailbox}>${rest}` };
+}

@@ -1,0 +1,62 @@
+import { refuseInspector } from '../program/inspector.ts';
+import { createReporter } from '../program/reporter.ts';
+import { passSignals } from '../program/signals.ts';
+import { startSession } from '../session/session.ts';
+import { enveloped } from '../smtpd/enveloped.ts';
+import { smtpdProgram } from '../smtpd/program.ts';
+import { readSrsKeysFile } from '../smtpd/srs/keys-file.ts';
+import type { SrsOptions } from '../smtpd/srs/options.ts';
+import { createRewriting } from '../smtpd/srs/rewriting.ts';
+import { createSrs } from '../srs/srs.ts';
+import { openStandard } from '../stream/descriptor.ts';
+
+/** The command line of smtpd-srs-io. */
+export interface SrsIoOptions extends SrsOptions {
+  /** The smtpd, looked for along PATH, and its arguments. */
+  readonly command: readonly string[];
+  readonly protocol: 'smtp' | 'lmtp';
+  /** How long the client may read nothing, in milliseconds. */
+  readonly idleTimeout: number;
+  /** How long no byte may pass in either direction, in milliseconds; undefined for no limit but smtpd's own. */
+  readonly relayIdleTimeout: number | undefined;
+  /** The name at the start of each message. */
+  readonly program: string;
+  /** 0 to 2, see `createReporter`. */
+  readonly verbosity: number;
+}
+
+/**
+ * Rewrites the envelopes of the session between the client on descriptors 0 and 1 and an smtpd by SRS.
+ *
+ * @param environment that of smtpd.
+ * @returns the exit status: smtpd's.
+ * @throws Failure (100, 111) when the keys cannot be used, (111) when descriptors 0 and 1 are not connected to a client,
+ * and see `refuseInspector`.
+ */
+export async function runSrsIo(options: SrsIoOptions, environment: NodeJS.ProcessEnv): Promise<number> {
+  refuseInspector();
+  const { protocol, idleTimeout, relayIdleTimeout } = options;
+  const report = createReporter(options.program, options.verbosity);
+  const keys = readSrsKeysFile('--keys', options.keysFile, report);
+  const decide = createRewriting({ ...options, srs: createSrs({ ...options, keys }), report, now: Date.now });
+  const start = smtpdProgram(options.command, environment);
+  const session = startSession({
+    terms: {
+      requireTls: false,
+      plaintextAuth: true,
+      errorLimit: 1,
+      fresh: false,
+      greetDelay: 0,
+      idleTimeout,
+      relayIdleTimeout,
+    },
+    client: openStandard(),
+    // All of the session is the relay: there is no dialogue.
+    tls: undefined,
+    report,
+    startSmtpd: (tlsEnvironment) => enveloped(start(tlsEnvironment), { protocol, decide, report }),
+  });
+  passSignals(session.terminate);
+  const { status } = await session.ended;
+  return status;
+}
