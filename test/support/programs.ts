@@ -36,7 +36,15 @@ export function fixture(name: string, ...args: string[]): string[] {
  */
 export function missing(...names: string[]): string | false {
   const absent = names.filter((name) => spawnSync('sh', ['-c', `command -v ${name}`]).status !== 0);
-  if (absent.length === 0) return false;
-  if (process.env.CI === 'true') throw new Error(`not installed, though this is CI: ${absent.join(', ')}`);
-  return `not installed: ${absent.join(', ')}`;
+  return absent.length === 0 ? false : skipUnlessInCi(absent.join(', '));
+}
+
+/** The same for what a command shows by its status, such as a module of an interpreter. */
+export function failing(file: string, ...words: readonly string[]): string | false {
+  return spawnSync(file, words).status === 0 ? false : skipUnlessInCi([file, ...words].join(' '));
+}
+
+function skipUnlessInCi(what: string): string {
+  if (process.env.CI === 'true') throw new Error(`not installed, though this is CI: ${what}`);
+  return `not installed: ${what}`;
 }
