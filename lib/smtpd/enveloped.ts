@@ -18,7 +18,7 @@ export interface EnvelopedOptions extends EnvelopeOptions {
  */
 export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions): Smtpd {
   const envelope = createEnvelope(options);
-  /** What the client sends does not matter any more. */
+  /** What either side sends does not matter any more. */
   let isOver = false;
   /** The last line of the greeting has passed. */
   let isGreeted = false;
@@ -55,11 +55,13 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
   });
   smtpd.source.listen({
     bytes: (bytes) => {
+      if (isOver) return;
       envelope.fromSmtpd(bytes);
       advanceAndProceed();
     },
     ended: () => {
       hasSmtpdEnded = true;
+      if (isOver) front.end();
       advanceAndProceed();
     },
   });

@@ -4,6 +4,9 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { createSrs } from '../../lib/srs/srs.ts';
+import { startFarServer } from '../support/far-server.ts';
+import { until } from '../support/processes.ts';
+import { ours } from '../support/programs.ts';
 import { startSrs } from '../support/srs.ts';
 
 const DAY = 86_400_000;
@@ -317,6 +320,30 @@ describe('a session', () => {
     for (let count = 0; count < 50; count += 1) assert.equal(await session.reply(), '250 2.0.0 Ok');
   });
 
+  it('does not read the client while smtpd reads nothing', async (t) => {
+    const smtpd = ['--on=DATA:line 354 go;await-nothing'];
+    const session = startSrs(t, { smtpd, options: ['-T', '1'] });
+    await session.reply();
+    assert.equal(await session.ask('DATA'), '354 go');
+    session.child.stdin?.write('x'.repeat(50_000_000));
+    assert.match(await session.reply(), /^421 4\.4\.2 /);
+    assert.ok((session.child.stdin?.writableLength ?? 0) > 40_000_000);
+    session.child.stdin?.destroy();
+    assert.equal(await session.status, 143);
+  });
+
+  it('does not read smtpd while the client reads nothing, and ends it in the end', async (t) => {
+    const session = startSrs(t, { smtpd: ['--on=HELP:flood 50000000'], options: ['-t', '1'] });
+    await session.reply();
+    session.child.stdout?.pause();
+    session.send('HELP', ...Array(50).fill('RCPT TO:<SRS0=x@ours.example>'));
+    await until('smtpd-srs-io has given up', () => session.stderr() !== '');
+    assert.equal(session.stderr(), 'smtpd-srs-io: warning: the client does not read its replies, closing\n');
+    session.child.stdout?.resume();
+    session.end();
+    await session.status;
+  });
+
   it('has a reply for each recipient in LMTP', async (t) => {
     const on = ['--on=LHLO:line 250 lmtp', '--on=DATA:line 354 go;data;line 250 second'];
     const session = startSrs(t, { options: ['--lmtp'], smtpd: on });
@@ -356,6 +383,30 @@ describe('a session', () => {
     assert.equal(await session.status, 0);
     assert.equal(session.stderr(), 'smtpd-srs-io: warning: too many refused commands, closing\n');
     assert.equal(session.received(), '');
+  });
+
+  it('passes on to another server by smtp-relay-io', async (t) => {
+    const server = await startFarServer(t, {});
+    const command = [ours('smtp-relay-io'), '-l', 'relay.example', `smtp://localhost:${server.port}`];
+    const session = startSrs(t, { command });
+    assert.equal(await session.reply(), '220 relay.example ESMTP');
+    const bounce = [
+      'MAIL FROM:<>',
+      `RCPT TO:<${srs0()}>`,
+      'RCPT TO:<SRS0=x@ours.example>',
+      'DATA',
+      'Hi.',
+      '.',
+    ];
+    session.send('EHLO client.example', ...bounce, 'MAIL FROM:<bob@other.example>', 'QUIT');
+    session.end();
+    const codes = (await session.rest()).match(/^\d{3}(?= )/gm);
+    assert.deepEqual(codes, ['250', '250', '250', '550', '354', '250', '250', '221']);
+    assert.equal(await session.status, 0);
+    assert.match(
+      server.connections[0]?.cleartext ?? '',
+      /^EHLO client\.example\r\nMAIL FROM:<>\r\nRCPT TO:<bob@other\.example>\r\nDATA\r\nHi\.\r\n\.\r\nMAIL FROM:<SRS0=\S+=bob@ours\.example>\r\nQUIT\r\n$/,
+    );
   });
 
   it('ends with smtpd, and with its status', async (t) => {

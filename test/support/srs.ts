@@ -9,7 +9,7 @@ import { type Relay, startOurs } from './relay.ts';
 
 /** A running smtpd-srs-io. */
 export interface SrsSession extends Relay {
-  /** What smtpd has received so far. */
+  /** What smtpd-script has received so far. */
   received(): string;
 }
 
@@ -21,6 +21,8 @@ export interface SrsSessionOptions {
   readonly keys?: string;
   /** Options of smtpd-script. */
   readonly smtpd?: readonly string[];
+  /** Another smtpd. */
+  readonly command?: readonly string[];
 }
 
 /** Writes a file of keys into a folder of its own, which is removed after the test. @returns its path. */
@@ -35,13 +37,13 @@ export function writeKeys(t: TestContext, keys: string, mode = 0o600): string {
 /** Starts it for the domains ours.example and second.example, until the test ends. */
 export function startSrs(
   t: TestContext,
-  { options = [], keys = 'tops3cr3t\n', smtpd = [] }: SrsSessionOptions = {},
+  { options = [], keys = 'tops3cr3t\n', smtpd = [], command }: SrsSessionOptions = {},
 ): SrsSession {
   const keysFile = writeKeys(t, keys);
   const record = `${keysFile}.record`;
   writeFileSync(record, '');
   const words = ['-k', keysFile, '-d', 'ours.example,Second.example', ...options];
-  const command = fixture('smtpd-script', `--record=${record}`, ...smtpd);
-  const relay = startOurs(t, 'smtpd-srs-io', [...words, '--', ...command]);
+  const script = fixture('smtpd-script', `--record=${record}`, ...smtpd);
+  const relay = startOurs(t, 'smtpd-srs-io', [...words, '--', ...(command ?? script)]);
   return { ...relay, received: () => readFileSync(record, 'latin1') };
 }
