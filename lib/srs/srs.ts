@@ -15,7 +15,8 @@
  * Addresses are octets as latin1. Local parts are without quotes: see `unquoteLocal`.
  */
 
-import { createHmac, timingSafeEqual } from 'node:crypto';
+import { createHmac } from 'node:crypto';
+import { equalIgnoringCase, toLowerCase } from './case.ts';
 import { createStamp, isCurrentStamp } from './stamp.ts';
 
 /** The character behind SRS0 or SRS1. */
@@ -131,14 +132,4 @@ function split(text: string, count: number): [string, ...(string | undefined)[]]
 /** Whether the inner part of an SRS1 address begins with the separator of an SRS0 address. */
 function isGuarded(inner: string | undefined): inner is string {
   return inner !== undefined && /^[=+-]/.test(inner);
-}
-
-/** ASCII only, as other implementations do it: octets of UTF-8 do not change. */
-function toLowerCase(text: string): string {
-  return text.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
-}
-
-function equalIgnoringCase(one: string, other: string): boolean {
-  const [left, right] = [one, other].map((text) => Buffer.from(toLowerCase(text), 'latin1'));
-  return left !== undefined && right?.length === left.length && timingSafeEqual(left, right);
 }

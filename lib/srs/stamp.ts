@@ -1,6 +1,26 @@
 /** The base32 of SRS: 5 bits each, the most significant first. */
 const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
 
+/**
+ * Octets in the base32 of SRS, without padding.
+ *
+ * @param count how many digits, of 5 bits each.
+ *
+ * @example
+ * ```ts
+ * toBase32(Buffer.from('hello'), 8); // => 'NBSWY3DP'
+ * ```
+ */
+export function toBase32(octets: Uint8Array, count: number): string {
+  let bits = '';
+  for (const octet of octets) bits += octet.toString(2).padStart(8, '0');
+  const digits = bits.match(/.{5}/g) ?? [];
+  return digits
+    .slice(0, count)
+    .map((digit) => DIGITS.charAt(Number.parseInt(digit, 2)))
+    .join('');
+}
+
 /** Stamps repeat after this many days: two digits. */
 const WRAP = DIGITS.length ** 2;
 
