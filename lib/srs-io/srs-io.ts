@@ -7,6 +7,7 @@ import { smtpdProgram } from '../smtpd/program.ts';
 import { readSrsKeysFile } from '../smtpd/srs/keys-file.ts';
 import type { SrsOptions } from '../smtpd/srs/options.ts';
 import { createRewriting } from '../smtpd/srs/rewriting.ts';
+import { createDomainForm } from '../srs/domain-form.ts';
 import { createSrs } from '../srs/srs.ts';
 import { openStandard } from '../stream/descriptor.ts';
 
@@ -38,7 +39,14 @@ export async function runSrsIo(options: SrsIoOptions, environment: NodeJS.Proces
   const { protocol, idleTimeout, relayIdleTimeout } = options;
   const report = createReporter(options.program, options.verbosity);
   const keys = readSrsKeysFile('--keys', options.keysFile, report);
-  const decide = createRewriting({ ...options, srs: createSrs({ ...options, keys }), report, now: Date.now });
+  const settings = { ...options, keys };
+  const decide = createRewriting({
+    ...options,
+    srs: createSrs(settings),
+    domainForm: createDomainForm(settings),
+    report,
+    now: Date.now,
+  });
   const start = smtpdProgram(options.command, environment);
   const session = startSession({
     terms: {

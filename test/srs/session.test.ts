@@ -271,6 +271,82 @@ describe('the options', () => {
   });
 });
 
+describe('the domain form', () => {
+  const options = ['-d', '*.SRS.ours.example,ours.example'];
+
+  it('keeps the local part, and gives it back', async (t) => {
+    const senders = [
+      'bob@other.example',
+      '"bob smith"@other.example',
+      'SRS0=x=y=z=u@other.example',
+      'x@b.example.',
+    ];
+    const packed = await exchange(
+      t,
+      senders.map((sender) => `MAIL FROM:<${sender}> SIZE=1`),
+      { options },
+    );
+    for (const [index, sender] of senders.entries()) {
+      const [local = '', domain = ''] = sender.split('@');
+      const name = domain.replace(/\.$/, '').replaceAll('.', '\\.');
+      const line = new RegExp(`^MAIL FROM:<${local}@[A-Z2-7]{16}\\.${name}\\.srs\\.ours\\.example> SIZE=1$`);
+      assert.match(packed.received[index] ?? '', line);
+    }
+    const bounces = packed.received.map((line) => line.replace('MAIL FROM', 'RCPT TO'));
+    const { received } = await exchange(t, bounces, { options });
+    assert.deepEqual(
+      received,
+      senders.map((sender) => `RCPT TO:<${sender.replace(/\.$/, '')}> SIZE=1`),
+    );
+  });
+
+  it('is refused if it is forged, or malformed', async (t) => {
+    const { replies, received } = await exchange(
+      t,
+      ['RCPT TO:<a@AAAAAAAAAAAAAAAA.b.example.srs.ours.example>', 'RCPT TO:<a@b.Srs.Ours.example.>'],
+      { options },
+    );
+    assert.deepEqual(replies, [NO_SRS, NO_SRS]);
+    assert.deepEqual(received, []);
+  });
+
+  it('leaves what is ours, and unpacks SRS addresses of the other domains', async (t) => {
+    const { received } = await exchange(
+      t,
+      [
+        'MAIL FROM:<a@ours.example>',
+        'MAIL FROM:<a@b.srs.ours.example>',
+        'RCPT TO:<a@srs.ours.example>',
+        `RCPT TO:<${srs0()}>`,
+      ],
+      { options },
+    );
+    assert.deepEqual(received, [
+      ...['MAIL FROM:<a@ours.example>', 'MAIL FROM:<a@b.srs.ours.example>', 'RCPT TO:<a@srs.ours.example>'],
+      'RCPT TO:<bob@other.example>',
+    ]);
+  });
+
+  it('is refused for an address literal, and a domain that would be too long', async (t) => {
+    const long = `${'a'.repeat(62)}.`.repeat(3);
+    const { replies, received } = await exchange(
+      t,
+      [
+        'MAIL FROM:<a@[192.0.2.1]>',
+        `MAIL FROM:<a@${long}${'b'.repeat(33)}>`,
+        `MAIL FROM:<a@${long}${'b'.repeat(32)}>`,
+      ],
+      { options },
+    );
+    assert.deepEqual(replies, [
+      BAD_SENDER,
+      '553 5.1.7 Sender address too long to be rewritten by SRS',
+      '250 2.1.0 Sender ok',
+    ]);
+    assert.equal(received.length, 1);
+  });
+});
+
 describe('a session', () => {
   it('answers a client that pipelines everything, greeting not awaited, in order', async (t) => {
     const session = startSrs(t, { smtpd: ['--start=line 220-two;line 220 lines'] });

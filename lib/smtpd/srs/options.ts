@@ -22,7 +22,7 @@ export const srsOptions: OptionGroup<SrsOptions> = {
       name: 'domains',
       short: 'd',
       value: 'LIST',
-      help: 'our domains, with commas; the first is that of SRS',
+      help: 'our domains, with commas; the first is that of SRS, *.DOMAIN for the domain form',
     },
     { name: 'pack', help: 'rewrite senders only' },
     { name: 'unpack', help: 'rewrite recipients only' },
@@ -61,9 +61,10 @@ function readDomains(list: string): SrsOptions['domains'] {
   if (list === '') throw usage('missing --domains LIST');
   const [first = '', ...others] = list.split(',');
   for (const domain of [first, ...others]) {
-    if (!/^[a-z\d_-]+(?:\.[a-z\d_-]+)*$/i.test(domain)) {
+    if (!/^(?:\*\.)?[a-z\d_-]+(?:\.[a-z\d_-]+)*$/i.test(domain)) {
       throw usage(`--domains takes domains with commas between them, not ${JSON.stringify(domain)}`);
     }
+    if (domain.startsWith('*') && domain !== first) throw usage('--domains takes "*." at the start only');
   }
   return [first, ...others];
 }

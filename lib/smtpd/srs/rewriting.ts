@@ -3,13 +3,19 @@ import type { Command } from '../../smtp/command.ts';
 import type { Decision, EnvelopeOptions } from '../../smtp/envelope.ts';
 import { type Path, quoteLocal, splitPath, unquoteLocal } from '../../smtp/path.ts';
 import { REPLIES } from '../../smtp/reply.ts';
+import type { DomainForm } from '../../srs/domain-form.ts';
 import { isSrs, type Mailbox, type Srs, type SrsFault } from '../../srs/srs.ts';
 
 /** What is rewritten, and how. */
 export interface RewritingOptions {
   readonly srs: Srs;
+  /** For a first domain that begins with "*.". */
+  readonly domainForm: DomainForm;
   readonly protocol: EnvelopeOptions['protocol'];
-  /** Our domains; senders are rewritten to addresses of the first. */
+  /**
+   * Our domains; senders are rewritten to addresses of the first. If that is "*." and a domain, to addresses of names under
+   * this domain, in the domain form.
+   */
   readonly domains: readonly [string, ...string[]];
   /** Rewrite the senders of other domains. */
   readonly packs: boolean;
@@ -25,6 +31,9 @@ export interface RewritingOptions {
 /** RFC 5321 section 4.5.3.1.1. */
 const LOCAL_LIMIT = 64;
 
+/** RFC 5321 section 4.5.3.1.2. */
+const DOMAIN_LIMIT = 255;
+
 /**
  * The session ends with this many commands refused here. smtpd does not count them, and each could be a guess at a
  * signature.
@@ -35,7 +44,8 @@ const ERROR_LIMIT = 100;
  * Rewrites senders and recipients by SRS:
  *
  *   MAIL FROM   the null sender and those of our domains, or of none, pass; others become SRS addresses of the first
- *   RCPT TO     an SRS address of our domains, or of none, becomes what it stands for; others pass
+ *   RCPT TO     an SRS address of our domains, or of none, becomes what it stands for; so does any address of a name
+ *               under the domain of the domain form; others pass
  *   STARTTLS    503: what follows could not be read
  *   EHLO, LHLO  502 if it is not that of the protocol
  *
@@ -44,37 +54,62 @@ const ERROR_LIMIT = 100;
  * @returns what decides on each command of one session.
  */
 export function createRewriting(options: RewritingOptions): EnvelopeOptions['decide'] {
-  const { srs, protocol, domains, report } = options;
+  const { srs, domainForm, protocol, domains, report } = options;
   const ours: ReadonlySet<string> = new Set(domains.map(normalizeDomain));
+  /** What the domains of the domain form end with. */
+  const [suffix] = domains[0].startsWith('*.') ? [normalizeDomain(domains[0].slice(1))] : [];
   let refused = 0;
 
   function isOurs(domain: string | undefined): boolean {
-    return domain === undefined || ours.has(normalizeDomain(domain));
+    return domain === undefined || ours.has(normalizeDomain(domain)) || isDomainForm(domain);
+  }
+
+  function isDomainForm(domain: string): boolean {
+    return suffix !== undefined && normalizeDomain(domain).endsWith(suffix);
   }
 
   function decideSender(command: Command, path: Path): Decision {
-    const { local, domain } = path;
+    const { domain } = path;
     if (domain === undefined || isOurs(domain)) return pass(command, 'FROM', path);
-    const packed = srs.forward({ local: unquoteLocal(local), domain }, options.now());
+    const sender = { local: unquoteLocal(path.local), domain };
+    return suffix === undefined
+      ? packLocal(command, path, sender)
+      : packDomain(command, path, sender, suffix);
+  }
+
+  function packLocal(command: Command, path: Path, sender: Mailbox): Decision {
+    const packed = srs.forward(sender, options.now());
     if (packed === undefined) return refuse(REPLIES.badSender);
     const mailbox = format({ local: packed, domain: domains[0] });
     const length = mailbox.lastIndexOf('@');
     if (length > LOCAL_LIMIT) {
       const why = `the local part of its SRS address has ${length} octets, more than ${LOCAL_LIMIT}`;
-      if (options.refusesLong) {
-        report.info(`sender refused: ${path.mailbox}: ${why}`);
-        return refuse(REPLIES.longSender);
-      }
+      if (options.refusesLong) return refuseSender(path, why);
       report.warning(`sender may be refused elsewhere: ${path.mailbox}: ${why}`);
     }
     return replace(command, 'FROM', mailbox, path);
   }
 
+  function packDomain(command: Command, path: Path, sender: Mailbox, end: string): Decision {
+    const { local } = sender;
+    const packed = domainForm.forward({ local, domain: withoutDot(sender.domain) }, options.now());
+    if (packed === undefined) return refuse(REPLIES.badSender);
+    const domain = `${packed}${end}`;
+    if (domain.length > DOMAIN_LIMIT) {
+      const why = `the domain of its SRS address has ${domain.length} octets, more than ${DOMAIN_LIMIT}`;
+      return refuseSender(path, why);
+    }
+    return replace(command, 'FROM', format({ local, domain }), path);
+  }
+
+  function refuseSender(path: Path, why: string): Decision {
+    report.info(`sender refused: ${path.mailbox}: ${why}`);
+    return refuse(REPLIES.longSender);
+  }
+
   function decideRecipient(command: Command, path: Path): Decision {
-    const { local, domain } = path;
-    const address = { local: unquoteLocal(local), domain: domain ?? domains[0] };
-    if (!isSrs(address.local) || !isOurs(domain)) return pass(command, 'TO', path);
-    const original = reverse(address);
+    const original = unpack({ local: unquoteLocal(path.local), domain: path.domain });
+    if (original === undefined) return pass(command, 'TO', path);
     if (typeof original === 'string') {
       report.info(`recipient refused: ${path.mailbox}: ${original} SRS address`);
       return refuse(REPLIES.badSrsRecipient);
@@ -82,11 +117,20 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
     return replace(command, 'TO', format(original), path);
   }
 
-  /** An SRS1 address can stand for an SRS0 address of ours. Each is shorter than the one before. */
-  function reverse(address: Mailbox): Mailbox | SrsFault {
-    if (!isSrs(address.local) || !isOurs(address.domain)) return isValid(address) ? address : 'malformed';
-    const original = srs.reverse(address.local, options.now());
-    return typeof original === 'string' ? original : reverse(original);
+  /** @returns undefined for what is not an SRS address of ours. */
+  function unpack(address: Pick<Path, 'local' | 'domain'>): Mailbox | SrsFault | undefined {
+    const original = reverse(address);
+    if (original === undefined || typeof original === 'string') return original;
+    // An SRS1 address can stand for an SRS0 address of ours. Each address is shorter than the one before.
+    return unpack(original) ?? (isValid(original) ? original : 'malformed');
+  }
+
+  function reverse({ local, domain }: Pick<Path, 'local' | 'domain'>): Mailbox | SrsFault | undefined {
+    if (suffix !== undefined && domain !== undefined && isDomainForm(domain)) {
+      const theirs = withoutDot(domain).slice(0, -suffix.length);
+      return domainForm.reverse({ local, domain: theirs }, options.now());
+    }
+    return isSrs(local) && isOurs(domain) ? srs.reverse(local, options.now()) : undefined;
   }
 
   function refuse(reply: Buffer): Decision {
@@ -119,7 +163,11 @@ const PASS: Decision = { type: 'pass' };
 
 /** Domains are equal without regard to case, and to the dot at the end of one. */
 function normalizeDomain(domain: string): string {
-  return domain.toLowerCase().replace(/\.$/, '');
+  return withoutDot(domain.toLowerCase());
+}
+
+function withoutDot(domain: string): string {
+  return domain.replace(/\.$/, '');
 }
 
 function format({ local, domain }: Mailbox): string {
