@@ -35,7 +35,7 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
   let isClientFull = false;
   const front = createFront({
     received: (bytes) => {
-      if (isOver) return true;
+      if (isOver) return wantsClient();
       if (isGreeted) envelope.fromClient(bytes);
       else early.push(Buffer.from(bytes));
       advance();
@@ -79,7 +79,8 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
   });
 
   function wantsClient(): boolean {
-    return isOver || (isGreeted && !isClientFull && !isSmtpdFull && envelope.wantsClient());
+    // What waits for smtpd may be in the memory of the client: it would be overwritten.
+    return !isSmtpdFull && (isOver || (isGreeted && !isClientFull && envelope.wantsClient()));
   }
 
   function advanceAndProceed(): void {
@@ -155,6 +156,7 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
       ...sink,
       close: () => {
         isOver = true;
+        isSmtpdFull = false;
         output.take();
         sink.close();
         smtpd.sink.close();
