@@ -2,7 +2,7 @@
 import '../lib/program/sigusr1.ts';
 import { formatHelp, numberOption, type OptionRow, optionTable } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
-import { verbosityOptions } from '../lib/program/verbosity.ts';
+import { quietRows, readVerbosity } from '../lib/program/verbosity.ts';
 import { checkSmtpdCommand } from '../lib/smtpd/command.ts';
 import { srsOptions } from '../lib/smtpd/srs/options.ts';
 
@@ -18,7 +18,7 @@ const SESSION: readonly OptionRow[] = [
     help: 'how long no byte may pass in either direction (no limit)',
   },
 ];
-const ROWS = [...srsOptions.rows, ...SESSION, ...verbosityOptions.rows];
+const ROWS = [...srsOptions.rows, ...SESSION, ...quietRows('2 the number of keys and refused addresses too')];
 const SECONDS = { min: 1, max: 2_000_000 };
 
 void runProgram({
@@ -43,7 +43,7 @@ the first domain, and recipients that are such addresses what they stand for.`,
       protocol: values.lmtp === true ? ('lmtp' as const) : ('smtp' as const),
       idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
       relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
-      verbosity: verbosityOptions.read(values),
+      verbosity: readVerbosity(values),
     };
     checkSmtpdCommand(command, 'smtpd-starttls-proxy-io');
     // Here, so that --help and usage errors do not load what only a session needs.

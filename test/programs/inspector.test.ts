@@ -16,6 +16,7 @@ import { serve, watch } from '../support/chain.ts';
 import { fixture, ours } from '../support/programs.ts';
 import { serverEnvironment, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { writeKeys } from '../support/srs.ts';
 import { closedPort } from '../support/tcp.ts';
 
 const NOBODY = '65534';
@@ -150,6 +151,11 @@ describe('SIGUSR1 opens no inspector', { concurrency: 2, timeout: 60_000 }, () =
     });
   }
 
+  it('in smtpd-srs-io, from its smtpd', async (t) => {
+    const srs = [ours('smtpd-srs-io'), '-k', writeKeys(t, 'secret\n'), '-d', 'ours.example'];
+    assert.match(await assertNoInspector(t, onDescriptors(...srs, ...COMPROMISED)), /^220 /);
+  });
+
   it('in smtpd-maildir', async (t) => {
     const start = onDescriptors(ours('smtpd-maildir'), newMaildir(t));
     await assertNoInspector(t, start, (pid) => process.kill(pid, 'SIGUSR1'));
@@ -172,6 +178,7 @@ describe('the handler of SIGUSR1', () => {
     'ucspi-tlsd',
     'smtpd-maildir',
     'smtp-relay-io',
+    'smtpd-srs-io',
   ]) {
     it(`is installed before ${name} loads any module`, (t) => {
       const folder = mkdtempSync(join(tmpdir(), 'spy-'));
@@ -202,6 +209,7 @@ describe('an inspector that is open at the start', { concurrency: 2 }, () => {
     ['smtpd-starttls-proxy', 'true'],
     ['ucspi-tlsd', 'true'],
     ['smtpd-starttls-server', '127.0.0.1', '0', 'true'],
+    ['smtpd-srs-io', '-k', '/nonexistent', '-d', 'ours.example', 'true'],
   ] as const) {
     it(`prevents ${name} from reading a key`, async () => {
       const child = spawn(ours(name), words, { env: environment, stdio: ['pipe', 'pipe', 'pipe'] });
