@@ -22,7 +22,7 @@ export interface DomainForm {
    * The domain that stands for a sender, to be followed by ours.
    *
    * @param time now, in milliseconds since 1970.
-   * @returns undefined for an address literal.
+   * @returns undefined for an address literal, and without a domain.
    */
   forward(sender: Mailbox, time: number): string | undefined;
   /**
@@ -48,7 +48,7 @@ export function createDomainForm({ keys, maxAge }: Pick<SrsSettings, 'keys' | 'm
 
   return {
     forward: (sender, time) => {
-      if (sender.domain.startsWith('[')) return undefined;
+      if (sender.domain === '' || sender.domain.startsWith('[')) return undefined;
       const stamp = createStamp(time);
       return `${stamp}${sign(keys[0], stamp, sender)}.${sender.domain}`;
     },

@@ -70,7 +70,8 @@ describe('the domain form', () => {
     assert.notEqual(both.forward(SENDER, TIME), written);
   });
 
-  it('is not possible for an address literal', () => {
+  it('is not possible for an address literal, and without a domain', () => {
+    assert.equal(form.forward({ local: 'a', domain: '' }, TIME), undefined);
     assert.equal(form.forward({ local: 'a', domain: '[192.0.2.1]' }, TIME), undefined);
   });
 });
