@@ -15,8 +15,10 @@
  * Replies of smtpd pass in order; those that answer a command in place of smtpd are in order too. In LMTP a message has a
  * reply for each recipient that was accepted (RFC 2033 section 4.2).
  *
+ * With `awaitsGreeting` the first reply is the greeting, also for a client that sends commands before it.
+ *
  * The client must take each reply for that to the same command as this machine, or it would send a message where this
- * machine reads commands. So a reply that nothing asked for is invalid (after 421, which is passed), and a reply to DATA
+ * machine reads commands. So a reply that nothing asked for is invalid (421 passes, and is the end), and a reply to DATA
  * that neither is 354 nor refuses it: some clients send the message after any 2xx or 3xx.
  *
  * Commands may end with a bare LF; they are passed on with CRLF. In a message only CRLF ends a line: an smtpd that takes
@@ -58,6 +60,8 @@ export type EnvelopeStep =
 /** The user of an envelope. */
 export interface EnvelopeOptions {
   readonly protocol: 'smtp' | 'lmtp';
+  /** The greeting of smtpd is still to come. */
+  readonly awaitsGreeting?: boolean;
   /**
    * Decides on a command.
    *
@@ -107,7 +111,8 @@ const CONTINUES_AUTH = 334;
  *
  * Memory: one line of each side, the replies that the client awaits, and what the client sends in one piece.
  */
-export function createEnvelope({ protocol, decide, messageReplied }: EnvelopeOptions): Envelope {
+export function createEnvelope(options: EnvelopeOptions): Envelope {
+  const { protocol, decide, messageReplied } = options;
   const line = createLineReader();
   const replies = createReplyQueue();
   const steps: EnvelopeStep[] = [];
@@ -119,6 +124,8 @@ export function createEnvelope({ protocol, decide, messageReplied }: EnvelopeOpt
   /** How many recipients were accepted in this transaction. */
   let recipients = 0;
   let clientInput: 'open' | 'ended' | 'forwarded' = 'open';
+
+  if (options.awaitsGreeting === true) expectReply(isAny, IGNORE);
 
   /** Consumes input; returns whether it has done anything. */
   function read(): boolean {
@@ -274,7 +281,7 @@ export function createEnvelope({ protocol, decide, messageReplied }: EnvelopeOpt
   function advance(): boolean {
     const reply = replies.next();
     if (reply === undefined) return endOrRead();
-    if (reply.type === 'invalid-reply') reading = { as: 'held', until: 'reply' };
+    if (reply.type !== 'to-client') reading = { as: 'held', until: 'reply' };
     steps.push(reply);
     return true;
   }

@@ -19,7 +19,9 @@ export type QueuedReply =
   /** For the client: a reply in place of smtpd, or a line of smtpd's. */
   | { readonly type: 'to-client'; readonly bytes: Buffer }
   /** smtpd has sent what is not an SMTP reply, is too long, or was not expected. Nothing follows. */
-  | { readonly type: 'invalid-reply' };
+  | { readonly type: 'invalid-reply' }
+  /** smtpd has sent a 421 that was not expected, which the client has: it ends the session. Nothing follows. */
+  | { readonly type: 'smtpd-left' };
 
 /** Puts the replies to a client's commands in the order of the commands. */
 export interface ReplyQueue {
@@ -116,7 +118,10 @@ export function createReplyQueue(): ReplyQueue {
     fromSmtpd: smtpd.push,
     next: () => {
       while (!isBroken) {
-        if (hasClosed) return fail();
+        if (hasClosed) {
+          isBroken = true;
+          return { type: 'smtpd-left' };
+        }
         const [first] = queue;
         if (begun === undefined && Buffer.isBuffer(first)) {
           queue.shift();

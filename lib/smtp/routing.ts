@@ -352,8 +352,10 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
         lastCode = step.bytes.toString('latin1', 0, 3);
         return step;
       case 'invalid-reply':
-        if (lastCode === '421') end(undefined);
-        else end(REPLIES.smtpdFailed, 'smtpd sent an invalid SMTP reply, closing');
+        end(REPLIES.smtpdFailed, 'smtpd sent an invalid SMTP reply, closing');
+        return steps.shift();
+      case 'smtpd-left':
+        end(undefined);
         return steps.shift();
       case 'end-smtpd':
         isForwarded = true;

@@ -17,7 +17,7 @@ export interface EnvelopedOptions extends EnvelopeOptions {
  * Memory: see `createEnvelope`; and what the client sends in one piece, once more, while the smtpd reads nothing.
  */
 export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions): Smtpd {
-  const envelope = createEnvelope(options);
+  const envelope = createEnvelope({ ...options, awaitsGreeting: true });
   /** What either side sends does not matter any more. */
   let isOver = false;
   /** The last line of the greeting has passed. */
@@ -114,6 +114,7 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
         report.warning('smtpd sent an invalid SMTP reply, closing');
         front.send(REPLIES.smtpdFailed);
         return finish();
+      case 'smtpd-left':
       case 'end':
         finish();
     }

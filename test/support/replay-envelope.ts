@@ -23,9 +23,10 @@ export function replayEnvelope(transcript: Transcript, cut: Cut = (packet) => [p
   let isResumed = false;
   let preceding: Buffer | undefined;
   let isOver = false;
-  const isLmtp = transcript.entries.some(({ type }) => type === 'lmtp');
+  const has = (what: Entry['type']): boolean => transcript.entries.some(({ type }) => type === what);
   const envelope = createEnvelope({
-    protocol: isLmtp ? 'lmtp' : 'smtp',
+    protocol: has('lmtp') ? 'lmtp' : 'smtp',
+    awaitsGreeting: has('greeting'),
     decide: ({ verb, argument, kind }, _, isQuiet): Decision => {
       if (verb === 'ANSWER') return { type: 'answer', reply: Buffer.from(`250 ${argument}\r\n`) };
       if (kind === 'chunk' && argument.endsWith('ours')) {
@@ -68,7 +69,7 @@ export function replayEnvelope(transcript: Transcript, cut: Cut = (packet) => [p
 
   function take(step: EnvelopeStep): void {
     if (isOver) throw new Error(`a step after the end: ${step.type}`);
-    isOver = step.type === 'end' || step.type === 'invalid-reply';
+    isOver = step.type === 'end' || step.type === 'invalid-reply' || step.type === 'smtpd-left';
     if (!('bytes' in step)) return void seen.push(step);
     const last = seen.at(-1);
     const before = last?.type === step.type && 'bytes' in last ? last.bytes : Buffer.alloc(0);

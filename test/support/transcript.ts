@@ -41,8 +41,10 @@
  * In an envelope (see replay-envelope.ts for what happens to which command):
  *
  *     -- lmtp                                                it is LMTP, not SMTP
+ *     -- greeting                                            the greeting of smtpd is still to come
  *     -- resume                                              the command that is held is decided on again
  *     = invalid-reply                                        smtpd has sent what is not a reply
+ *     = smtpd-left                                           smtpd has sent 421 by itself
  *
  * In a routing (see replay-routing.ts for which address leads where):
  *
@@ -89,6 +91,7 @@ export type Entry =
         | 'drop'
         | 'resume'
         | 'lmtp'
+        | 'greeting'
         | 'by-recipient'
         | 'one-destination'
         | 'disconnect';
@@ -137,10 +140,12 @@ const LINES: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['-- drop', { type: 'drop' }],
   ['-- resume', { type: 'resume' }],
   ['-- lmtp', { type: 'lmtp' }],
+  ['-- greeting', { type: 'greeting' }],
   ['-- by recipient', { type: 'by-recipient' }],
   ['-- one destination', { type: 'one-destination' }],
   ['= disconnect', { type: 'disconnect' }],
   ['= invalid-reply', { type: 'invalid-reply' }],
+  ['= smtpd-left', { type: 'smtpd-left' }],
   ['> (end)', { type: 'end-smtpd' }],
   ['= plaintext', { type: 'verdict', verdict: 'plaintext' }],
   ['= tls', { type: 'verdict', verdict: 'tls' }],
