@@ -97,12 +97,15 @@ type Reading =
   | { readonly as: 'message'; readonly end: MessageEnd }
   | { readonly as: 'chunk'; readonly left: number; readonly isPassed: boolean }
   /** They wait. */
-  | { readonly as: 'held'; readonly until: 'reply' | 'quiet' | 'resume' | 'never' };
+  | { readonly as: 'held'; readonly until: 'reply' | 'quiet' | 'resume' }
+  /** They do not matter. `end` is due once the client has all replies. */
+  | { readonly as: 'nothing'; readonly isEndDue: boolean };
 
 /** The client is not read while it awaits this many replies. */
 const AWAITED_LIMIT = 1000;
 
 const COMMAND: Reading = { as: 'command' };
+const OVER: Reading = { as: 'nothing', isEndDue: false };
 const STARTS_MESSAGE = 354;
 const CONTINUES_AUTH = 334;
 
@@ -152,6 +155,11 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
         if (reading.until !== 'quiet' || replies.isExpecting()) return false;
         reading = COMMAND;
         return true;
+      case 'nothing':
+        if (!reading.isEndDue || replies.size() > 0) return false;
+        reading = OVER;
+        steps.push({ type: 'end' });
+        return true;
     }
   }
 
@@ -194,7 +202,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       case 'answer':
         answer(decision.reply);
         if (command.kind === 'chunk') reading = readChunk(chunkSize(command.argument), false);
-        if (decision.end === true) reading = { as: 'held', until: 'never' };
+        if (decision.end === true) reading = { as: 'nothing', isEndDue: true };
         return;
       case 'precede':
         pass(decision.line);
@@ -280,19 +288,9 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   /** Does one thing; returns whether there was anything to do. */
   function advance(): boolean {
     const reply = replies.next();
-    if (reply === undefined) return endOrRead();
-    if (reply.type !== 'to-client') reading = { as: 'held', until: 'reply' };
+    if (reply === undefined) return replies.size() < AWAITED_LIMIT && read();
+    if (reply.type !== 'to-client') reading = OVER;
     steps.push(reply);
-    return true;
-  }
-
-  function endOrRead(): boolean {
-    if (reading.as !== 'held' || reading.until !== 'never') {
-      return replies.size() < AWAITED_LIMIT && read();
-    }
-    if (replies.size() > 0) return false;
-    reading = { as: 'held', until: 'resume' };
-    steps.push({ type: 'end' });
     return true;
   }
 
@@ -306,7 +304,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       clientInput = 'ended';
     },
     resume: () => {
-      reading = COMMAND;
+      if (reading.as === 'held') reading = COMMAND;
     },
     next: () => {
       while (steps.length === 0 && advance());
@@ -317,7 +315,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       }
       return step;
     },
-    wantsClient: () => reading.as !== 'held' && replies.size() < AWAITED_LIMIT,
+    wantsClient: () => reading.as !== 'held' && reading.as !== 'nothing' && replies.size() < AWAITED_LIMIT,
     isBusy: () => replies.isExpecting() || reading.as === 'message' || reading.as === 'chunk',
   };
 }
