@@ -3,6 +3,7 @@ import { endpointsIn, withUcspiTcp } from '../net/endpoints.ts';
 import { refuseInspector } from '../program/inspector.ts';
 import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
+import { termsWithoutDialogue } from '../session/options.ts';
 import { startSession } from '../session/session.ts';
 import { environmentForSmtpd } from '../smtpd/environment.ts';
 import { checkTarget } from '../smtpd/relay/check-target.ts';
@@ -52,17 +53,8 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   const report = createReporter(program, verbosity);
   const localName = options.localName ?? hostname();
   const session = startSession({
-    // Without an offer of TLS the session has no dialogue: of the terms, only the times have an effect.
     tls: undefined,
-    terms: {
-      requireTls: false,
-      plaintextAuth: true,
-      errorLimit: 1,
-      fresh: false,
-      greetDelay: 0,
-      idleTimeout,
-      relayIdleTimeout: options.relayIdleTimeout,
-    },
+    terms: termsWithoutDialogue(options),
     client: openStandard(),
     report,
     startSmtpd: () =>

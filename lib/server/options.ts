@@ -105,7 +105,7 @@ export const SERVER_SECTIONS: readonly HelpSection[] = [
 
 const MANY = 1_000_000;
 
-/** In milliseconds. An smtpd has timeouts of its own; a remote server may wait for ever, or not read. */
+/** In milliseconds. An smtpd has timeouts of its own; a remote server may have none, or not read. */
 const RELAY_IDLE_TIMEOUT = 3_600_000;
 
 /**

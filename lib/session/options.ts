@@ -13,6 +13,22 @@ export interface SessionTerms extends DialogueOptions {
   readonly relayIdleTimeout: number | undefined;
 }
 
+/** The terms of a session whose `tls` is undefined: it has no dialogue, so only the times have an effect. */
+export function termsWithoutDialogue({
+  idleTimeout,
+  relayIdleTimeout,
+}: Pick<SessionTerms, 'idleTimeout' | 'relayIdleTimeout'>): SessionTerms {
+  return {
+    requireTls: false,
+    plaintextAuth: true,
+    errorLimit: 1,
+    fresh: false,
+    greetDelay: 0,
+    idleTimeout,
+    relayIdleTimeout,
+  };
+}
+
 /** What a client may do. */
 export const SESSION_RULES: readonly OptionRow[] = [
   { name: 'require-tls', short: 'r', help: 'refuse mail without TLS' },

@@ -6,7 +6,7 @@ import type { Smtpd } from './smtpd.ts';
 
 /** What is behind a front whose client is answered by a prelude. */
 export interface PreludeFrontHandler {
-  /** A command needs smtpd. The prelude waits: for one of `refuse` and `introduce`, then `resume`; or for `connect`. */
+  /** A command needs smtpd. The prelude waits: for `refuse`, then `resume`; or for `connect`. */
   needed(hello: string | undefined): void;
   notice(notice: PreludeNotice): void;
   /** The prelude has ended the session. */

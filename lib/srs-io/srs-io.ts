@@ -1,6 +1,7 @@
 import { refuseInspector } from '../program/inspector.ts';
 import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
+import { termsWithoutDialogue } from '../session/options.ts';
 import { startSession } from '../session/session.ts';
 import { enveloped } from '../smtpd/enveloped.ts';
 import { smtpdProgram } from '../smtpd/program.ts';
@@ -36,7 +37,7 @@ export interface SrsIoOptions extends SrsOptions {
  */
 export async function runSrsIo(options: SrsIoOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   refuseInspector();
-  const { protocol, idleTimeout, relayIdleTimeout } = options;
+  const { protocol } = options;
   const report = createReporter(options.program, options.verbosity);
   const keys = readSrsKeysFile('--keys', options.keysFile, report);
   const settings = { ...options, keys };
@@ -49,18 +50,9 @@ export async function runSrsIo(options: SrsIoOptions, environment: NodeJS.Proces
   });
   const start = smtpdProgram(options.command, environment);
   const session = startSession({
-    terms: {
-      requireTls: false,
-      plaintextAuth: true,
-      errorLimit: 1,
-      fresh: false,
-      greetDelay: 0,
-      idleTimeout,
-      relayIdleTimeout,
-    },
-    client: openStandard(),
-    // All of the session is the relay: there is no dialogue.
     tls: undefined,
+    terms: termsWithoutDialogue(options),
+    client: openStandard(),
     report,
     startSmtpd: (tlsEnvironment) => enveloped(start(tlsEnvironment), { protocol, decide, report }),
   });

@@ -8,7 +8,7 @@ import { after, describe, it, type TestContext } from 'node:test';
 import { childrenOf, isGone, until } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
 import { certificateForAll, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
-import { connectTo, type SmtpClient } from '../support/smtp-client.ts';
+import { connectTls, connectTo, type SmtpClient } from '../support/smtp-client.ts';
 import { closedPort, listenTcp } from '../support/tcp.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'on-demand-'));
@@ -30,16 +30,6 @@ async function start(
   const server = await startServer(['--on-demand', '-v', '2', ...options], smtpd, setup);
   t.after(server.close);
   return server;
-}
-
-/** Greets, starts TLS and sends EHLO again. */
-async function connectTls(t: TestContext, server: RunningServer): Promise<SmtpClient> {
-  const client = await connectTo(t, server);
-  await client.reply();
-  await client.ask('EHLO clear.example');
-  await client.startTls();
-  await client.ask('EHLO tls.example');
-  return client;
 }
 
 /** The counters that SIGUSR1 logs. */

@@ -12,7 +12,7 @@ import { until } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
 import { sendMail, sendMessage } from '../support/relay.ts';
 import { type RunningServer, startServer } from '../support/server.ts';
-import { connectTo, type SmtpClient } from '../support/smtp-client.ts';
+import { connectTls, connectTo } from '../support/smtp-client.ts';
 import { noSshd, startSshd } from '../support/sshd.ts';
 import { closedPort } from '../support/tcp.ts';
 
@@ -44,16 +44,6 @@ async function startBoth(
 ): Promise<{ readonly far: FarServer; readonly server: RunningServer }> {
   const started = await startFarServer(t, far);
   return { far: started, server: await startTo(t, `${scheme}://localhost:${started.port}`, options) };
-}
-
-/** Greets, starts TLS and sends EHLO again. */
-async function connectTls(t: TestContext, server: RunningServer): Promise<SmtpClient> {
-  const client = await connectTo(t, server);
-  await client.reply();
-  await client.ask('EHLO clear.example');
-  await client.startTls();
-  await client.ask('EHLO tls.example');
-  return client;
 }
 
 function isClosed({ connections }: FarServer): boolean {

@@ -1,7 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TestContext } from 'node:test';
-import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
+import { type ConnectionOptions, type TLSSocket, connect as tlsConnect } from 'node:tls';
 import { within } from './within.ts';
 
 /** A client that sends only what a test sends through it. */
@@ -60,6 +60,16 @@ export async function connectSmtp(
 export async function connectTo(t: TestContext, { port }: { readonly port: number }): Promise<SmtpClient> {
   const client = await connectSmtp(port);
   t.after(client.destroy);
+  return client;
+}
+
+/** The same, greets, starts TLS and sends EHLO again. */
+export async function connectTls(t: TestContext, server: { readonly port: number }): Promise<SmtpClient> {
+  const client = await connectTo(t, server);
+  await client.reply();
+  await client.ask('EHLO clear.example');
+  await client.startTls();
+  await client.ask('EHLO tls.example');
   return client;
 }
 
@@ -139,7 +149,7 @@ function createClient(tcp: Socket, limit: number | undefined): SmtpClient {
     },
     shakeHands: async (options = {}) => {
       tcp.removeAllListeners('data');
-      const secure = connectTls({ socket: tcp, rejectUnauthorized: false, ...options });
+      const secure = tlsConnect({ socket: tcp, rejectUnauthorized: false, ...options });
       const done = new Promise<void>((resolve, reject) => {
         secure.once('secureConnect', resolve);
         secure.once('error', reject);

@@ -3,6 +3,7 @@ import type { LookupAddress } from 'node:dns';
 import { connect, type LookupFunction, type Socket } from 'node:net';
 import { formatServerAddress, type ServerAddress } from '../../net/address.ts';
 import { KEEPALIVE } from '../../net/endpoints.ts';
+import { upon } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';
 import type { Reporter } from '../../program/reporter.ts';
 import type { Credentials } from '../../smtp/auth.ts';
@@ -82,9 +83,11 @@ export async function attempt(way: Way, request: ReachRequest): Promise<Attempt>
   const connected = await connectTo(way.address, request);
   if (!('socket' in connected)) return failed(noConnection(connected.code));
   const { socket } = connected;
-  void request.abort.then(() => socket.destroy());
+  const cancel = upon(request.abort, () => socket.destroy());
   if (request.header !== undefined) socket.write(request.header);
   const result = await open(way, request, socket);
+  // The end of the session must not cut off what was written to a server that was reached.
+  cancel();
   if (result.type === 'failed') socket.destroy();
   return result;
 }
@@ -101,15 +104,17 @@ function connectTo(
     const limit = after(connectTimeout);
     const fail = (code: string): void => {
       limit.cancel();
+      cancel();
       socket.destroy();
       resolve({ code });
     };
+    const cancel = upon(abort, (why) => fail(reasonOf(why)));
     void limit.passed.then(() => fail('timed out'));
-    void abort.then((why) => fail(reasonOf(why)));
     // Also later, while TLS has the connection.
     socket.on('error', (error) => fail(errorCode(error)));
     socket.once('connect', () => {
       limit.cancel();
+      cancel();
       resolve({ socket });
     });
   });
