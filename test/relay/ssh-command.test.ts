@@ -43,7 +43,8 @@ const fail = (why: string): void => assert.fail(why);
 /** Opens a session and ends it. */
 async function openBy(sshd: Sshd, rest: string, words: readonly string[] = []) {
   const target = parseSshUrl(`ssh://127.0.0.1:${sshd.port}${rest}`);
-  const persist = ['-o', 'ControlPersist=1'];
+  // On a busy machine the next session begins a second or two later.
+  const persist = ['-o', 'ControlPersist=4'];
   const command = sshCommand(target, { program: 'ssh', words: [...sshd.words, ...persist, ...words] }, fail);
   const smtpd = startProgram(command, process.env);
   const { outcome } = await holdOpening(smtpd, ['EHLO client.example'], 20_000, new Promise(() => {}));
@@ -65,7 +66,7 @@ describe('an SMTP server by ssh', { skip: noSshd() }, () => {
     const { outcome, status } = await openBy(sshd, '/rm%20-rf%20nothing');
     assert.equal(outcome.type, 'ready');
     assert.equal(status, 0);
-    await until('the shared connection is closed', () => shared().sockets + shared().processes === 0);
+    await until('the shared connection is closed', () => shared().sockets + shared().processes === 0, 30_000);
   });
 
   it('runs the command of the URL', async (t) => {
@@ -93,7 +94,7 @@ describe('an SMTP server by ssh', { skip: noSshd() }, () => {
     const sshd = await start(t, SMTPD);
     for (let count = 0; count < 3; count++) assert.equal((await openBy(sshd, '')).outcome.type, 'ready');
     assert.equal(sshd.stderr().split('Accepted publickey').length - 1, 1);
-    await until('the shared connection is closed', () => shared().sockets + shared().processes === 0);
+    await until('the shared connection is closed', () => shared().sockets + shared().processes === 0, 30_000);
   });
 
   it('shares no connection with sessions that have other words, such as another key', async (t) => {
