@@ -9,7 +9,6 @@ import { srsOptions } from '../lib/smtpd/srs/options.ts';
 const NAME = 'smtpd-srs-io';
 
 const SESSION: readonly OptionRow[] = [
-  { name: 'lmtp', help: 'the session is LMTP' },
   { name: 'idle-timeout', short: 't', value: 'SECONDS', help: 'how long the client may read nothing (300)' },
   {
     name: 'relay-idle-timeout',
@@ -40,7 +39,6 @@ the first domain, and recipients that are such addresses what they stand for.`,
       ...srs,
       program: NAME,
       command,
-      protocol: values.lmtp === true ? ('lmtp' as const) : ('smtp' as const),
       idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
       relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
       verbosity: readVerbosity(values),

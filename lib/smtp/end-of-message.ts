@@ -10,6 +10,7 @@ export interface MessageEnd {
 
 const END = Buffer.from('\r\n.\r\n');
 const CR = 0x0d;
+const LF = 0x0a;
 const CRLF = 2;
 
 /**
@@ -50,6 +51,59 @@ export function createMessageEnd(): MessageEnd {
     },
   };
 }
+
+/** Passes a message up to the first CR or LF that is not part of CRLF. */
+export interface NewlineFilter {
+  /** Takes the next bytes of the message, at least one. @returns what of them passes; a CR at their end passes later. */
+  pass(bytes: Uint8Array): readonly Uint8Array[];
+  /** Whether there was a bare CR or LF. Nothing passes from there on. */
+  isClosed(): boolean;
+}
+
+/**
+ * Creates a filter for one message.
+ *
+ * @example
+ * ```ts
+ * const filter = createNewlineFilter();
+ * String(filter.pass(Buffer.from('Hi.\r'))); // => 'Hi.'
+ * String(Buffer.concat(filter.pass(Buffer.from('\nHo\n.\n')))); // => '\r\nHo'
+ * filter.isClosed(); // => true
+ * ```
+ */
+export function createNewlineFilter(): NewlineFilter {
+  let isClosed = false;
+  let isAfterCr = false;
+
+  /** @returns where the first bare CR or LF is; undefined without one. A CR at the end is none yet. */
+  function findBare(octets: Buffer): number | undefined {
+    if (isAfterCr && octets[0] !== LF) return 0;
+    for (let at = isAfterCr ? 1 : 0; at < octets.length; ) {
+      const cr = octets.indexOf(CR, at);
+      const lf = octets.indexOf(LF, at);
+      if (lf >= 0 && (cr < 0 || lf < cr)) return lf;
+      if (cr >= 0 && cr !== octets.length - 1 && lf !== cr + 1) return cr;
+      if (lf < 0) return undefined;
+      at = lf + 1;
+    }
+    return undefined;
+  }
+
+  return {
+    pass: (bytes) => {
+      if (isClosed) return [];
+      const octets = view(bytes);
+      const bare = findBare(octets);
+      const before = isAfterCr && bare !== 0 ? [CR_ALONE] : [];
+      isClosed = bare !== undefined;
+      isAfterCr = !isClosed && octets.at(-1) === CR;
+      return [...before, octets.subarray(0, bare ?? octets.length - (isAfterCr ? 1 : 0))];
+    },
+    isClosed: () => isClosed,
+  };
+}
+
+const CR_ALONE: Uint8Array = Buffer.from('\r');
 
 function view(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

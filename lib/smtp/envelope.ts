@@ -6,6 +6,7 @@
  *   --------------------  ----------------------------------  ------------------------------------------------
  *   a command             what `decide` returns               commands
  *   DATA, passed          held until the reply to it          after 354 a message, until CRLF.CRLF; else commands
+ *   a message             passed; see `strictNewlines`        commands
  *   BDAT n, passed        passed with its n octets            commands
  *   BDAT n, answered      its n octets are discarded          commands
  *   AUTH, passed          held until the reply to it          after 334 one line of AUTH; else commands
@@ -13,23 +14,29 @@
  *   an invalid line       500 5.5.2 (too long, CR, NUL)       commands
  *
  * Replies of smtpd pass in order; those that answer a command in place of smtpd are in order too. In LMTP a message has a
- * reply for each recipient that was accepted (RFC 2033 section 4.2).
+ * reply for each recipient that was accepted (RFC 2033 section 4.2). A session is LMTP from an accepted LHLO on.
  *
  * With `awaitsGreeting` the first reply is the greeting, also for a client that sends commands before it.
  *
  * The client must take each reply for that to the same command as this machine, or it would send a message where this
- * machine reads commands. So a reply that nothing asked for is invalid (421 passes, and is the end), and a reply to DATA
- * that neither is 354 nor refuses it: some clients send the message after any 2xx or 3xx.
+ * machine reads commands. So a reply that nothing asked for is invalid (a refusal passes, and is the end), and a reply to
+ * DATA that neither is 354 nor refuses it: some clients send the message after any 2xx or 3xx.
  *
  * Commands may end with a bare LF; they are passed on with CRLF. In a message only CRLF ends a line: an smtpd that takes
  * bare LF or CR for the end of a line may see the end of a message, and commands behind it, where there is none for this
- * machine ("SMTP smuggling", CVE-2023-51764).
+ * machine ("SMTP smuggling", CVE-2023-51764). With `strictNewlines`, smtpd does not get such a message: what it has of it
+ * stays without an end, the client gets 550 in place of each reply to the message, and the session ends.
  *
  * It does no I/O and has no timers.
  */
 
 import { type Command, chunkSize, parseCommand } from './command.ts';
-import { createMessageEnd, type MessageEnd } from './end-of-message.ts';
+import {
+  createMessageEnd,
+  createNewlineFilter,
+  type MessageEnd,
+  type NewlineFilter,
+} from './end-of-message.ts';
 import { createLineReader, type Line } from './line.ts';
 import { REPLIES } from './reply.ts';
 import { createReplyQueue, type QueuedReply } from './reply-queue.ts';
@@ -37,8 +44,12 @@ import type { Reply } from './reply-reader.ts';
 
 /** What happens to a command. */
 export type Decision =
-  /** It is passed on, or `line` in its place, without line ending. `replied` is called with the code of the reply. */
-  | { readonly type: 'pass'; readonly line?: string; replied?(code: number): void }
+  /**
+   * It is passed on, or `line` in its place, without line ending. `prefix` goes before the message of DATA, if smtpd
+   * replies 354, and before the octets of BDAT, whose `line` must count them too. `replied` is called with the code of the
+   * reply, for AUTH of the last one.
+   */
+  | { readonly type: 'pass'; readonly line?: string; readonly prefix?: Buffer; replied?(code: number): void }
   /** The client gets this reply in place of one of smtpd. With `end`, nothing more is read from the client. */
   | { readonly type: 'answer'; readonly reply: Buffer; readonly end?: boolean }
   /** `line` is sent to smtpd first; its reply is for `replied` only. Then `decide` is called again. */
@@ -59,9 +70,12 @@ export type EnvelopeStep =
 
 /** The user of an envelope. */
 export interface EnvelopeOptions {
-  readonly protocol: 'smtp' | 'lmtp';
+  /** Of smtpd, until it has accepted another hello; SMTP by default. */
+  readonly protocol?: 'smtp' | 'lmtp';
   /** The greeting of smtpd is still to come. */
   readonly awaitsGreeting?: boolean;
+  /** Refuse messages of DATA with a bare CR or LF. Those of BDAT need no line endings to end. */
+  readonly strictNewlines?: boolean;
   /**
    * Decides on a command.
    *
@@ -93,13 +107,21 @@ export interface Envelope {
 
 /** What the client's bytes are. */
 type Reading =
-  | { readonly as: 'command' | 'auth' }
-  | { readonly as: 'message'; readonly end: MessageEnd }
+  | { readonly as: 'command' }
+  | { readonly as: 'auth'; replied(code: number): void }
+  | Message
   | { readonly as: 'chunk'; readonly left: number; readonly isPassed: boolean }
   /** They wait. */
   | { readonly as: 'held'; readonly until: 'reply' | 'quiet' | 'resume' }
   /** They do not matter. `end` is due once the client has all replies. */
   | { readonly as: 'nothing'; readonly isEndDue: boolean };
+
+interface Message {
+  readonly as: 'message';
+  readonly end: MessageEnd;
+  /** Undefined if all of it passes. */
+  readonly filter: NewlineFilter | undefined;
+}
 
 /** The client is not read while it awaits this many replies. */
 const AWAITED_LIMIT = 1000;
@@ -115,7 +137,7 @@ const CONTINUES_AUTH = 334;
  * Memory: one line of each side, the replies that the client awaits, and what the client sends in one piece.
  */
 export function createEnvelope(options: EnvelopeOptions): Envelope {
-  const { protocol, decide, messageReplied } = options;
+  const { decide, messageReplied, strictNewlines } = options;
   const line = createLineReader();
   const replies = createReplyQueue();
   const steps: EnvelopeStep[] = [];
@@ -126,7 +148,10 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   let reading = COMMAND;
   /** How many recipients were accepted in this transaction. */
   let recipients = 0;
+  let isLmtp = options.protocol === 'lmtp';
   let clientInput: 'open' | 'ended' | 'forwarded' = 'open';
+  /** smtpd has a message that will not end. */
+  let isCut = false;
 
   if (options.awaitsGreeting === true) expectReply(isAny, IGNORE);
 
@@ -137,13 +162,8 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
         return readLine(handleCommandLine);
       case 'auth':
         return readLine(handleAuthLine);
-      case 'message': {
-        const end = input.length === 0 ? 0 : reading.end.find(input);
-        if (end === 0) return endClient();
-        if (end !== undefined) reading = COMMAND;
-        steps.push({ type: 'to-smtpd', bytes: take(end ?? input.length) });
-        return true;
-      }
+      case 'message':
+        return readMessage(reading);
       case 'chunk': {
         if (input.length === 0) return endClient();
         const bytes = take(Math.min(reading.left, input.length));
@@ -174,6 +194,24 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
     return true;
   }
 
+  function readMessage({ end, filter }: Message): boolean {
+    if (input.length === 0) return endClient();
+    const length = end.find(input);
+    const bytes = take(length ?? input.length);
+    for (const piece of filter?.pass(bytes) ?? [bytes]) passBytes(piece);
+    isCut = filter?.isClosed() === true;
+    if (length === undefined) return true;
+    reading = COMMAND;
+    if (isCut) refuseMessage();
+    return true;
+  }
+
+  /** smtpd may have replied early. */
+  function refuseMessage(): void {
+    for (let count = replies.withdraw(); count > 0; count--) replies.answer(REPLIES.bareNewline);
+    reading = { as: 'nothing', isEndDue: true };
+  }
+
   function take(count: number): Uint8Array {
     const bytes = input.subarray(0, count);
     input = input.subarray(count);
@@ -198,7 +236,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       case 'pass':
         pass(decision.line ?? text.toString('latin1'));
         line.drop();
-        return expectReplyTo(command, decision.replied ?? IGNORE);
+        return expectReplyTo(command, decision.replied ?? IGNORE, decision.prefix ?? NOTHING);
       case 'answer':
         answer(decision.reply);
         if (command.kind === 'chunk') reading = readChunk(chunkSize(command.argument), false);
@@ -228,21 +266,30 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   }
 
   function pass(text: string): void {
-    steps.push({ type: 'to-smtpd', bytes: Buffer.from(`${text}\r\n`, 'latin1') });
+    passBytes(Buffer.from(`${text}\r\n`, 'latin1'));
   }
 
-  function expectReplyTo({ verb, argument, kind }: Command, replied: (code: number) => void): void {
+  function passBytes(bytes: Uint8Array): void {
+    if (bytes.length > 0) steps.push({ type: 'to-smtpd', bytes });
+  }
+
+  function expectReplyTo(
+    { verb, argument, kind }: Command,
+    replied: (code: number) => void,
+    prefix: Uint8Array,
+  ): void {
     if (kind === 'chunk') {
+      passBytes(prefix);
       reading = readChunk(chunkSize(argument), true);
       if (/\sLAST$/i.test(argument)) return expectMessageReply(replied);
     }
     if (verb === 'DATA' || verb === 'AUTH') reading = { as: 'held', until: 'reply' };
-    const accepts = verb === 'DATA' ? isReplyToData : isAny;
-    expectReply(accepts, (code) => {
-      if (verb === 'DATA') startMessage(code);
-      if (verb === 'AUTH') continueAuth(code);
+    if (verb === 'AUTH') return expectReply(isAny, (code) => continueAuth(code, replied));
+    expectReply(verb === 'DATA' ? isReplyToData : isAny, (code) => {
+      if (verb === 'DATA') startMessage(code, prefix);
       if (verb === 'RCPT' && code < 300) recipients += 1;
       if (ENDS_TRANSACTION.has(verb) && code < 300) recipients = 0;
+      if ((kind === 'hello' || kind === 'helo') && code < 300) isLmtp = verb === 'LHLO';
       replied(code);
     });
   }
@@ -251,10 +298,12 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
     replies.expect({ isPassed: true, accepts, ended: ({ code }) => replied(code) });
   }
 
-  function startMessage(code: number): void {
+  function startMessage(code: number, prefix: Uint8Array): void {
     reading = COMMAND;
     if (code !== STARTS_MESSAGE) return;
-    reading = { as: 'message', end: createMessageEnd() };
+    passBytes(prefix);
+    const filter = strictNewlines === true ? createNewlineFilter() : undefined;
+    reading = { as: 'message', end: createMessageEnd(), filter };
     // Expected from now on: an smtpd may refuse a message before its end.
     expectMessageReply(IGNORE);
   }
@@ -262,7 +311,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   function expectMessageReply(replied: (code: number) => void): void {
     replies.expect({
       isPassed: true,
-      count: () => (protocol === 'lmtp' ? Math.max(recipients, 1) : 1),
+      count: () => (isLmtp ? Math.max(recipients, 1) : 1),
       ended: ({ code }) => {
         recipients = 0;
         replied(code);
@@ -272,15 +321,18 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   }
 
   function handleAuthLine({ text, fault }: Line): void {
+    const { replied } = reading.as === 'auth' ? reading : { replied: IGNORE };
     // smtpd refuses AUTH that is cancelled (RFC 4954 section 4).
     pass(fault === undefined ? text.toString('latin1') : '*');
     line.drop();
     reading = { as: 'held', until: 'reply' };
-    expectReply(isAny, continueAuth);
+    expectReply(isAny, (code) => continueAuth(code, replied));
   }
 
-  function continueAuth(code: number): void {
-    reading = code === CONTINUES_AUTH ? { as: 'auth' } : COMMAND;
+  function continueAuth(code: number, replied: (code: number) => void): void {
+    const isContinued = code === CONTINUES_AUTH;
+    reading = isContinued ? { as: 'auth', replied } : COMMAND;
+    if (!isContinued) replied(code);
   }
 
   // ---- the machine ----------------------------------------------------------------------------------
@@ -316,7 +368,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       return step;
     },
     wantsClient: () => reading.as !== 'held' && reading.as !== 'nothing' && replies.size() < AWAITED_LIMIT,
-    isBusy: () => replies.isExpecting() || reading.as === 'message' || reading.as === 'chunk',
+    isBusy: () => replies.isExpecting() || reading.as === 'message' || reading.as === 'chunk' || isCut,
   };
 }
 

@@ -20,7 +20,7 @@ export type QueuedReply =
   | { readonly type: 'to-client'; readonly bytes: Buffer }
   /** smtpd has sent what is not an SMTP reply, is too long, or was not expected. Nothing follows. */
   | { readonly type: 'invalid-reply' }
-  /** smtpd has sent a 421 that was not expected, which the client has: it ends the session. Nothing follows. */
+  /** smtpd has sent a refusal that was not expected, which the client has: it ends the session. Nothing follows. */
   | { readonly type: 'smtpd-left' };
 
 /** Puts the replies to a client's commands in the order of the commands. */
@@ -29,6 +29,12 @@ export interface ReplyQueue {
   answer(reply: Buffer): void;
   /** The next reply is one of smtpd. */
   expect(reply: ExpectedReply): void;
+  /**
+   * Takes back the last reply of smtpd that is expected, if it is the last of all and has not begun.
+   *
+   * @returns how many replies are missing then; 0 if it was not taken back.
+   */
+  withdraw(): number;
   /** Takes bytes from smtpd. They are copied. */
   fromSmtpd(bytes: Uint8Array): void;
   /** The next line for the client, or the next reply; undefined when there is none until more input arrives. */
@@ -39,12 +45,15 @@ export interface ReplyQueue {
   isExpecting(): boolean;
 }
 
-/** The code of a reply that needs no command: the server closes the connection (RFC 5321 section 3.8). */
-const CLOSING = 421;
+/**
+ * The lowest code of a reply that needs no command: the server closes the connection. It should be 421 (RFC 5321 section
+ * 3.8); qmail-smtpd replies 451 to a client that is too slow.
+ */
+const REFUSAL = 400;
 
 /**
- * Creates a reply queue. Of the replies of smtpd that are not expected only 421 is for the client, and nothing follows it:
- * the client would take any other for the reply to its next command.
+ * Creates a reply queue. Of the replies of smtpd that are not expected only a refusal is for the client, and nothing follows
+ * it: the client may take it for the reply to its next command, which is refused then.
  *
  * Memory: a line of smtpd, the replies that were put in, whose number the caller bounds, and one reply that is not passed,
  * of at most `REPLY_LIMIT`.
@@ -61,7 +70,7 @@ export function createReplyQueue(): ReplyQueue {
   let left = 0;
   /** How many octets of text a reply that is not passed has so far. */
   let kept = 0;
-  /** smtpd has sent a 421 that was not expected. */
+  /** smtpd has sent a refusal that was not expected. */
   let hasClosed = false;
   let isBroken = false;
 
@@ -78,7 +87,7 @@ export function createReplyQueue(): ReplyQueue {
     if (parsed === undefined || parsed.code !== (begun?.code ?? parsed.code) || kept > REPLY_LIMIT) {
       return fail();
     }
-    if (expected === undefined ? parsed.code !== CLOSING : expected.accepts?.(parsed.code) === false) {
+    if (expected === undefined ? parsed.code < REFUSAL : expected.accepts?.(parsed.code) === false) {
       return fail();
     }
     const bytes = Buffer.concat([line.text, CRLF]);
@@ -114,6 +123,16 @@ export function createReplyQueue(): ReplyQueue {
     expect: (reply) => {
       expecting += 1;
       queue.push(reply);
+    },
+    withdraw: () => {
+      const last = queue.at(-1);
+      const isFirst = queue.length === 1;
+      if (last === undefined || Buffer.isBuffer(last) || (isFirst && begun !== undefined)) return 0;
+      const missing = (isFirst ? left : 0) || (last.count?.() ?? 1);
+      queue.pop();
+      expecting -= 1;
+      if (isFirst) left = 0;
+      return missing;
     },
     fromSmtpd: smtpd.push,
     next: () => {

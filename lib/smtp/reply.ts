@@ -124,6 +124,9 @@ export const REPLIES = {
   get controls() {
     return ours('500 5.5.2 Bare CR or NUL not allowed');
   },
+  get bareNewline() {
+    return ours('550 5.6.0 Bare CR or LF in the message not allowed, closing connection');
+  },
   get noCommand() {
     return ours('500 5.5.2 Empty line, send a command or QUIT');
   },

@@ -20,11 +20,6 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
   const envelope = createEnvelope({ ...options, awaitsGreeting: true });
   /** What either side sends does not matter any more. */
   let isOver = false;
-  /** The last line of the greeting has passed. */
-  let isGreeted = false;
-  /** What the client sends before that. The greeting would be taken for the reply to its first command. */
-  const early = createWriteBuffer();
-  let hasClientEnded = false;
   /** The bytes for smtpd while it takes no more. */
   const output = createWriteBuffer();
   let isSmtpdFull = false;
@@ -36,8 +31,7 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
   const front = createFront({
     received: (bytes) => {
       if (isOver) return wantsClient();
-      if (isGreeted) envelope.fromClient(bytes);
-      else early.push(Buffer.from(bytes));
+      envelope.fromClient(bytes);
       advance();
       return wantsClient();
     },
@@ -47,8 +41,7 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
       advanceAndProceed();
     },
     ended: () => {
-      hasClientEnded = true;
-      if (isGreeted) envelope.clientEnded();
+      envelope.clientEnded();
       advanceAndProceed();
     },
     closed() {},
@@ -80,7 +73,7 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
 
   function wantsClient(): boolean {
     // What waits for smtpd may be in the memory of the client: it would be overwritten.
-    return !isSmtpdFull && (isOver || (isGreeted && !isClientFull && envelope.wantsClient()));
+    return !isSmtpdFull && (isOver || (!isClientFull && envelope.wantsClient()));
   }
 
   function advanceAndProceed(): void {
@@ -102,7 +95,6 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
       case 'to-client':
         isClientFull = !front.send(step.bytes);
         if (isClientFull) smtpd.source.pause();
-        if (!isGreeted && step.bytes[3] !== HYPHEN) readClient();
         return;
       case 'to-smtpd':
         if (isSmtpdFull) output.push(Buffer.from(step.bytes));
@@ -118,13 +110,6 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
       case 'end':
         finish();
     }
-  }
-
-  /** The greeting has passed. */
-  function readClient(): void {
-    isGreeted = true;
-    if (early.size() > 0) envelope.fromClient(early.take());
-    if (hasClientEnded) envelope.clientEnded();
   }
 
   function endInput(): void {
@@ -165,6 +150,3 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
     },
   };
 }
-
-/** Behind the code of each line of a reply but the last. */
-const HYPHEN = 0x2d;

@@ -16,7 +16,6 @@ import { openStandard } from '../stream/descriptor.ts';
 export interface SrsIoOptions extends SrsOptions {
   /** The smtpd, looked for along PATH, and its arguments. */
   readonly command: readonly string[];
-  readonly protocol: 'smtp' | 'lmtp';
   /** How long the client may read nothing, in milliseconds. */
   readonly idleTimeout: number;
   /** How long no byte may pass in either direction, in milliseconds; undefined for no limit but smtpd's own. */
@@ -37,7 +36,6 @@ export interface SrsIoOptions extends SrsOptions {
  */
 export async function runSrsIo(options: SrsIoOptions, environment: NodeJS.ProcessEnv): Promise<number> {
   refuseInspector();
-  const { protocol } = options;
   const report = createReporter(options.program, options.verbosity);
   const keys = readSrsKeysFile('--keys', options.keysFile, report);
   const settings = { ...options, keys };
@@ -54,7 +52,7 @@ export async function runSrsIo(options: SrsIoOptions, environment: NodeJS.Proces
     terms: termsWithoutDialogue(options),
     client: openStandard(),
     report,
-    startSmtpd: (tlsEnvironment) => enveloped(start(tlsEnvironment), { protocol, decide, report }),
+    startSmtpd: (tlsEnvironment) => enveloped(start(tlsEnvironment), { decide, report }),
   });
   passSignals(session.terminate);
   const { status } = await session.ended;

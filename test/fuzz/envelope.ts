@@ -16,7 +16,21 @@ interface Part {
   readonly smtpd: readonly (readonly [gets: string, replies: string])[];
   /** What the client should get. */
   readonly replies: string;
+  /** What goes before the message or chunk in it. */
+  readonly prefix?: string;
 }
+
+/** What the parts of a session depend on. */
+interface State {
+  readonly isStrict: boolean;
+  isLmtp: boolean;
+  /** How many recipients the transaction has. */
+  recipients: number;
+}
+
+const REFUSED = '550 5.6.0 Bare CR or LF in the message not allowed, closing connection\r\n';
+const BARE = /(?<!\r)\n|\r(?!\n)/;
+const PREFIX = 'Received: from here\r\n';
 
 /** Text of messages: commands, ends that are none, and octets of all kinds. */
 const TEXT = [
@@ -42,15 +56,19 @@ const TEXT = [
 
 const ENDS = ['\r\n', '\r\n', '\n'] as const;
 
-function textOf(random: Random): string {
+const [FIRST, ...OTHERS] = TEXT.filter((text) => !BARE.test(text));
+const CLEAN_TEXT = [FIRST ?? '', ...OTHERS] as const;
+
+type Words = readonly [string, ...string[]];
+
+function textOf(random: Random, words: Words = TEXT): string {
   let text = '';
-  for (let count = random.below(8); count > 0; count--) text += random.pick(TEXT);
+  for (let count = random.below(8); count > 0; count--) text += random.pick(words);
   return text;
 }
 
-/** A message up to its end. Whatever it has before that does not end it. */
-function messageOf(random: Random): string {
-  const text = textOf(random);
+/** Makes a message of a text, up to its end. Whatever it has before that does not end it. */
+function messageOf(text: string): string {
   const lines = text === '' || text.endsWith('\r\n') ? text : `${text}\r\n`;
   return `${lines.replaceAll(/(?<=^|\r\n)\.\r\n/g, '..\r\n')}.\r\n`;
 }
@@ -59,8 +77,31 @@ function replyOf(random: Random, code: number, number: number): string {
   return random.chance(30) ? `${code}-first\r\n${code} #${number}\r\n` : `${code} #${number}\r\n`;
 }
 
-/** Generates a part. `recipients` is how many the transaction has, for LMTP. */
-function partOf(random: Random, number: number, isLmtp: boolean, state: { recipients: number }): Part {
+/** How many replies a message has. The transaction ends with it. */
+function countReplies(state: State): number {
+  const count = state.isLmtp ? Math.max(state.recipients, 1) : 1;
+  state.recipients = 0;
+  return count;
+}
+
+/** A message that is refused, and ends the session. Of its text, smtpd gets what is before the bare CR or LF. */
+function refusedPart(random: Random, state: State): Part {
+  const bare = `x${random.pick(['\n', '\r', '\r\r\n'])}x`;
+  const whole = messageOf(textOf(random, CLEAN_TEXT) + bare + textOf(random));
+  const [reached = ''] = whole.split(BARE, 1);
+  return {
+    client: `DATA\r\n${whole}`,
+    smtpd: [
+      ['DATA\r\n', '354 go\r\n'],
+      [reached, ''],
+    ],
+    replies: `354 go\r\n${REFUSED.repeat(countReplies(state))}`,
+    prefix: '',
+  };
+}
+
+/** Generates a part. */
+function partOf(random: Random, number: number, state: State): Part {
   const end = random.pick(ENDS);
   const reply = (code: number): string => replyOf(random, code, number);
   const passed = (text: string, replies: string): Part => ({
@@ -68,13 +109,11 @@ function partOf(random: Random, number: number, isLmtp: boolean, state: { recipi
     smtpd: [[`${text}\r\n`, replies]],
     replies,
   });
-  const message = (code: number): string => {
-    const count = isLmtp ? Math.max(state.recipients, 1) : 1;
-    state.recipients = 0;
-    return Array.from({ length: count }, () => reply(code)).join('');
-  };
+  const message = (code: number): string =>
+    Array.from({ length: countReplies(state) }, () => reply(code)).join('');
   const answered = (client: string, replies: string): Part => ({ client, smtpd: [], replies });
-  switch (random.below(13)) {
+  const prefix = random.chance(30) ? PREFIX : '';
+  switch (random.below(14)) {
     case 0:
       return answered(`OURS #${number}${end}`, `250 #${number}\r\n`);
     case 1:
@@ -97,28 +136,34 @@ function partOf(random: Random, number: number, isLmtp: boolean, state: { recipi
     }
     case 7:
       state.recipients = 0;
-      return passed(random.pick(['RSET', 'MAIL FROM:<>', 'EHLO me']), reply(250));
+      return passed(random.pick(['RSET', 'MAIL FROM:<>']), reply(250));
     case 8:
       return passed('data', reply(503));
     case 9: {
-      const whole = messageOf(random);
+      const whole = messageOf(textOf(random, state.isStrict ? CLEAN_TEXT : TEXT));
       const [start, final] = [reply(354), message(250)];
       return {
         client: `DATA${end}${whole}`,
         smtpd: [
           ['DATA\r\n', start],
-          [whole, final],
+          [prefix + whole, final],
         ],
         replies: start + final,
+        prefix,
       };
     }
     case 10: {
       const chunk = textOf(random);
       if (random.chance(30)) return answered(`BDAT ${chunk.length} OURS${end}${chunk}`, '503 no\r\n');
       const isLast = random.chance(50);
-      const command = `BDAT ${chunk.length}${isLast ? ' LAST' : ''}`;
+      const command = (size: number): string => `BDAT ${size}${isLast ? ' LAST' : ''}`;
       const replies = isLast ? message(250) : reply(250);
-      return { client: `${command}${end}${chunk}`, smtpd: [[`${command}\r\n${chunk}`, replies]], replies };
+      return {
+        client: `${command(chunk.length)}${end}${chunk}`,
+        smtpd: [[`${command(prefix.length + chunk.length)}\r\n${prefix}${chunk}`, replies]],
+        replies,
+        prefix,
+      };
     }
     case 11: {
       const steps = Array.from({ length: random.below(3) }, () => random.pick(['OURS', '', '*']));
@@ -130,6 +175,10 @@ function partOf(random: Random, number: number, isLmtp: boolean, state: { recipi
         replies: replies.join(''),
       };
     }
+    case 12:
+      state.recipients = 0;
+      state.isLmtp = random.chance(50);
+      return passed(state.isLmtp ? 'LHLO me' : random.pick(['EHLO me', 'HELO me']), reply(250));
     default:
       return passed(`NOOP #${number}`, reply(random.pick([250, 450, 550])));
   }
@@ -140,8 +189,11 @@ export const playEnvelope: Play = (seed, number, record) => {
   const random = createRandom(seed, number);
   const size = random.pick(SIZES);
   const isLmtp = random.chance(30);
-  const state = { recipients: 0 };
-  const parts = Array.from({ length: random.below(12) }, (_, index) => partOf(random, index, isLmtp, state));
+  const state: State = { isStrict: random.chance(30), isLmtp, recipients: 0 };
+  const parts = Array.from({ length: random.below(12) }, (_, index) => partOf(random, index, state));
+  const isRefused = state.isStrict && random.chance(50);
+  if (isRefused) parts.push(refusedPart(random, state));
+  const prefixes = parts.flatMap(({ prefix }) => (prefix === undefined ? [] : [Buffer.from(prefix)]));
   const exchanges = parts.flatMap(({ smtpd }) => smtpd);
   const wanted = exchanges.map(([gets]) => gets).join('');
   let fromClient = parts.map(({ client }) => client).join('');
@@ -149,10 +201,12 @@ export const playEnvelope: Play = (seed, number, record) => {
   let [toClient, toSmtpd, fromSmtpd] = ['', '', ''];
   /** How many exchanges smtpd has replied to, and the octets of these. */
   let [replied, due] = [0, 0];
+  let hasEnded = false;
 
   const envelope = createEnvelope({
     protocol: isLmtp ? 'lmtp' : 'smtp',
-    decide: ({ verb, argument, kind }, _, isQuiet): Decision => {
+    strictNewlines: state.isStrict,
+    decide: ({ verb, argument, kind }, text, isQuiet): Decision => {
       if (verb === 'OURS') return { type: 'answer', reply: Buffer.from(`250 ${argument}\r\n`) };
       if (kind === 'chunk' && argument.endsWith('OURS')) {
         return { type: 'answer', reply: Buffer.from('503 no\r\n') };
@@ -162,6 +216,8 @@ export const playEnvelope: Play = (seed, number, record) => {
       const reply = preceding;
       preceding = undefined;
       if (reply !== undefined) return { type: 'answer', reply };
+      if (verb === 'DATA') return { type: 'pass', prefix: prefixOf(text.toString()) };
+      if (kind === 'chunk') return passChunk(argument, prefixes.shift() ?? Buffer.alloc(0));
       if (verb !== 'PRECEDE') return { type: 'pass' };
       return {
         type: 'precede',
@@ -173,8 +229,15 @@ export const playEnvelope: Play = (seed, number, record) => {
     },
   });
 
+  /** DATA in lower case is refused, and what would go before its message does not matter. */
+  function prefixOf(line: string): Buffer {
+    return (line === 'DATA' ? prefixes.shift() : undefined) ?? Buffer.from('not sent');
+  }
+
   function settle(): void {
     for (let step = envelope.next(); step !== undefined; step = envelope.next()) {
+      if (step.type === 'end') hasEnded = true;
+      if (step.type === 'end') continue;
       check('bytes' in step, `there is no ${step.type}`);
       if (!('bytes' in step)) continue;
       record?.({ type: step.type, bytes: Buffer.from(step.bytes) });
@@ -209,8 +272,16 @@ export const playEnvelope: Play = (seed, number, record) => {
   }
   checkSame(toSmtpd, wanted, 'smtpd, in the end: ');
   checkSame(toClient, parts.map(({ replies }) => replies).join(''), 'the client, in the end: ');
+  check(hasEnded === isRefused, 'a refused message, and nothing else, ends the session');
+  if (isRefused) return;
   check(envelope.wantsClient() && !envelope.isBusy(), 'the session can go on');
   record?.({ type: 'client-ends' });
   envelope.clientEnded();
   check(envelope.next()?.type === 'end-smtpd', 'the end of the client is passed on');
 };
+
+/** Passes a chunk with a prefix, which its size includes. */
+function passChunk(argument: string, prefix: Buffer): Decision {
+  const [size, ...last] = argument.split(' ');
+  return { type: 'pass', line: ['BDAT', Number(size) + prefix.length, ...last].join(' '), prefix };
+}

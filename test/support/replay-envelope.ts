@@ -13,8 +13,9 @@ import type { Entry, Transcript } from './transcript.ts';
  *     BDAT ours      answered with "503 no"            WAIT           passed when no reply is outstanding
  *     END            answered with "221 bye", the end  HOLD           passed after "-- resume"
  *     PRECEDE text   "text" is sent first, and the reply to it is the answer
+ *     PREFIX text    answered with "250 ok"; "text" goes before the next message, whose BDAT counts it too
  *
- * Any other is passed.
+ * Any other is passed. When AUTH is done, "250 AUTH" and the code are the answer to CODE.
  */
 export function replayEnvelope(transcript: Transcript, cut: Cut = (packet) => [packet]): Entry[] {
   const seen: Entry[] = [];
@@ -23,16 +24,34 @@ export function replayEnvelope(transcript: Transcript, cut: Cut = (packet) => [p
   let isResumed = false;
   let preceding: Buffer | undefined;
   let isOver = false;
+  let prefix: Buffer | undefined;
+  let authCode: number | undefined;
   const has = (what: Entry['type']): boolean => transcript.entries.some(({ type }) => type === what);
   const envelope = createEnvelope({
-    protocol: has('lmtp') ? 'lmtp' : 'smtp',
+    ...(has('lmtp') && { protocol: 'lmtp' }),
     awaitsGreeting: has('greeting'),
+    strictNewlines: has('strict-newlines'),
     decide: ({ verb, argument, kind }, _, isQuiet): Decision => {
       if (verb === 'ANSWER') return { type: 'answer', reply: Buffer.from(`250 ${argument}\r\n`) };
       if (kind === 'chunk' && argument.endsWith('ours')) {
         return { type: 'answer', reply: Buffer.from('503 no\r\n') };
       }
       if (verb === 'END') return { type: 'answer', reply: Buffer.from('221 bye\r\n'), end: true };
+      if (verb === 'CODE') return { type: 'answer', reply: Buffer.from(`250 AUTH ${authCode}\r\n`) };
+      if (verb === 'PREFIX') {
+        prefix = Buffer.from(`${argument}\r\n`);
+        return { type: 'answer', reply: Buffer.from('250 ok\r\n') };
+      }
+      if (prefix !== undefined && (verb === 'DATA' || kind === 'chunk'))
+        return passWithPrefix(prefix, argument);
+      if (verb === 'AUTH') {
+        return {
+          type: 'pass',
+          replied: (code) => {
+            authCode = code;
+          },
+        };
+      }
       if (verb === 'REPLACE') return { type: 'pass', line: argument };
       if (verb === 'WAIT' && !isQuiet) return { type: 'after-replies' };
       if (verb === 'HOLD' && !isResumed) return { type: 'hold' };
@@ -50,6 +69,13 @@ export function replayEnvelope(transcript: Transcript, cut: Cut = (packet) => [p
       };
     },
   });
+
+  function passWithPrefix(bytes: Buffer, argument: string): Decision {
+    prefix = undefined;
+    const [size = '', ...last] = argument.split(' ');
+    if (size === '') return { type: 'pass', prefix: bytes };
+    return { type: 'pass', line: ['BDAT', Number(size) + bytes.length, ...last].join(' '), prefix: bytes };
+  }
 
   function settle(): void {
     for (;;) {

@@ -40,11 +40,12 @@
  *
  * In an envelope (see replay-envelope.ts for what happens to which command):
  *
- *     -- lmtp                                                it is LMTP, not SMTP
+ *     -- lmtp                                                it is LMTP, not SMTP, from the start
  *     -- greeting                                            the greeting of smtpd is still to come
+ *     -- strict newlines                                     messages with a bare CR or LF are refused
  *     -- resume                                              the command that is held is decided on again
  *     = invalid-reply                                        smtpd has sent what is not a reply
- *     = smtpd-left                                           smtpd has sent 421 by itself
+ *     = smtpd-left                                           smtpd has sent a refusal by itself
  *
  * In a routing (see replay-routing.ts for which address leads where):
  *
@@ -92,6 +93,7 @@ export type Entry =
         | 'resume'
         | 'lmtp'
         | 'greeting'
+        | 'strict-newlines'
         | 'by-recipient'
         | 'one-destination'
         | 'disconnect';
@@ -141,6 +143,7 @@ const LINES: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['-- resume', { type: 'resume' }],
   ['-- lmtp', { type: 'lmtp' }],
   ['-- greeting', { type: 'greeting' }],
+  ['-- strict newlines', { type: 'strict-newlines' }],
   ['-- by recipient', { type: 'by-recipient' }],
   ['-- one destination', { type: 'one-destination' }],
   ['= disconnect', { type: 'disconnect' }],

@@ -11,7 +11,6 @@ export interface RewritingOptions {
   readonly srs: Srs;
   /** For a first domain that begins with "*.". */
   readonly domainForm: DomainForm;
-  readonly protocol: EnvelopeOptions['protocol'];
   /**
    * Our domains; senders are rewritten to addresses of the first. If that is "*." and a domain, to addresses of names under
    * this domain, in the domain form.
@@ -47,14 +46,13 @@ const ERROR_LIMIT = 100;
  *   RCPT TO     an SRS address of our domains, or of none, becomes what it stands for; so does any address of a name
  *               under the domain of the domain form; others pass
  *   STARTTLS    503: what follows could not be read
- *   EHLO, LHLO  502 if it is not that of the protocol
  *
  * Source routes are dropped (RFC 5321 section 3.6.1). Parameters pass unchanged.
  *
  * @returns what decides on each command of one session.
  */
 export function createRewriting(options: RewritingOptions): EnvelopeOptions['decide'] {
-  const { srs, domainForm, protocol, domains, report } = options;
+  const { srs, domainForm, domains, report } = options;
   const ours: ReadonlySet<string> = new Set(domains.map(normalizeDomain));
   /** What the domains of the domain form end with. */
   const [suffix] = domains[0].startsWith('*.') ? [normalizeDomain(domains[0].slice(1))] : [];
@@ -143,8 +141,6 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
   return (command) => {
     const { kind, verb, argument } = command;
     if (kind === 'starttls') return refuse(REPLIES.noSecondTls);
-    const isHello = kind === 'hello' || kind === 'helo';
-    if (isHello && (verb === 'LHLO') !== (protocol === 'lmtp')) return refuse(REPLIES.notAvailable);
     if (verb === 'MAIL' && options.packs) {
       const path = splitPath(argument, 'FROM', true);
       return typeof path === 'string' ? refuse(REPLIES.badSender) : decideSender(command, path);
