@@ -73,7 +73,7 @@ describe('smtpd-maildir delivers', () => {
     const [first, second, ...received] = message.split('\n');
     assert.deepEqual([first, second], ['Return-Path: <a@b>', 'Delivered-To: c@d']);
     const date = '\\w{3}, \\d\\d \\w{3} \\d{4} \\d\\d:\\d\\d:\\d\\d \\+0000';
-    const pattern = `^Received: from me \\(client\\.example \\[192\\.0\\.2\\.1\\]\\) by \\S+ with ESMTPS \\(TLSv1\\.3 TLS_AES_256_GCM_SHA384\\) id \\S+ for <c@d>; ${date} hello $`;
+    const pattern = `^Received: from me \\(client\\.example \\[192\\.0\\.2\\.1\\]\\) by \\S+ with ESMTPS \\(TLSv1\\.3 TLS_AES_256_GCM_SHA384\\) id \\S+ for <c@d> tls TLS_AES_256_GCM_SHA384; ${date} hello $`;
     assert.match(received.join(' ').replaceAll(/ +/g, ' '), new RegExp(pattern));
   });
 

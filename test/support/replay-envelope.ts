@@ -1,6 +1,13 @@
 /** Drives an envelope with a transcript. */
 
-import { createEnvelope, type Decision, type EnvelopeStep } from '../../lib/smtp/envelope.ts';
+import { addReceived } from '../../lib/smtp/add-received.ts';
+import {
+  createEnvelope,
+  type Decision,
+  type EnvelopeOptions,
+  type EnvelopeStep,
+} from '../../lib/smtp/envelope.ts';
+import type { Received } from '../../lib/smtp/received.ts';
 import { formatReply } from '../../lib/smtp/reply-reader.ts';
 import { type Cut, inputsOf } from './replay.ts';
 import type { Entry, Transcript } from './transcript.ts';
@@ -24,50 +31,56 @@ export function replayEnvelope(transcript: Transcript, cut: Cut = (packet) => [p
   let isResumed = false;
   let preceding: Buffer | undefined;
   let isOver = false;
+  let tls: Received['tls'];
   let prefix: Buffer | undefined;
   let authCode: number | undefined;
   const has = (what: Entry['type']): boolean => transcript.entries.some(({ type }) => type === what);
+  const decide: EnvelopeOptions['decide'] = ({ verb, argument, kind }, _, isQuiet) => {
+    if (verb === 'ANSWER') return { type: 'answer', reply: Buffer.from(`250 ${argument}\r\n`) };
+    if (kind === 'chunk' && argument.endsWith('ours')) {
+      return { type: 'answer', reply: Buffer.from('503 no\r\n') };
+    }
+    if (verb === 'END') return { type: 'answer', reply: Buffer.from('221 bye\r\n'), end: true };
+    if (verb === 'CODE') return { type: 'answer', reply: Buffer.from(`250 AUTH ${authCode}\r\n`) };
+    if (verb === 'PREFIX') {
+      prefix = Buffer.from(`${argument}\r\n`);
+      return { type: 'answer', reply: Buffer.from('250 ok\r\n') };
+    }
+    if (prefix !== undefined && (verb === 'DATA' || kind === 'chunk'))
+      return passWithPrefix(prefix, argument);
+    if (verb === 'AUTH') {
+      return {
+        type: 'pass',
+        replied: (code) => {
+          authCode = code;
+        },
+      };
+    }
+    if (verb === 'REPLACE') return { type: 'pass', line: argument };
+    if (verb === 'WAIT' && !isQuiet) return { type: 'after-replies' };
+    if (verb === 'HOLD' && !isResumed) return { type: 'hold' };
+    isResumed = false;
+    if (verb !== 'PRECEDE') return { type: 'pass', replied: () => {} };
+    const reply = preceding;
+    preceding = undefined;
+    if (reply !== undefined) return { type: 'answer', reply };
+    return {
+      type: 'precede',
+      line: argument,
+      replied: (whole) => {
+        preceding = formatReply(whole);
+      },
+    };
+  };
+  const received = addReceived(decide, {
+    ...{ by: 'mx.example', clientAddress: '192.0.2.1', id: '17-4', now: () => 0 },
+    tls: () => tls,
+  });
   const envelope = createEnvelope({
     ...(has('lmtp') && { protocol: 'lmtp' }),
     awaitsGreeting: has('greeting'),
     strictNewlines: has('strict-newlines'),
-    decide: ({ verb, argument, kind }, _, isQuiet): Decision => {
-      if (verb === 'ANSWER') return { type: 'answer', reply: Buffer.from(`250 ${argument}\r\n`) };
-      if (kind === 'chunk' && argument.endsWith('ours')) {
-        return { type: 'answer', reply: Buffer.from('503 no\r\n') };
-      }
-      if (verb === 'END') return { type: 'answer', reply: Buffer.from('221 bye\r\n'), end: true };
-      if (verb === 'CODE') return { type: 'answer', reply: Buffer.from(`250 AUTH ${authCode}\r\n`) };
-      if (verb === 'PREFIX') {
-        prefix = Buffer.from(`${argument}\r\n`);
-        return { type: 'answer', reply: Buffer.from('250 ok\r\n') };
-      }
-      if (prefix !== undefined && (verb === 'DATA' || kind === 'chunk'))
-        return passWithPrefix(prefix, argument);
-      if (verb === 'AUTH') {
-        return {
-          type: 'pass',
-          replied: (code) => {
-            authCode = code;
-          },
-        };
-      }
-      if (verb === 'REPLACE') return { type: 'pass', line: argument };
-      if (verb === 'WAIT' && !isQuiet) return { type: 'after-replies' };
-      if (verb === 'HOLD' && !isResumed) return { type: 'hold' };
-      isResumed = false;
-      if (verb !== 'PRECEDE') return { type: 'pass', replied: () => {} };
-      const reply = preceding;
-      preceding = undefined;
-      if (reply !== undefined) return { type: 'answer', reply };
-      return {
-        type: 'precede',
-        line: argument,
-        replied: (whole) => {
-          preceding = formatReply(whole);
-        },
-      };
-    },
+    decide: has('received') ? received : decide,
   });
 
   function passWithPrefix(bytes: Buffer, argument: string): Decision {
@@ -114,6 +127,7 @@ export function replayEnvelope(transcript: Transcript, cut: Cut = (packet) => [p
         settle();
       }
     } else if (entry.type === 'client-ends') clientEnds = true;
+    else if (entry.type === 'tls') tls = { protocol: 'TLSv1.3', cipher: 'TLS_AES_256_GCM_SHA384' };
     else if (entry.type === 'resume') {
       isResumed = true;
       envelope.resume();

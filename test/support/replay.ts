@@ -236,7 +236,16 @@ export function push(take: (bytes: Uint8Array) => void, piece: Buffer): void {
 
 const INPUTS: readonly string[] = [
   ...['client-sends', 'smtpd-sends', 'client-ends', 'smtpd-ends', 'timeout', 'refuse', 'drop', 'resume'],
-  ...['lmtp', 'greeting', 'strict-newlines', 'by-recipient', 'one-destination', 'connected'],
+  ...[
+    'lmtp',
+    'greeting',
+    'strict-newlines',
+    'received',
+    'tls',
+    'by-recipient',
+    'one-destination',
+    'connected',
+  ],
 ];
 
 /** What is put in, without what is expected to come out. */

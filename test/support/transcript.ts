@@ -43,6 +43,8 @@
  *     -- lmtp                                                it is LMTP, not SMTP, from the start
  *     -- greeting                                            the greeting of smtpd is still to come
  *     -- strict newlines                                     messages with a bare CR or LF are refused
+ *     -- received                                            each message gets a Received field, of 1970
+ *     -- TLS                                                 TLS has started
  *     -- resume                                              the command that is held is decided on again
  *     = invalid-reply                                        smtpd has sent what is not a reply
  *     = smtpd-left                                           smtpd has sent a refusal by itself
@@ -94,6 +96,8 @@ export type Entry =
         | 'lmtp'
         | 'greeting'
         | 'strict-newlines'
+        | 'received'
+        | 'tls'
         | 'by-recipient'
         | 'one-destination'
         | 'disconnect';
@@ -144,6 +148,8 @@ const LINES: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['-- lmtp', { type: 'lmtp' }],
   ['-- greeting', { type: 'greeting' }],
   ['-- strict newlines', { type: 'strict-newlines' }],
+  ['-- received', { type: 'received' }],
+  ['-- TLS', { type: 'tls' }],
   ['-- by recipient', { type: 'by-recipient' }],
   ['-- one destination', { type: 'one-destination' }],
   ['= disconnect', { type: 'disconnect' }],

@@ -1,3 +1,4 @@
+import { formatReceived } from '../../smtp/received.ts';
 import type { Envelope } from './transaction.ts';
 
 /** What the trace header fields contain besides the envelope. */
@@ -19,47 +20,21 @@ export interface TraceContext {
  * or a clause.
  */
 export function formatTrace(envelope: Envelope, context: TraceContext): Buffer {
-  const { host, id, date, environment } = context;
+  const { host: by, id, date, environment } = context;
+  const { TCPREMOTEHOST, TCPREMOTEIP, SSL_PROTOCOL, SSL_CIPHER } = environment;
   const [first, ...others] = envelope.recipients;
-  const forClause = others.length === 0 && first !== undefined ? `\n  for <${first}>` : '';
   const lines = [
     `Return-Path: <${envelope.sender}>`,
     ...envelope.recipients.map((recipient) => `Delivered-To: ${recipient}`),
-    `Received: from ${sanitize(envelope.helloName)}${formatPeer(environment)}`,
-    `  by ${host}`,
-    `  with ${formatProtocol(envelope, environment)}`,
-    `  id ${id}${forClause};`,
-    `  ${date.toUTCString().replace('GMT', '+0000')}`,
+    ...formatReceived({
+      helloName: envelope.helloName,
+      clientName: TCPREMOTEHOST,
+      clientAddress: TCPREMOTEIP,
+      ...{ by, id, date },
+      protocol: { hello: envelope.extended ? 'EHLO' : 'HELO', isAuthenticated: false, isUtf8: false },
+      tls: SSL_PROTOCOL === undefined ? undefined : { protocol: SSL_PROTOCOL, cipher: SSL_CIPHER },
+      recipient: others.length === 0 ? first : undefined,
+    }),
   ];
   return Buffer.from(`${lines.join('\n')}\n`, 'latin1');
-}
-
-/** The client's host name and address, as the server that accepted the connection set them. */
-function formatPeer({ TCPREMOTEHOST, TCPREMOTEIP }: NodeJS.ProcessEnv): string {
-  const address = TCPREMOTEIP === undefined ? [] : [addressLiteral(sanitize(TCPREMOTEIP))];
-  const name = TCPREMOTEHOST === undefined ? [] : [sanitize(TCPREMOTEHOST)];
-  const peer = [...name, ...address].join(' ');
-  return peer === '' ? '' : `\n  (${peer})`;
-}
-
-function addressLiteral(address: string): string {
-  return address.includes(':') ? `[IPv6:${address}]` : `[${address}]`;
-}
-
-/** The protocol name of RFC 3848, which has none for HELO in TLS. */
-function formatProtocol({ extended }: Envelope, { SSL_PROTOCOL, SSL_CIPHER }: NodeJS.ProcessEnv): string {
-  if (SSL_PROTOCOL === undefined) return extended ? 'ESMTP' : 'SMTP';
-  const tls = [SSL_PROTOCOL, SSL_CIPHER].filter((part) => part !== undefined).map(sanitize);
-  return `${extended ? 'ESMTPS' : 'SMTP'} (${tls.join(' ')})`;
-}
-
-/** The maximum length of a host name, in octets (RFC 5321 section 4.5.3.1.2). */
-const NAME_LIMIT = 255;
-
-/**
- * Makes a text safe to be one word of a Received field: at most 255 characters, with a question mark for each
- * that does not occur in host names and addresses; "unknown" if it is empty.
- */
-export function sanitize(text: string): string {
-  return text.slice(0, NAME_LIMIT).replace(/[^A-Za-z0-9._:[\]-]/g, '?') || 'unknown';
 }
