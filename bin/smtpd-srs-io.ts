@@ -4,11 +4,13 @@ import { formatHelp, numberOption, type OptionRow, optionTable } from '../lib/pr
 import { runProgram } from '../lib/program/run.ts';
 import { quietRows, readVerbosity } from '../lib/program/verbosity.ts';
 import { checkSmtpdCommand } from '../lib/smtpd/command.ts';
+import { STRICT_NEWLINES } from '../lib/smtpd/envelope-options.ts';
 import { srsOptions } from '../lib/smtpd/srs/options.ts';
 
 const NAME = 'smtpd-srs-io';
 
 const SESSION: readonly OptionRow[] = [
+  STRICT_NEWLINES,
   { name: 'idle-timeout', short: 't', value: 'SECONDS', help: 'how long the client may read nothing (300)' },
   {
     name: 'relay-idle-timeout',
@@ -39,6 +41,7 @@ the first domain, and recipients that are such addresses what they stand for.`,
       ...srs,
       program: NAME,
       command,
+      strictNewlines: values[STRICT_NEWLINES.name] === true,
       idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
       relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
       verbosity: readVerbosity(values),

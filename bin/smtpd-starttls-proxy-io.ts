@@ -5,10 +5,11 @@ import { runProgram } from '../lib/program/run.ts';
 import { verbosityOptions } from '../lib/program/verbosity.ts';
 import { sessionOptions } from '../lib/session/options.ts';
 import { checkSmtpdCommand } from '../lib/smtpd/command.ts';
+import { envelopeOptions } from '../lib/smtpd/envelope-options.ts';
 
 const NAME = 'smtpd-starttls-proxy-io';
 
-const ROWS = [...sessionOptions.rows, ...verbosityOptions.rows];
+const ROWS = [...sessionOptions.rows, ...envelopeOptions.rows, ...verbosityOptions.rows];
 
 void runProgram({
   name: NAME,
@@ -23,10 +24,11 @@ UCSPI-TLS server: s6-ucspitlsd, sslserver -n, ucspi-tlsd.`,
   options: optionTable(ROWS),
   run: async (values, command) => {
     const terms = sessionOptions.read(values);
+    const envelope = envelopeOptions.read(values);
     const verbosity = verbosityOptions.read(values);
     checkSmtpdCommand(command, NAME);
     // Here, so that --help and usage errors do not load what only a session needs.
     const { runShim } = await import('../lib/chain/shim.ts');
-    return runShim({ program: NAME, command, terms, verbosity }, process.env);
+    return runShim({ program: NAME, command, terms, envelope, verbosity }, process.env);
   },
 });

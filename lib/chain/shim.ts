@@ -3,13 +3,16 @@ import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import type { SessionTerms } from '../session/options.ts';
 import { startSession } from '../session/session.ts';
+import { applyEnvelope } from '../smtpd/envelope-options.ts';
 import { smtpdProgram } from '../smtpd/program.ts';
+import type { EnvelopeSettings } from '../smtpd/with-envelope.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { readUcspiTls, withoutUcspiTls } from '../ucspi/environment.ts';
 import { createChainTlsOffer } from './chain-tls.ts';
 
 /** The command line of the shim. */
 export interface ShimOptions {
+  readonly envelope: EnvelopeSettings;
   readonly terms: SessionTerms;
   /** The smtpd, looked for along PATH, and its arguments. */
   readonly command: readonly string[];
@@ -31,10 +34,14 @@ export async function runShim(options: ShimOptions, given: NodeJS.ProcessEnv): P
   const environment = withUcspiTcp(given);
   const report = createReporter(options.program, options.verbosity);
   const client = openStandard();
+  const start = smtpdProgram(options.command, withoutUcspiTls(environment));
   const session = startSession({
     terms: options.terms,
     client,
-    startSmtpd: smtpdProgram(options.command, withoutUcspiTls(environment)),
+    startSmtpd: await applyEnvelope(start, options.envelope, {
+      clientAddress: environment.TCPREMOTEIP,
+      report,
+    }),
     report,
     tls: createChainTlsOffer({
       descriptors,

@@ -5,6 +5,7 @@ import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { termsWithoutDialogue } from '../session/options.ts';
 import { startSession } from '../session/session.ts';
+import { applyEnvelope } from '../smtpd/envelope-options.ts';
 import { environmentForSmtpd } from '../smtpd/environment.ts';
 import { checkTarget } from '../smtpd/relay/check-target.ts';
 import { readCredentialsFile } from '../smtpd/relay/credentials-file.ts';
@@ -14,12 +15,14 @@ import type { RouteSettings } from '../smtpd/relay/route-options.ts';
 import { onlyDestination, parseRouteTable, readRoutesFile } from '../smtpd/relay/route-table.ts';
 import { parseRelayUrl } from '../smtpd/relay/url.ts';
 import { proxyHeader } from '../smtpd/remote.ts';
+import type { Smtpd } from '../smtpd/smtpd.ts';
+import type { EnvelopeSettings } from '../smtpd/with-envelope.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { createTlsClient } from '../tls/client.ts';
 import { readClientCredentials } from '../tls/client-credentials.ts';
 
 /** The command line of the relay. */
-export interface RelayIoOptions extends RelaySettings {
+export interface RelayIoOptions extends RelaySettings, Pick<EnvelopeSettings, 'strictNewlines'> {
   /** The server, or the routes to several. */
   readonly to: string | RouteSettings;
   /** The name at the start of each message. */
@@ -52,33 +55,39 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
   const environment = withUcspiTcp(given);
   const report = createReporter(program, verbosity);
   const localName = options.localName ?? hostname();
+  const start = (): Smtpd =>
+    startRelayed({
+      to: destinations,
+      ssh: {
+        program: options.sshProgram,
+        words: options.sshWords,
+        environment: environmentForSmtpd(given),
+      },
+      tls,
+      resolver: options.resolver,
+      header: proxyHeader(options.sendProxy, endpointsIn(environment, 'TCP'), environment),
+      localName,
+      greetingName: typeof to === 'string' ? localName : (to.greetingName ?? localName),
+      connectTimeout: options.connectTimeout,
+      replyTimeout: idleTimeout,
+      idleTimeout,
+      errorLimit: ERROR_LIMIT,
+      notice: ({ text }) => report.warning(text),
+      report,
+      credentials: byHost,
+      environment: environmentForSmtpd(environment),
+    });
+  const { strictNewlines } = options;
   const session = startSession({
     tls: undefined,
     terms: termsWithoutDialogue(options),
     client: openStandard(),
     report,
-    startSmtpd: () =>
-      startRelayed({
-        to: destinations,
-        ssh: {
-          program: options.sshProgram,
-          words: options.sshWords,
-          environment: environmentForSmtpd(given),
-        },
-        tls,
-        resolver: options.resolver,
-        header: proxyHeader(options.sendProxy, endpointsIn(environment, 'TCP'), environment),
-        localName,
-        greetingName: typeof to === 'string' ? localName : (to.greetingName ?? localName),
-        connectTimeout: options.connectTimeout,
-        replyTimeout: idleTimeout,
-        idleTimeout,
-        errorLimit: ERROR_LIMIT,
-        notice: ({ text }) => report.warning(text),
-        report,
-        credentials: byHost,
-        environment: environmentForSmtpd(environment),
-      }),
+    startSmtpd: await applyEnvelope(
+      start,
+      { received: undefined, strictNewlines },
+      { clientAddress: undefined, report },
+    ),
   });
   passSignals(session.terminate);
   const { status } = await session.ended;

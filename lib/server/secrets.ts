@@ -8,6 +8,7 @@ import {
   readRelaySecrets,
   relaySecretPaths,
 } from '../smtpd/relay/secrets.ts';
+import { readSrsKeysFile } from '../smtpd/srs/keys-file.ts';
 import {
   type CredentialFiles,
   type CredentialOptions,
@@ -22,6 +23,8 @@ export interface SecretsSnapshot {
   readonly files?: CredentialFiles;
   /** For servers that URLs name; undefined if there are none. */
   readonly relay?: RelaySecrets;
+  /** The keys of SRS in base64, the one that signs first; undefined without SRS. */
+  readonly srsKeys?: readonly [string, ...string[]];
   /** The key for session tickets, all three parts of it: 48 octets in base64. */
   readonly ticketKey: string;
 }
@@ -34,6 +37,8 @@ export interface SecretsOptions {
   readonly credentialOptions: CredentialOptions | undefined;
   /** Undefined if mail is not passed on to servers that URLs name. */
   readonly relay?: Omit<RelaySecretsOptions, 'environment'> | undefined;
+  /** See `readSrsKeysFile`; undefined without SRS. */
+  readonly srsKeysFile?: string | undefined;
   /** See `readTicketKeys`; undefined for random keys, replaced every `rotation`. */
   readonly ticketKeysFile: string | undefined;
   readonly report: Reporter;
@@ -72,8 +77,8 @@ const ROTATION = 3_600_000;
  * @throws Failure (100, 111) when they cannot be read or are not valid.
  */
 export function createSecrets(options: SecretsOptions): Secrets {
-  const { environment, credentialOptions, relay, ticketKeysFile, report } = options;
-  const kinds = kindsOf(relay);
+  const { environment, credentialOptions, relay, srsKeysFile, ticketKeysFile, report } = options;
+  const kinds = kindsOf(options);
   const { interval = CHECK_INTERVAL, rotation = ROTATION } = options;
   let randomKey = createTicketKey();
   let keyCreatedAt = performance.now();
@@ -89,8 +94,14 @@ export function createSecrets(options: SecretsOptions): Secrets {
     return {
       ...(credentialOptions && { files: readCredentials(environment, credentialOptions) }),
       ...(relay && { relay: readRelaySecrets({ environment, ...relay }) }),
+      ...(srsKeysFile !== undefined && { srsKeys: readSrsKeys(srsKeysFile) }),
       ticketKey: ticketKeysFile === undefined ? randomKey : readTicketKeys(ticketKeysFile).toString('base64'),
     };
+  }
+
+  function readSrsKeys(path: string): NonNullable<SecretsSnapshot['srsKeys']> {
+    const [first, ...others] = readSrsKeysFile('--srs-keys', path, report);
+    return [first.toString('base64'), ...others.map((key) => key.toString('base64'))];
   }
 
   function use(next: SecretsSnapshot): void {
@@ -160,9 +171,14 @@ export function createSecrets(options: SecretsOptions): Secrets {
 }
 
 /** What is read, for messages. */
-function kindsOf(relay: SecretsOptions['relay']): string {
-  if (relay === undefined) return 'keys and certificates';
-  return `keys, certificates${relay.routesFile === undefined ? ' and credentials' : ', credentials and routes'}`;
+function kindsOf({ relay, srsKeysFile }: SecretsOptions): string {
+  const kinds = [
+    ...['keys', 'certificates'],
+    ...(relay === undefined ? [] : ['credentials']),
+    ...(relay?.routesFile === undefined ? [] : ['routes']),
+    ...(srsKeysFile === undefined ? [] : ['SRS keys']),
+  ];
+  return `${kinds.slice(0, -1).join(', ')} and ${kinds.at(-1)}`;
 }
 
 /** Whether reading may succeed later without a change to the files: too many files were open, for example. */
@@ -176,10 +192,10 @@ function createTicketKey(): string {
 
 /** The paths of all files. @throws Failure as `credentialPaths` and `relaySecretPaths`. */
 function pathsOf(options: SecretsOptions): readonly string[] {
-  const { environment, credentialOptions, relay, ticketKeysFile } = options;
+  const { environment, credentialOptions, relay, srsKeysFile, ticketKeysFile } = options;
   return [
     ...(credentialOptions === undefined ? [] : credentialPaths(environment, credentialOptions)),
     ...(relay === undefined ? [] : relaySecretPaths({ environment, ...relay })),
-    ...(ticketKeysFile === undefined ? [] : [ticketKeysFile]),
+    ...[srsKeysFile, ticketKeysFile].filter((path) => path !== undefined),
   ];
 }

@@ -64,6 +64,7 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
     environment,
     credentialOptions: options.noStarttls ? undefined : options.credentials,
     relay: relayFilesOf(options),
+    srsKeysFile: options.srs?.keysFile,
     ticketKeysFile: options.ticketKeysFile,
     report: log.reporter('secrets'),
   });

@@ -13,6 +13,7 @@ import { createRelays } from '../smtpd/relay/relays.ts';
 import type { Smtpd } from '../smtpd/smtpd.ts';
 import type { TlsSettings } from '../tls/options.ts';
 import type { Limiter } from './connection/limiter.ts';
+import { createEnvelopes, type EnvelopesOptions } from './envelopes.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics/metrics.ts';
 import type { SecretsSnapshot } from './secrets.ts';
@@ -24,18 +25,23 @@ export interface SmtpdEvents {
   started(smtpd: Smtpd): void;
   /** Of a prelude too. */
   notice(notice: RoutingNotice): void;
-  /** For what concerns a server that a URL names. Clients can cause it. */
+  /** For what concerns a server that a URL names, and the envelope. Clients can cause it. */
   readonly relay: Reporter;
+  readonly envelope: Reporter;
 }
 
 /** The smtpds of a service. */
 export interface Smtpds {
-  /** Uses these for servers by URL, from the next session on. With such servers, it must be called before the first. */
+  /** Uses these for servers by URL, and for SRS, from the next session on. With either, it must be called before the first. */
   renew(secrets: SecretsSnapshot): void;
   /** Whether starting one costs nothing: a server by URL is connected to when a command needs it. */
   readonly areLazy: boolean;
-  /** Returns the function that starts the smtpd of a connection. */
-  startFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd;
+  /**
+   * Returns the function that starts the smtpd of a connection.
+   *
+   * @param id identifies the connection.
+   */
+  startFor(ends: Endpoints, id: string, events: SmtpdEvents): StartSmtpd;
   /** With `--on-demand`, learns the introduction, now and every hour. Settles when it is known or has failed. */
   learn(): Promise<void>;
   /** Stops learning. Settles when no smtpd that was started for it is left. */
@@ -43,7 +49,7 @@ export interface Smtpds {
 }
 
 /** The settings of the smtpds of a service. */
-export interface SmtpdsOptions extends ServerSmtpdSettings, Pick<TlsSettings, 'handshake'> {
+export interface SmtpdsOptions extends ServerSmtpdSettings, EnvelopesOptions, Pick<TlsSettings, 'handshake'> {
   readonly terms: SessionTerms;
   /** Start them on demand. */
   readonly onDemand: boolean;
@@ -87,10 +93,11 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   let isClosed = false;
 
   const configured = createConfigured(options, environment, metrics);
+  const envelopes = createEnvelopes(options);
 
   /** Starts what the command line names, and counts it. */
-  function realFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd {
-    const start = configured.startFor(ends, events);
+  function realFor(ends: Endpoints, id: string, events: SmtpdEvents): StartSmtpd {
+    const start = envelopes.around(configured.startFor(ends, events), ends.remote.ip, id, events.envelope);
     return (tlsEnvironment) => {
       const smtpd = start(tlsEnvironment);
       events.started(smtpd);
@@ -108,14 +115,16 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
     abortLearning = resolve;
     try {
       let label: string | undefined;
+      const named = log.with(() => ({ smtpd: label }));
       const events: SmtpdEvents = {
         started: (started) => {
           label = started.label;
         },
         notice() {},
-        relay: log.with(() => ({ smtpd: label })).reporter('relay'),
+        relay: named.reporter('relay'),
+        envelope: named.reporter('envelope'),
       };
-      const smtpd = realFor(LOOPBACK, events)({});
+      const smtpd = realFor(LOOPBACK, 'introduction', events)({});
       introduction = await learnIntroduction(smtpd, idleTimeout, abort);
       log.info('introduction', { text: introduction.greeting.texts[0] });
     } catch (error) {
@@ -139,10 +148,13 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
   }
 
   return {
-    renew: configured.renew,
+    renew: (secrets) => {
+      configured.renew(secrets);
+      envelopes.renew(secrets);
+    },
     areLazy: configured.areLazy,
-    startFor: (ends, events) => {
-      const start = realFor(ends, events);
+    startFor: (ends, id, events) => {
+      const start = realFor(ends, id, events);
       if (!options.onDemand) return start;
       return onDemand({
         start,
@@ -168,7 +180,7 @@ function createConfigured(
   { smtpd, localHost: localName, terms, handshake }: SmtpdsOptions,
   environment: NodeJS.ProcessEnv,
   metrics: Metrics,
-): Pick<Smtpds, 'renew' | 'areLazy' | 'startFor'> {
+): Pick<Smtpds, 'renew' | 'areLazy'> & { startFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd } {
   if (!('reach' in smtpd)) {
     const startFor = (ends: Endpoints): StartSmtpd => smtpdFor(smtpd, ends, environment, localName);
     return { renew() {}, areLazy: false, startFor };

@@ -116,6 +116,7 @@ export function startSession(options: SessionOptions): Session {
     }
     const isStale = terms.fresh && smtpd.renew?.(tlsClient.environment) !== true;
     if (isStale) return refresh(tlsClient, endSmtpd(smtpd));
+    smtpd.tlsStarted?.(tlsClient.environment);
     return relayWith(tlsClient, smtpd, tlsClient.early, dialogue.rest().smtpd);
   }
 

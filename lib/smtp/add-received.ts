@@ -87,10 +87,12 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
   }
 
   function expectEnding(replied: (isAccepted: boolean) => void): (code: number) => void {
-    missing.endings += 1;
+    // Chunks that are sent behind it, before its reply, are not those that it ends.
+    const ends = hasChunks ? 1 : 0;
+    missing.endings += ends;
     return (code) => {
-      missing.endings -= 1;
-      if (code < 300) hasChunks = false;
+      missing.endings -= ends;
+      if (code < 300 && ends > 0) hasChunks = false;
       replied(code < 300);
     };
   }

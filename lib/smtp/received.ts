@@ -45,9 +45,9 @@ export interface ReceivedProtocol {
  *   id: '17-4',
  *   date: new Date(0),
  * });
- * lines.join(' ').replaceAll(/ +/g, ' ');
- * // => 'Received: from client.example ([192.0.2.1]) by mx.example with ESMTPS (TLSv1.3 TLS_AES_256_GCM_SHA384)' +
- * //    ' id 17-4 tls TLS_AES_256_GCM_SHA384; Thu, 01 Jan 1970 00:00:00 +0000'
+ * lines[0]; // => 'Received: from client.example'
+ * lines[3]; // => '  with ESMTPS (TLSv1.3 TLS_AES_256_GCM_SHA384)'
+ * lines[5]; // => '  tls TLS_AES_256_GCM_SHA384;'
  * ```
  */
 export function formatReceived(received: Received): readonly string[] {

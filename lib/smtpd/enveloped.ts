@@ -8,6 +8,8 @@ import { endSmtpd, type Smtpd } from './smtpd.ts';
 /** The settings of an envelope around an smtpd. */
 export interface EnvelopedOptions extends EnvelopeOptions {
   readonly report: Reporter;
+  /** See `Smtpd`. */
+  readonly tlsStarted?: NonNullable<Smtpd['tlsStarted']>;
 }
 
 /**
@@ -16,7 +18,7 @@ export interface EnvelopedOptions extends EnvelopeOptions {
  *
  * Memory: see `createEnvelope`; and what the client sends in one piece, once more, while the smtpd reads nothing.
  */
-export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions): Smtpd {
+export function enveloped(smtpd: Smtpd, { report, tlsStarted, ...options }: EnvelopedOptions): Smtpd {
   const envelope = createEnvelope({ ...options, awaitsGreeting: true });
   /** What either side sends does not matter any more. */
   let isOver = false;
@@ -125,8 +127,11 @@ export function enveloped(smtpd: Smtpd, { report, ...options }: EnvelopedOptions
 
   const { source, sink } = front.stream;
   return {
-    ...(smtpd.label !== undefined && { label: smtpd.label }),
+    get label() {
+      return smtpd.label;
+    },
     ended: smtpd.ended,
+    ...(tlsStarted && { tlsStarted }),
     kill: smtpd.kill,
     source: {
       ...source,

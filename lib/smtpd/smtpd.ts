@@ -7,7 +7,7 @@ import { within } from '../stream/time.ts';
  */
 export interface Smtpd extends ByteStream {
   /** Its name in the log: the process id of a program, the address of a server; undefined if there is none. */
-  readonly label?: string;
+  readonly label?: string | undefined;
   /** Settles when it has ended, or at once if it could not be started. Never rejects. */
   readonly ended: Promise<SmtpdEnd>;
   /**
@@ -17,6 +17,8 @@ export interface Smtpd extends ByteStream {
    * @param tlsEnvironment see `StartSmtpd`.
    */
   renew?(tlsEnvironment: Readonly<Record<string, string | undefined>>): boolean;
+  /** Learns of TLS that was started in its session, for an smtpd that is kept. See `StartSmtpd` for the variables. */
+  tlsStarted?(tlsEnvironment: Readonly<Record<string, string | undefined>>): void;
   /** Sends a signal, or does the nearest thing to that; has no effect once it has ended. */
   kill(signal: NodeJS.Signals): void;
 }

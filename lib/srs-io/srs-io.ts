@@ -5,15 +5,14 @@ import { termsWithoutDialogue } from '../session/options.ts';
 import { startSession } from '../session/session.ts';
 import { enveloped } from '../smtpd/enveloped.ts';
 import { smtpdProgram } from '../smtpd/program.ts';
+import { configureRewriting } from '../smtpd/srs/configured.ts';
 import { readSrsKeysFile } from '../smtpd/srs/keys-file.ts';
 import type { SrsOptions } from '../smtpd/srs/options.ts';
-import { createRewriting } from '../smtpd/srs/rewriting.ts';
-import { createDomainForm } from '../srs/domain-form.ts';
-import { createSrs } from '../srs/srs.ts';
+import type { EnvelopeSettings } from '../smtpd/with-envelope.ts';
 import { openStandard } from '../stream/descriptor.ts';
 
 /** The command line of smtpd-srs-io. */
-export interface SrsIoOptions extends SrsOptions {
+export interface SrsIoOptions extends SrsOptions, Pick<EnvelopeSettings, 'strictNewlines'> {
   /** The smtpd, looked for along PATH, and its arguments. */
   readonly command: readonly string[];
   /** How long the client may read nothing, in milliseconds. */
@@ -38,21 +37,15 @@ export async function runSrsIo(options: SrsIoOptions, environment: NodeJS.Proces
   refuseInspector();
   const report = createReporter(options.program, options.verbosity);
   const keys = readSrsKeysFile('--keys', options.keysFile, report);
-  const settings = { ...options, keys };
-  const decide = createRewriting({
-    ...options,
-    srs: createSrs(settings),
-    domainForm: createDomainForm(settings),
-    report,
-    now: Date.now,
-  });
+  const decide = configureRewriting(options, keys)(report);
   const start = smtpdProgram(options.command, environment);
   const session = startSession({
     tls: undefined,
     terms: termsWithoutDialogue(options),
     client: openStandard(),
     report,
-    startSmtpd: (tlsEnvironment) => enveloped(start(tlsEnvironment), { decide, report }),
+    startSmtpd: (tlsEnvironment) =>
+      enveloped(start(tlsEnvironment), { decide, report, strictNewlines: options.strictNewlines }),
   });
   passSignals(session.terminate);
   const { status } = await session.ended;

@@ -103,12 +103,13 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   }
 
   async function serveClient(ends: Endpoints): Promise<void> {
-    const startSmtpd = context.smtpds.startFor(ends, {
+    const startSmtpd = context.smtpds.startFor(ends, id, {
       started: (started) => {
         smtpd = started;
       },
       notice: ({ about, text }) => (about === 'error-limit' ? errorLimitReached() : report().warning(text)),
-      relay: relayReporter,
+      relay: reporterOf('relay'),
+      envelope: reporterOf('envelope'),
     });
     if (implicitTls) {
       let client: Awaited<ReturnType<typeof startTls>>;
@@ -180,13 +181,15 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     return { ...named.reporter(), warning };
   }
 
-  /** For lines about a server that mail is passed on to. A client can cause them at no cost of its own. */
-  const relayReporter: Reporter = {
-    fatal: (text) => log.fatal('relay', { smtpd: smtpd?.label, text }),
-    warning: (text) =>
-      rateLimited((suppressed) => log.warning('relay', { smtpd: smtpd?.label, text, suppressed })),
-    info: (text) => log.info('relay', { smtpd: smtpd?.label, text }),
-  };
+  /** For lines that a client can cause at no cost of its own. They name the smtpd of the moment, if there is one. */
+  function reporterOf(event: 'relay' | 'envelope'): Reporter {
+    return {
+      fatal: (text) => log.fatal(event, { smtpd: smtpd?.label, text }),
+      warning: (text) =>
+        rateLimited((suppressed) => log.warning(event, { smtpd: smtpd?.label, text, suppressed })),
+      info: (text) => log.info(event, { smtpd: smtpd?.label, text }),
+    };
+  }
 
   /** Both the dialogue and an smtpd behind it may count to the limit. */
   function errorLimitReached(): void {

@@ -1,4 +1,12 @@
-import { numberOption, type OptionGroup, refuseBoth, stringOption, usage } from '../../program/options.ts';
+import {
+  numberOption,
+  type OptionGroup,
+  type OptionRow,
+  type OptionValues,
+  refuseBoth,
+  stringOption,
+  usage,
+} from '../../program/options.ts';
 import { HASH_LIMIT, type SrsSeparator, type SrsSettings } from '../../srs/srs.ts';
 import { MAX_AGE_LIMIT } from '../../srs/stamp.ts';
 import type { RewritingOptions } from './rewriting.ts';
@@ -14,62 +22,105 @@ export interface SrsOptions
 /** As in other implementations. A shorter signature could be guessed. */
 const HASH_MIN = 4;
 
-/** SRS, for programs whose business it is. */
+interface SrsRow extends OptionRow {
+  /** In a program that has other options too, where all names of these begin with "srs". */
+  readonly among: string;
+}
+
+const ROWS = {
+  keys: {
+    ...{ name: 'keys', short: 'k', among: 'srs-keys', value: 'FILE' },
+    help: 'the keys, one a line; the first writes, all read',
+  },
+  domains: {
+    ...{ name: 'domains', short: 'd', among: 'srs', value: 'LIST' },
+    help: 'our domains, with commas; the first is that of SRS, *.DOMAIN for the domain form',
+  },
+  pack: { name: 'pack', among: 'srs-pack', help: 'rewrite senders only' },
+  unpack: { name: 'unpack', among: 'srs-unpack', help: 'rewrite recipients only' },
+  hashLength: {
+    ...{ name: 'hash-length', among: 'srs-hash-length', value: 'N' },
+    help: 'characters of a signature (4)',
+  },
+  hashMin: {
+    ...{ name: 'hash-min', among: 'srs-hash-min', value: 'N' },
+    help: 'characters that are required (as many as in a signature)',
+  },
+  maxAge: {
+    ...{ name: 'max-age', among: 'srs-max-age', value: 'DAYS' },
+    help: 'how long SRS addresses are valid (21)',
+  },
+  separator: {
+    ...{ name: 'separator', among: 'srs-separator', value: 'CHARACTER' },
+    help: 'behind SRS0 and SRS1: =, + or - (=)',
+  },
+  long: {
+    ...{ name: 'long', among: 'srs-long', value: 'pass|refuse' },
+    help: 'senders whose local part exceeds 64 octets then (pass)',
+  },
+} as const satisfies Record<string, SrsRow>;
+type Names = Readonly<Record<keyof typeof ROWS, string>>;
+
+/** SRS, for a program whose business it is. */
 export const srsOptions: OptionGroup<SrsOptions> = {
-  rows: [
-    { name: 'keys', short: 'k', value: 'FILE', help: 'the keys, one a line; the first writes, all read' },
-    {
-      name: 'domains',
-      short: 'd',
-      value: 'LIST',
-      help: 'our domains, with commas; the first is that of SRS, *.DOMAIN for the domain form',
-    },
-    { name: 'pack', help: 'rewrite senders only' },
-    { name: 'unpack', help: 'rewrite recipients only' },
-    { name: 'hash-length', value: 'N', help: 'characters of a signature (4)' },
-    { name: 'hash-min', value: 'N', help: 'characters that are required (those of --hash-length)' },
-    { name: 'max-age', value: 'DAYS', help: 'how long SRS addresses are valid (21)' },
-    { name: 'separator', value: 'CHARACTER', help: 'behind SRS0 and SRS1: =, + or - (=)' },
-    { name: 'long', value: 'pass|refuse', help: 'senders whose local part exceeds 64 octets then (pass)' },
-  ],
+  rows: Object.values(ROWS),
+  read: (values) => read(values, namesOf('name')),
+};
+
+/** SRS, for a program with other options too: `--srs` for `--domains`, `--srs-keys` for `--keys` and so on. */
+export const srsAmongOptions: OptionGroup<SrsOptions | undefined> = {
+  rows: Object.values<SrsRow>(ROWS).map(({ among, short: _, ...row }) => ({ ...row, name: among })),
   read: (values) => {
-    refuseBoth(values, 'pack', 'unpack');
-    const keysFile = stringOption(values, 'keys') ?? '';
-    if (keysFile === '') throw usage('missing --keys FILE');
-    const hashLength = numberOption(values, 'hash-length', {
-      min: HASH_MIN,
-      max: HASH_LIMIT,
-      default: HASH_MIN,
-    });
-    const long = stringOption(values, 'long') ?? 'pass';
-    if (long !== 'pass' && long !== 'refuse') throw usage(`--long takes pass or refuse, not ${long}`);
-    return {
-      keysFile,
-      domains: readDomains(stringOption(values, 'domains') ?? ''),
-      packs: values.unpack !== true,
-      unpacks: values.pack !== true,
-      hashLength,
-      hashMin: numberOption(values, 'hash-min', { min: HASH_MIN, max: hashLength, default: hashLength }),
-      maxAge: numberOption(values, 'max-age', { min: 1, max: MAX_AGE_LIMIT, default: 21 }),
-      separator: readSeparator(stringOption(values, 'separator') ?? '='),
-      refusesLong: long === 'refuse',
-    };
+    const names = namesOf('among');
+    const given = Object.values(names).filter((name) => values[name] !== undefined);
+    if (given.length === 0) return undefined;
+    if (values[names.domains] === undefined) throw usage(`--${given[0]} requires --${names.domains}`);
+    return read(values, names);
   },
 };
 
-function readDomains(list: string): SrsOptions['domains'] {
-  if (list === '') throw usage('missing --domains LIST');
+function namesOf(which: 'name' | 'among'): Names {
+  const names = Object.entries(ROWS).map(([key, row]) => [key, row[which]]);
+  return Object.fromEntries(names) as Names;
+}
+
+function read(values: OptionValues, names: Names): SrsOptions {
+  refuseBoth(values, names.pack, names.unpack);
+  const keysFile = stringOption(values, names.keys) ?? '';
+  if (keysFile === '') throw usage(`missing --${names.keys} FILE`);
+  const hashLength = numberOption(values, names.hashLength, {
+    min: HASH_MIN,
+    max: HASH_LIMIT,
+    default: HASH_MIN,
+  });
+  const long = stringOption(values, names.long) ?? 'pass';
+  if (long !== 'pass' && long !== 'refuse') throw usage(`--${names.long} takes pass or refuse, not ${long}`);
+  return {
+    keysFile,
+    domains: readDomains(stringOption(values, names.domains) ?? '', names.domains),
+    packs: values[names.unpack] !== true,
+    unpacks: values[names.pack] !== true,
+    hashLength,
+    hashMin: numberOption(values, names.hashMin, { min: HASH_MIN, max: hashLength, default: hashLength }),
+    maxAge: numberOption(values, names.maxAge, { min: 1, max: MAX_AGE_LIMIT, default: 21 }),
+    separator: readSeparator(stringOption(values, names.separator) ?? '=', names.separator),
+    refusesLong: long === 'refuse',
+  };
+}
+
+function readDomains(list: string, option: string): SrsOptions['domains'] {
+  if (list === '') throw usage(`missing --${option} LIST`);
   const [first = '', ...others] = list.split(',');
   for (const domain of [first, ...others]) {
     if (!/^(?:\*\.)?[a-z\d_-]+(?:\.[a-z\d_-]+)*$/i.test(domain)) {
-      throw usage(`--domains takes domains with commas between them, not ${JSON.stringify(domain)}`);
+      throw usage(`--${option} takes domains with commas between them, not ${JSON.stringify(domain)}`);
     }
-    if (domain.startsWith('*') && domain !== first) throw usage('--domains takes "*." at the start only');
+    if (domain.startsWith('*') && domain !== first) throw usage(`--${option} takes "*." at the start only`);
   }
   return [first, ...others];
 }
 
-function readSeparator(text: string): SrsSeparator {
+function readSeparator(text: string, option: string): SrsSeparator {
   if (text === '=' || text === '+' || text === '-') return text;
-  throw usage(`--separator takes =, + or -, not ${text}`);
+  throw usage(`--${option} takes =, + or -, not ${text}`);
 }

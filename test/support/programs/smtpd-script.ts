@@ -59,7 +59,7 @@ async function main(): Promise<void> {
     if (line === undefined) break;
     const [, verb = '', rest = ''] = /^(\S*) ?(.*?)\r?$/s.exec(line.toString('latin1')) ?? [];
     const name = verb.toUpperCase();
-    await actor.act(name === 'XDO' ? rest : (onVerb.get(name) ?? usualReply(name)));
+    await actor.act(name === 'XDO' ? rest : (onVerb.get(name) ?? usualReply(name, rest)));
   }
   await actor.act(option('end') ?? 'exit 0');
 }

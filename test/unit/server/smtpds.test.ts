@@ -40,6 +40,8 @@ function start(t: TestContext): Running {
     {
       smtpd: [smtpd],
       localHost: undefined,
+      envelope: { received: undefined, strictNewlines: false },
+      srs: undefined,
       onDemand: true,
       maxSmtpds: undefined,
       handshake: { clientCertificate: 'none', timeout: 30_000, alpn: undefined },
@@ -78,12 +80,13 @@ function start(t: TestContext): Running {
     },
     startsAtOnce: async () => {
       let isStarted = false;
-      const one = smtpds.startFor(ENDS, {
+      const one = smtpds.startFor(ENDS, 'id', {
         started: () => {
           isStarted = true;
         },
         notice() {},
         relay: log.reporter('relay'),
+        envelope: log.reporter('envelope'),
       })({});
       await setImmediate();
       one.kill('SIGKILL');

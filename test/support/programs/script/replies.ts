@@ -1,5 +1,6 @@
 /** The reply of an ordinary smtpd to a command, as actions. */
-export function usualReply(verb: string): string {
+export function usualReply(verb: string, argument: string): string {
+  if (verb === 'BDAT') return `digest ${argument.split(' ')[0]}`;
   return REPLIES.get(verb) ?? 'line 502 5.5.1 Unknown command';
 }
 

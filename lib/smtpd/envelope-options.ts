@@ -1,0 +1,44 @@
+import { type OptionGroup, type OptionRow, stringOption, usage } from '../program/options.ts';
+import type { StartSmtpd } from './program.ts';
+import type { EnvelopeConnection, EnvelopeSettings } from './with-envelope.ts';
+
+/** For any program that follows sessions. */
+export const STRICT_NEWLINES: OptionRow = {
+  name: 'strict-newlines',
+  help: 'refuse messages with a bare CR or LF',
+};
+
+/** The options of messages, for all programs that have an smtpd. */
+export const envelopeOptions: OptionGroup<EnvelopeSettings> = {
+  rows: [
+    {
+      name: 'received',
+      value: 'NAME',
+      help: 'add a Received field by this host name, which tells of TLS, to each message',
+    },
+    STRICT_NEWLINES,
+  ],
+  read: (values) => {
+    const received = stringOption(values, 'received');
+    if (received !== undefined && !/^[A-Za-z0-9.-]{1,255}$/.test(received)) {
+      throw usage(`--received takes a host name, not ${JSON.stringify(received)}`);
+    }
+    return { received, strictNewlines: values[STRICT_NEWLINES.name] === true };
+  },
+};
+
+/**
+ * Puts an envelope around each smtpd of a connection, if the settings need one.
+ *
+ * @returns what starts these; `start` itself otherwise.
+ */
+export async function applyEnvelope(
+  start: StartSmtpd,
+  settings: EnvelopeSettings,
+  connection: EnvelopeConnection,
+): Promise<StartSmtpd> {
+  if (settings.received === undefined && !settings.strictNewlines) return start;
+  // Here, so that other sessions do not load it.
+  const { withEnvelope } = await import('./with-envelope.ts');
+  return withEnvelope(start, settings, connection);
+}

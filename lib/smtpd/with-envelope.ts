@@ -1,0 +1,57 @@
+import type { Reporter } from '../program/reporter.ts';
+import { addReceived } from '../smtp/add-received.ts';
+import type { Decision, EnvelopeOptions } from '../smtp/envelope.ts';
+import type { Received } from '../smtp/received.ts';
+import { enveloped } from './enveloped.ts';
+import type { StartSmtpd } from './program.ts';
+
+/** What an envelope does to the messages for an smtpd. */
+export interface EnvelopeSettings {
+  /** The name of this host in a Received field; undefined for no field. */
+  readonly received: string | undefined;
+  /** See `EnvelopeOptions`. */
+  readonly strictNewlines: boolean;
+}
+
+/** What concerns one connection. */
+export interface EnvelopeConnection {
+  /** The IP address of the client; undefined if it is unknown. */
+  readonly clientAddress: string | undefined;
+  /** Identifies the session in Received fields; by default, the time and the process id do. */
+  readonly id?: string;
+  /** Decides on the commands of a session; undefined to pass all. Called for each smtpd. */
+  readonly createDecide?: () => EnvelopeOptions['decide'];
+  readonly report: Reporter;
+}
+
+const PASS: Decision = { type: 'pass' };
+
+/** Puts an envelope around each smtpd of a connection. */
+export function withEnvelope(
+  start: StartSmtpd,
+  { received, strictNewlines }: EnvelopeSettings,
+  { clientAddress, id = uniqueId(), createDecide, report }: EnvelopeConnection,
+): StartSmtpd {
+  return (tlsEnvironment) => {
+    let tls = describeTls(tlsEnvironment);
+    const others = createDecide?.() ?? ((): Decision => PASS);
+    const decide =
+      received === undefined
+        ? others
+        : addReceived(others, { by: received, clientAddress, id, tls: () => tls, now: Date.now });
+    return enveloped(start(tlsEnvironment), {
+      ...{ decide, strictNewlines, report },
+      tlsStarted: (environment) => {
+        tls = describeTls(environment);
+      },
+    });
+  };
+}
+
+function uniqueId(): string {
+  return `${Math.floor(Date.now() / 1000)}-${process.pid}`;
+}
+
+function describeTls({ SSL_PROTOCOL, SSL_CIPHER }: Parameters<StartSmtpd>[0]): Received['tls'] {
+  return SSL_PROTOCOL === undefined ? undefined : { protocol: SSL_PROTOCOL, cipher: SSL_CIPHER };
+}
