@@ -296,7 +296,8 @@ function eventsInSource(): Set<string> {
   const files = readdirSync(folder, { encoding: 'utf8', recursive: true });
   for (const file of files.filter((name) => name.endsWith('.ts') && name !== 'log.ts')) {
     const text = readFileSync(join(folder, file), 'utf8');
-    const calls = /\b(?:log|always)(?:\.(?:fatal|warning|info|debug|reporter)|\[[^\]]*\])\(\s*'([a-z-]+)'/g;
+    const calls =
+      /\b(?:reporterOf|(?:log|always|named)(?:\.(?:fatal|warning|info|debug|reporter)|\[[^\]]*\]))\(\s*'([a-z-]+)'/g;
     for (const [, event = ''] of text.matchAll(calls)) events.add(event);
   }
   return events;
