@@ -141,8 +141,23 @@ async function endMail(
 
 test('demo: a mail sent to it is in its Maildir', async () => {
   const child = start([join(EXAMPLES, 'demo/run'), join(folder, 'demo'), '0'], folder);
-  const port = await portOf(child, /event=listening on=\S*:(\d+)$/m, child.stderr);
+  const port = await portOf(child, /^SMTP with STARTTLS on 127\.0\.0\.1 port (\d+);/m);
   await deliver(port, join(folder, 'demo/Maildir'));
+});
+
+test('demo: no instructions are printed when it cannot listen, and no file is left of them', async () => {
+  const other = createServer();
+  const port = await new Promise<number>((resolve) => {
+    other.listen(0, '127.0.0.1', () => resolve((other.address() as AddressInfo).port));
+  });
+  const directory = join(folder, 'demo-in-vain');
+  const { status, stdout, stderr } = spawnSync(join(EXAMPLES, 'demo/run'), [directory, `${port}`], {
+    encoding: 'utf8',
+  });
+  other.close();
+  assert.equal(status, 111, stderr);
+  assert.equal(stdout, '');
+  assert.deepEqual(readdirSync(directory).sort(), ['cert.pem', 'key.pem', 'openssl.log']);
 });
 
 test('s6: the service accepts mail', {
