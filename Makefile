@@ -2,6 +2,7 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
+PORT    ?= 2525
 BINDIR   = $(DESTDIR)$(PREFIX)/bin
 LIBDIR   = $(DESTDIR)$(PREFIX)/lib/smtpd-starttls-proxy
 MANDIR   = $(DESTDIR)$(PREFIX)/share/man
@@ -28,14 +29,15 @@ all: build
 build: $(BINS) $(MANS)
 
 $(TOOLS): package.json package-lock.json
-	npm ci --no-audit --no-fund
+	@npm ci --no-audit --no-fund
 	@touch $@
 
 # One CommonJS file per program: each connection pays for the start, and the module loader is expensive.
 # Minified, because V8 reads the whole file at every start: 10 kB are 1 % of a start.
 dist/bin/%: bin/%.ts $(SOURCES) package.json LICENSE dist/package.json $(TOOLS)
 	@mkdir -p $(@D)
-	$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --minify \
+	@echo $@
+	@$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --minify \
 	  --legal-comments=none --log-level=warning --supported:dynamic-import=false --define:PROJECT_VERSION='"$(VERSION)"' \
 	  --banner:js="$$(printf '#!/usr/bin/env node\n/*\n%s\n*/' "$$(cat LICENSE)")" --outfile=$@
 	@chmod +x $@
@@ -43,12 +45,13 @@ dist/bin/%: bin/%.ts $(SOURCES) package.json LICENSE dist/package.json $(TOOLS)
 # The nearest package.json decides the module type of files without an extension.
 dist/package.json:
 	@mkdir -p $(@D)
-	printf '{ "type": "commonjs" }\n' > $@
+	@printf '{ "type": "commonjs" }\n' > $@
 
 # The programs that tests start, bundled too, because some are started for each connection.
 dist/test/%.cjs: test/support/programs/%.ts $(SUPPORT) $(SOURCES) $(TOOLS)
 	@mkdir -p $(@D)
-	$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --log-level=warning --outfile=$@
+	@echo $@
+	@$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --log-level=warning --outfile=$@
 
 test: build $(FIXTURES)
 	$(TSX) --test --test-concurrency=2 --test-timeout=120000 $(TESTS)
@@ -85,9 +88,9 @@ check: $(TOOLS)
 format: $(TOOLS)
 	node_modules/.bin/biome check --write
 
-# A mail server with STARTTLS on 127.0.0.1 port 2525 and a Maildir under ./run.
+# A mail server with STARTTLS on 127.0.0.1, and a Maildir under ./run.
 run: build
-	docs/examples/demo/run run 2525
+	@docs/examples/demo/run run $(PORT)
 
 # The programs are installed beside a package.json that declares their module type, with links in bin. Without a
 # package.json, Node first tries to load a file without an extension as an ES module: a fifth of a start.
@@ -109,5 +112,6 @@ clean:
 # The Markdown source serves both the repository and man.
 dist/man/%: docs/man/%.md $(TOOLS)
 	@mkdir -p $(@D)
-	node_modules/.bin/marked-man --no-breaks --manual "smtpd-starttls-proxy" $< > $@.new
+	@echo $@
+	@node_modules/.bin/marked-man --no-breaks --manual "smtpd-starttls-proxy" $< > $@.new
 	@mv $@.new $@
