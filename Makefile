@@ -22,7 +22,7 @@ TOOLS   = node_modules/.package-lock.json
 ESBUILD = node_modules/.bin/esbuild
 TSX     = node --import tsx
 
-.PHONY: all build run test check format fuzz fuzz-server endurance bench bench-start bench-hello install uninstall clean
+.PHONY: all build run fixtures test check format fuzz fuzz-server endurance bench bench-start bench-hello install uninstall clean
 
 all: build
 
@@ -53,8 +53,22 @@ dist/test/%.cjs: test/support/programs/%.ts $(SUPPORT) $(SOURCES) $(TOOLS)
 	@echo $@
 	@$(ESBUILD) $< --bundle --platform=node --target=node20 --format=cjs --log-level=warning --outfile=$@
 
-test: build $(FIXTURES)
-	$(TSX) --test --test-concurrency=2 --test-timeout=120000 $(TESTS)
+# Node 20 loads a reporter before it can load TypeScript.
+dist/test/reporter.mjs: test/support/reporter.ts $(TOOLS)
+	@mkdir -p $(@D)
+	@echo $@
+	@$(ESBUILD) $< --bundle --platform=node --target=node20 --format=esm --log-level=warning --outfile=$@
+
+# A line per file, and all of it as TAP in dist/test.tap. TAP=1 prints the TAP.
+SHORT = --test-reporter=./dist/test/reporter.mjs --test-reporter-destination=stdout \
+        --test-reporter=tap --test-reporter-destination=dist/test.tap
+
+# What the tests need beside the programs.
+fixtures: $(FIXTURES) dist/test/reporter.mjs
+
+test: build fixtures
+	@$(TSX) --test --test-concurrency=2 --test-timeout=120000 \
+	  $(if $(TAP),--test-reporter=tap,$(SHORT)) $(TESTS)
 
 # FUZZ="--count N --seed S" for a run other than the default.
 fuzz: $(TOOLS)
