@@ -6,12 +6,16 @@ PORT    ?= 2525
 BINDIR   = $(DESTDIR)$(PREFIX)/bin
 LIBDIR   = $(DESTDIR)$(PREFIX)/lib/smtpd-starttls-proxy
 MANDIR   = $(DESTDIR)$(PREFIX)/share/man
+DOCDIR  ?= $(PREFIX)/share/doc/smtpd-starttls-proxy
+DOCS     = $(DESTDIR)$(DOCDIR)
 
 PROGRAMS = smtpd-starttls-server smtpd-starttls-proxy smtpd-starttls-proxy-io ucspi-tlsd smtpd-maildir smtp-relay-io smtpd-srs-io
 VERSION  = $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 BINS     = $(PROGRAMS:%=dist/bin/%)
 FORMATS  = smtp-routes
 MANS     = $(PROGRAMS:%=dist/man/%.8) $(FORMATS:%=dist/man/%.5)
+# The design is of use with the source only.
+DOCUMENTS = README.md CHANGELOG.md $(filter-out docs/architecture.md,$(wildcard docs/*.md docs/*.svg))
 FIXTURES = $(patsubst test/support/programs/%.ts,dist/test/%.cjs,$(wildcard test/support/programs/*.ts))
 SUPPORT  = $(shell find test/support -name '*.ts')
 TESTS    = $(sort $(shell find test -name '*.test.ts'))
@@ -26,7 +30,7 @@ TSX     = node --import tsx
 
 all: build
 
-build: $(BINS) $(MANS)
+build: $(BINS) $(MANS) dist/node
 
 $(TOOLS): package.json package-lock.json
 	@npm ci --no-audit --no-fund
@@ -106,19 +110,38 @@ format: $(TOOLS)
 run: build
 	@docs/examples/demo/run run $(PORT)
 
+# Root, who installs, may have no node on PATH.
+dist/node: $(TOOLS)
+	@mkdir -p $(@D)
+	@node --print process.execPath > $@
+
+# A service may have only these directories on PATH. Without a node of version 20 or newer there, the installed programs
+# name the node that they were built with.
+SERVICE_PATH ?= /usr/bin:/bin
+IS_NODE_20    = process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)
+NODE          = $(shell env PATH=$(SERVICE_PATH) node --eval '$(IS_NODE_20)' 2>/dev/null && echo /usr/bin/env node || \
+                  ls "$$(cat dist/node)")
+
 # The programs are installed beside a package.json that declares their module type, with links in bin. Without a
 # package.json, Node first tries to load a file without an extension as an ES module: a fifth of a start.
 install: build
-	install -d $(BINDIR) $(LIBDIR) $(MANDIR)/man5 $(MANDIR)/man8
+	@test -n '$(NODE)' || { echo 'The node of the build is gone: "make clean", or "make install NODE=/path/of/node".'; exit 1; }
+	install -d $(BINDIR) $(LIBDIR) $(MANDIR)/man5 $(MANDIR)/man8 $(DOCS)
 	install -m 644 dist/package.json $(LIBDIR)
 	install -m 755 $(BINS) $(LIBDIR)
+	sed -i '1s|.*|#!$(NODE)|' $(PROGRAMS:%=$(LIBDIR)/%)
 	install -m 644 $(filter %.5,$(MANS)) $(MANDIR)/man5
 	install -m 644 $(filter %.8,$(MANS)) $(MANDIR)/man8
+	install -m 644 $(DOCUMENTS) $(DOCS)
+	cp -R docs/examples $(DOCS) && chmod -R u=rwX,go=rX $(DOCS)/examples
 	cd $(BINDIR) && ln -sf $(PROGRAMS:%=../lib/smtpd-starttls-proxy/%) .
+	@echo 'Installed in $(PREFIX). The programs start with #!$(NODE)'
 
 uninstall:
 	rm -f $(PROGRAMS:%=$(BINDIR)/%) $(PROGRAMS:%=$(MANDIR)/man8/%.8) $(FORMATS:%=$(MANDIR)/man5/%.5)
-	rm -rf $(LIBDIR)
+	rm -f $(addprefix $(DOCS)/,$(notdir $(DOCUMENTS)))
+	rm -rf $(LIBDIR) $(DOCS)/examples
+	rmdir $(DOCS) 2>/dev/null || true
 
 clean:
 	rm -rf dist

@@ -1,8 +1,17 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { missing, ours, ROOT } from '../support/programs.ts';
 
@@ -22,25 +31,40 @@ after(() => rmSync(folder, { recursive: true }));
 
 const PAGES = ['smtp-routes.5', ...PROGRAMS.map((name) => `${name}.8`)];
 
+const EXAMPLES = join(ROOT, 'docs/examples');
+
+/** The parts of package.json that npm installs by. */
+interface Manifest {
+  readonly bin: Readonly<Record<string, string>>;
+  readonly man: readonly string[];
+}
+
 function run(command: string, ...args: string[]): string {
   const { status, stdout, stderr } = spawnSync(command, args, { cwd: ROOT, encoding: 'utf8' });
   assert.equal(status, 0, stderr);
   return stdout;
 }
 
-function make(target: string): void {
+function make(target: string, ...variables: readonly string[]): void {
   // MAKEFLAGS of the make that runs the tests must not reach this one.
-  run('env', '-u', 'MAKEFLAGS', '-u', 'MAKELEVEL', 'make', target, `DESTDIR=${folder}`, 'PREFIX=/opt/mail');
+  const words = [target, `DESTDIR=${folder}`, 'PREFIX=/opt/mail', ...variables];
+  run('env', '-u', 'MAKEFLAGS', '-u', 'MAKELEVEL', 'make', ...words);
 }
 
+/** The paths of all files below a folder, relative to it. */
 function listFiles(path: string): string[] {
   return readdirSync(path, { recursive: true, withFileTypes: true })
     .filter((entry) => !entry.isDirectory())
-    .map((entry) => entry.name)
+    .map((entry) => relative(path, join(entry.parentPath, entry.name)))
     .sort();
 }
 
-test('make install installs programs that run, and make uninstall leaves nothing', () => {
+/** The files below a folder that can be executed. */
+function listExecutables(path: string): string[] {
+  return listFiles(path).filter((name) => (statSync(join(path, name)).mode & 0o111) !== 0);
+}
+
+test('make install installs programs that run, man pages, documents and examples; make uninstall removes them', () => {
   make('install');
   for (const name of PROGRAMS) {
     assert.match(
@@ -48,12 +72,44 @@ test('make install installs programs that run, and make uninstall leaves nothing
       new RegExp(`^${name} \\d+\\.\\d+\\.\\d+\n$`),
     );
   }
-  assert.deepEqual(listFiles(join(folder, 'opt/mail/share')), [...PAGES].sort());
+  const share = join(folder, 'opt/mail/share');
+  assert.deepEqual(listFiles(join(share, 'man')), PAGES.map((page) => `man${page.at(-1)}/${page}`).sort());
+  const doc = join(share, 'doc/smtpd-starttls-proxy');
+  const documents = listFiles(join(ROOT, 'docs')).filter((name) => /^[^/]*\.(md|svg)$/.test(name));
+  assert.deepEqual(
+    readdirSync(doc).sort(),
+    [...documents, 'README.md', 'CHANGELOG.md', 'examples']
+      .filter((name) => name !== 'architecture.md')
+      .sort(),
+  );
+  assert.deepEqual(listFiles(join(doc, 'examples')), listFiles(EXAMPLES));
+  assert.deepEqual(listExecutables(join(doc, 'examples')), listExecutables(EXAMPLES));
   make('uninstall');
   assert.deepEqual(listFiles(folder), []);
 });
 
-test('npm pack includes the programs, their man pages and the licence, and nothing else', () => {
+test('make install installs documents in DOCDIR, and make uninstall leaves the other files there', () => {
+  make('install', 'DOCDIR=/doc');
+  assert.ok(existsSync(join(folder, 'doc/examples/systemd/smtpd-starttls.socket')));
+  writeFileSync(join(folder, 'doc/notes'), '');
+  make('uninstall', 'DOCDIR=/doc');
+  assert.deepEqual(listFiles(folder), ['doc/notes']);
+  rmSync(join(folder, 'doc'), { recursive: true });
+});
+
+test('where services have no node on PATH, the installed programs run with the node of the build', () => {
+  const path = join(folder, 'empty');
+  mkdirSync(path);
+  make('install', `SERVICE_PATH=${path}`);
+  const program = join(folder, 'opt/mail/bin/smtpd-maildir');
+  const { status, stderr } = spawnSync(program, ['--version'], { env: { PATH: path }, encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+  make('install', 'NODE=/opt/node/bin/node');
+  assert.match(readFileSync(program, 'utf8'), /^#!\/opt\/node\/bin\/node\n/);
+  make('uninstall');
+});
+
+test('npm pack includes the programs, their man pages, the documents and the licence, and nothing else', () => {
   const [pack] = JSON.parse(run('npm', 'pack', '--dry-run', '--json', '--ignore-scripts')) as [
     { files: { path: string }[] },
   ];
@@ -67,8 +123,15 @@ test('npm pack includes the programs, their man pages and the licence, and nothi
       'package.json',
       ...PROGRAMS.map((name) => `dist/bin/${name}`),
       ...PAGES.map((page) => `dist/man/${page}`),
+      ...listFiles(join(ROOT, 'docs')).map((name) => `docs/${name}`),
     ].sort(),
   );
+});
+
+test('package.json lists all programs and man pages', () => {
+  const { bin, man } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as Manifest;
+  assert.deepEqual(bin, Object.fromEntries(PROGRAMS.map((name) => [name, `dist/bin/${name}`])));
+  assert.deepEqual([...man].sort(), PAGES.map((page) => `dist/man/${page}`).sort());
 });
 
 describe('each program is one file with a shebang and the licence', () => {
