@@ -26,7 +26,7 @@ TOOLS   = node_modules/.package-lock.json
 ESBUILD = node_modules/.bin/esbuild
 TSX     = node --import tsx
 
-.PHONY: all build run fixtures test check format fuzz fuzz-server endurance bench bench-start bench-hello install uninstall clean
+.PHONY: all build run fixtures test check format fuzz fuzz-server endurance bench bench-start bench-hello install uninstall deb clean
 
 all: build
 
@@ -124,6 +124,7 @@ NODE          = $(shell env PATH=$(SERVICE_PATH) node --eval '$(IS_NODE_20)' 2>/
 
 # The programs are installed beside a package.json that declares their module type, with links in bin. Without a
 # package.json, Node first tries to load a file without an extension as an ES module: a fifth of a start.
+# Examples name the programs by their paths; those are in /usr/local in the source.
 install: build
 	@test -n '$(NODE)' || { echo 'The node of the build is gone: "make clean", or "make install NODE=/path/of/node".'; exit 1; }
 	install -d $(BINDIR) $(LIBDIR) $(MANDIR)/man5 $(MANDIR)/man8 $(DOCS)
@@ -134,6 +135,8 @@ install: build
 	install -m 644 $(filter %.8,$(MANS)) $(MANDIR)/man8
 	install -m 644 $(DOCUMENTS) $(DOCS)
 	cp -R docs/examples $(DOCS) && chmod -R u=rwX,go=rX $(DOCS)/examples
+	find $(DOCS)/examples -type f -exec sed -i \
+	  $(foreach program,$(PROGRAMS),-e 's|/usr/local/bin/$(program)|$(PREFIX)/bin/$(program)|g') {} +
 	cd $(BINDIR) && ln -sf $(PROGRAMS:%=../lib/smtpd-starttls-proxy/%) .
 	@echo 'Installed in $(PREFIX). The programs start with #!$(NODE)'
 
@@ -142,6 +145,19 @@ uninstall:
 	rm -f $(addprefix $(DOCS)/,$(notdir $(DOCUMENTS)))
 	rm -rf $(LIBDIR) $(DOCS)/examples
 	rmdir $(DOCS) 2>/dev/null || true
+
+# A package for Debian, in which node is /usr/bin/node. All times in it are that of the last commit. Its version is lower
+# than that of a package by Debian itself, whose revisions begin with 1.
+DEB_VERSION = $(VERSION)-1~local
+DEB         = dist/smtpd-starttls-proxy_$(DEB_VERSION)_all.deb
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
+
+deb: build
+	@rm -rf dist/deb
+	@umask 022 && $(MAKE) --silent install DESTDIR=dist/deb PREFIX=/usr DOCDIR=/usr/share/doc/smtpd-starttls-proxy \
+	  NODE=/usr/bin/node >/dev/null
+	@SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) packaging/build-deb dist/deb $(DEB_VERSION) $(DEB) >/dev/null
+	@echo $(DEB)
 
 clean:
 	rm -rf dist

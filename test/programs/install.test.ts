@@ -84,6 +84,18 @@ test('make install installs programs that run, man pages, documents and examples
   );
   assert.deepEqual(listFiles(join(doc, 'examples')), listFiles(EXAMPLES));
   assert.deepEqual(listExecutables(join(doc, 'examples')), listExecutables(EXAMPLES));
+  const unit = readFileSync(join(doc, 'examples/systemd/smtpd-starttls-server.service'), 'utf8');
+  assert.match(
+    unit,
+    /^ExecStart=\/opt\/mail\/bin\/smtpd-starttls-server .* \/opt\/mail\/bin\/smtpd-maildir /m,
+  );
+  // It finds the programs on PATH, and one of them refuses the port.
+  const demo = spawnSync(join(doc, 'examples/demo/run'), [join(folder, 'demo'), '65536'], {
+    env: { PATH: `${join(folder, 'opt/mail/bin')}:${process.env.PATH}` },
+    encoding: 'utf8',
+  });
+  assert.equal(demo.status, 100, demo.stderr);
+  rmSync(join(folder, 'demo'), { recursive: true });
   make('uninstall');
   assert.deepEqual(listFiles(folder), []);
 });
