@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createSecureContext } from 'node:tls';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { parseChain, weakKeys } from './certificate-faults.ts';
 import { contextOptions, type KeyPair } from './context.ts';
 import { readRegularFile } from './file.ts';
 
@@ -194,7 +195,9 @@ function readPair(
   try {
     createSecureContext(contextOptions([pair], authorities));
   } catch (error) {
-    throw refusal(`${certificate.variable} ${certificate.path} cannot be used: ${errorCode(error)}`);
+    // OpenSSL's code for a key that is too small does not name its length.
+    const why = [errorCode(error), ...weakKeys(parseChain(pair.certificate))].join(': ');
+    throw refusal(`${certificate.variable} ${certificate.path} cannot be used: ${why}`);
   }
   return { pair, kind: read.key.asymmetricKeyType ?? 'unknown' };
 }

@@ -137,7 +137,9 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
         const { certFile, keyFile } = certificates.selfSigned('small', ['rsa:512']);
         return { CERTFILE: certFile, KEYFILE: keyFile };
       },
-      message: 'unable to set up TLS: {CERTFILE} cannot be used: ERR_SSL_EE_KEY_TOO_SMALL',
+      message:
+        'unable to set up TLS: {CERTFILE} cannot be used: ERR_SSL_EE_KEY_TOO_SMALL: ' +
+        'the certificate has an RSA key of 512 bits, fewer than 2048',
     },
     {
       what: 'with a missing certificate by name',
