@@ -62,8 +62,10 @@ export interface Secrets {
   /**
    * Calls `changed` with all changes from now on: of files, once they are valid and no longer being written, and of
    * random ticket keys. There is one watcher; another call replaces it.
+   *
+   * @param reloaded is called after each attempt to read the files again, changed or not, with whether they are valid.
    */
-  watch(changed: (snapshot: SecretsSnapshot) => void): void;
+  watch(changed: (snapshot: SecretsSnapshot) => void, reloaded?: (isValid: boolean) => void): void;
   /** Stops watching. */
   close(): void;
 }
@@ -88,6 +90,7 @@ export function createSecrets(options: SecretsOptions): Secrets {
   /** Why the last attempt to read failed; undefined when it succeeded. */
   let failure: unknown;
   let notify: (snapshot: SecretsSnapshot) => void = () => {};
+  let notifyReloaded: (isValid: boolean) => void = () => {};
   let rotationTimer: NodeJS.Timeout | undefined;
 
   function read(): SecretsSnapshot {
@@ -124,6 +127,7 @@ export function createSecrets(options: SecretsOptions): Secrets {
       report.info(`loaded new ${kinds}`);
       use(next);
     }
+    notifyReloaded(next !== undefined);
     return next !== undefined;
   }
 
@@ -149,6 +153,7 @@ export function createSecrets(options: SecretsOptions): Secrets {
     files.stop();
     clearInterval(rotationTimer);
     notify = () => {};
+    notifyReloaded = () => {};
   }
 
   return {
@@ -159,9 +164,10 @@ export function createSecrets(options: SecretsOptions): Secrets {
       failure = undefined;
       return renew();
     },
-    watch: (changed) => {
+    watch: (changed, reloaded = () => {}) => {
       close();
       notify = changed;
+      notifyReloaded = reloaded;
       files.start();
       // The timer must not keep the process alive.
       if (ticketKeysFile === undefined) rotationTimer = setInterval(rotateWhenDue, interval).unref();

@@ -4,12 +4,15 @@ import { EXIT, Failure } from '../program/failure.ts';
 import { checkProgram } from '../program/find.ts';
 import { refuseInspector } from '../program/inspector.ts';
 import { type Identity, privilegesOf } from '../program/privileges.ts';
+import { watchCertificates } from './certificates.ts';
 import { createLimiter } from './connection/limiter.ts';
 import { keepHeapSmall } from './heap.ts';
 import { inheritedListeners, type ListenPoint } from './listen/listeners.ts';
 import { announceReady } from './listen/readiness.ts';
 import { createLog, type Log } from './log.ts';
+import { FAMILIES } from './metrics/families.ts';
 import { formatLine, formatPrometheus } from './metrics/format.ts';
+import { singleSeries } from './metrics/snapshot.ts';
 import { createSingleProcess } from './processes/processes.ts';
 import { runWorker } from './processes/worker.ts';
 import { createWorkerPool } from './processes/worker-pool.ts';
@@ -68,6 +71,8 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
     ticketKeysFile: options.ticketKeysFile,
     report: log.reporter('secrets'),
   });
+  const certificates = watchCertificates({ localHost: options.localHost, log });
+  certificates.loaded(secrets.current());
   const connections = connectionsWithinDescriptors(options, log);
   const limiter = createLimiter({
     connections,
@@ -92,7 +97,10 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
       stop();
     });
   }
-  secrets.watch(processes.renew);
+  secrets.watch(processes.renew, (isValid) => {
+    if (isValid) certificates.loaded(secrets.current());
+    else certificates.reloadFailed();
+  });
   process.on('SIGHUP', () => {
     secrets.reload();
     processes.learn();
@@ -104,7 +112,11 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   });
 
   // First, because it may fail, and no worker has to be stopped yet.
-  await serveMetricsAt(options, log, async () => formatPrometheus(await processes.collect()));
+  await serveMetricsAt(options, log, async () => {
+    // What only this process knows takes the place of what a worker reports.
+    const own = { ...singleSeries(FAMILIES.connectionsLimit, connections), ...certificates.metrics() };
+    return formatPrometheus({ ...(await processes.collect()), ...own });
+  });
   const listeners = await Promise.race([
     processes.start(secrets.current(), points),
     stopped,

@@ -38,6 +38,8 @@ export function keyExchangeGroups(openssl: string): string {
 export interface KeyPair {
   readonly certificate: string;
   readonly key: string;
+  /** The file of the certificate, for messages. */
+  readonly path: string;
 }
 
 /**

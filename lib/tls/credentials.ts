@@ -191,6 +191,7 @@ function readPair(
       ? read.certificate.bytes.toString()
       : read.certificate.value.toString(),
     key: read.key.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    path: certificate.path,
   };
   try {
     createSecureContext(contextOptions([pair], authorities));

@@ -3,13 +3,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { get } from 'node:http';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { REFUSALS } from '../../lib/server/connection/admission.ts';
 import { ALL_FAMILIES } from '../../lib/server/metrics/families.ts';
 import { watch } from '../support/chain.ts';
+import { readMetrics } from '../support/metrics.ts';
 import { until } from '../support/processes.ts';
 import { fixture, missing, ROOT } from '../support/programs.ts';
 import { makeFolder } from '../support/real-chain.ts';
@@ -31,34 +31,7 @@ interface Scene {
 async function open(t: TestContext, ...options: string[]): Promise<Scene> {
   const server = await startServer(['-v2', '--metrics', '127.0.0.1:0', ...options], SMTPD);
   t.after(server.close);
-  await server.logs(/event=metrics port=\d+\n/);
-  const port = Number(/event=metrics port=(\d+)/.exec(server.stderr())?.[1]);
-  return { server, metrics: async () => parse(await fetchText(`http://127.0.0.1:${port}/metrics`)) };
-}
-
-function fetchText(url: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    get(url, (response) => {
-      let text = '';
-      response.setEncoding('utf8');
-      response.on('data', (piece: string) => {
-        text += piece;
-      });
-      response.on('end', () => resolve(text));
-      response.on('error', reject);
-    }).on('error', reject);
-  });
-}
-
-function parse(text: string): ReadonlyMap<string, number> {
-  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
-  return new Map(
-    lines.map((line) => {
-      const [, name = '', value] = /^smtpd_starttls_(\S+) (\S+)$/.exec(line) ?? [];
-      assert.notEqual(name, '', line);
-      return [name, Number(value)];
-    }),
-  );
+  return { server, metrics: () => readMetrics(server) };
 }
 
 /** Polls until no connection is open, when all sessions have been counted. */

@@ -81,6 +81,9 @@ smtpd_starttls_connections_open 1
 # HELP smtpd_starttls_connections_waiting Connections currently waiting for a slot.
 # TYPE smtpd_starttls_connections_waiting gauge
 smtpd_starttls_connections_waiting 0
+# HELP smtpd_starttls_connections_limit Connections that may be served at once: -c, or what the descriptor limit allows.
+# TYPE smtpd_starttls_connections_limit gauge
+smtpd_starttls_connections_limit 0
 # HELP smtpd_starttls_sessions_total Sessions by verdict of the dialogue.
 # TYPE smtpd_starttls_sessions_total counter
 smtpd_starttls_sessions_total{verdict="plaintext"} 0
@@ -98,6 +101,17 @@ smtpd_starttls_tls_handshakes_total{protocol="TLSv1.3",cipher="TLS_AES_128_GCM_S
 # HELP smtpd_starttls_tls_handshake_failures_total Failed TLS handshakes, by reason.
 # TYPE smtpd_starttls_tls_handshake_failures_total counter
 smtpd_starttls_tls_handshake_failures_total{reason="ECONNRESET"} 1
+# HELP smtpd_starttls_certificate_not_after_timestamp_seconds When the first certificate of a file expires, in seconds since the Unix epoch, by server name.
+# TYPE smtpd_starttls_certificate_not_after_timestamp_seconds gauge
+# HELP smtpd_starttls_certificate_loaded_timestamp_seconds When keys and certificates were last read successfully, in seconds since the Unix epoch.
+# TYPE smtpd_starttls_certificate_loaded_timestamp_seconds gauge
+smtpd_starttls_certificate_loaded_timestamp_seconds 0
+# HELP smtpd_starttls_certificate_last_reload_successful 1 if keys and certificates were valid when they were last read, else 0.
+# TYPE smtpd_starttls_certificate_last_reload_successful gauge
+smtpd_starttls_certificate_last_reload_successful 0
+# HELP smtpd_starttls_certificate_reload_failures_total Failed attempts to read keys and certificates again.
+# TYPE smtpd_starttls_certificate_reload_failures_total counter
+smtpd_starttls_certificate_reload_failures_total 0
 # HELP smtpd_starttls_smtpd_exits_total smtpd processes that exited, by exit status.
 # TYPE smtpd_starttls_smtpd_exits_total counter
 smtpd_starttls_smtpd_exits_total{status="0"} 1

@@ -19,6 +19,8 @@ export interface CertificateMaker {
   signedBy(authority: Pair, name: string, key?: readonly string[]): Pair;
   /** The same, not valid since yesterday. */
   expired(authority: Pair, name: string): Pair;
+  /** The same, valid for three days. */
+  expiring(authority: Pair, name: string): Pair;
   /** Removes the folder. */
   remove(): void;
 }
@@ -39,6 +41,16 @@ export function makeCertificates(): CertificateMaker {
     openssl(...args);
     return { certFile, keyFile };
   }
+  function validFor(days: number, authority: Pair, name: string): Pair {
+    const { certFile, keyFile } = pair(name, P256, []);
+    const request = `${certFile}.csr`;
+    const extensions = `${certFile}.ext`;
+    writeFileSync(extensions, `subjectAltName=${altName(name)}\n`);
+    openssl('x509', '-x509toreq', '-in', certFile, '-signkey', keyFile, '-out', request);
+    const signer = ['-CA', authority.certFile, '-CAkey', authority.keyFile, '-extfile', extensions];
+    openssl('x509', '-req', '-in', request, ...signer, '-days', String(days), '-out', certFile);
+    return { certFile, keyFile };
+  }
   return {
     folder,
     selfSigned: (name, key = P256) => pair(name, key, []),
@@ -47,16 +59,8 @@ export function makeCertificates(): CertificateMaker {
         ...['-CA', authority.certFile, '-CAkey', authority.keyFile],
         ...['-addext', 'basicConstraints=critical,CA:FALSE'],
       ]),
-    expired: (authority, name) => {
-      const { certFile, keyFile } = pair(name, P256, []);
-      const request = `${certFile}.csr`;
-      const extensions = `${certFile}.ext`;
-      writeFileSync(extensions, `subjectAltName=${altName(name)}\n`);
-      openssl('x509', '-x509toreq', '-in', certFile, '-signkey', keyFile, '-out', request);
-      const signer = ['-CA', authority.certFile, '-CAkey', authority.keyFile, '-extfile', extensions];
-      openssl('x509', '-req', '-in', request, ...signer, '-days', '-1', '-out', certFile);
-      return { certFile, keyFile };
-    },
+    expired: (authority, name) => validFor(-1, authority, name),
+    expiring: (authority, name) => validFor(3, authority, name),
     remove: () => rmSync(folder, { recursive: true, force: true }),
   };
 }

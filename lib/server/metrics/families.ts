@@ -47,6 +47,10 @@ export const FAMILIES = {
   ),
   open: gauge('connections_open', 'Connections currently open, including those waiting.'),
   waiting: gauge('connections_waiting', 'Connections currently waiting for a slot.'),
+  connectionsLimit: gauge(
+    'connections_limit',
+    'Connections that may be served at once: -c, or what the descriptor limit allows.',
+  ),
   sessions: counter('sessions_total', 'Sessions by verdict of the dialogue.', 'verdict'),
   errorLimit: counter(
     'error_limit_reached_total',
@@ -55,6 +59,24 @@ export const FAMILIES = {
   earlyTalkers: counter('early_talkers_total', 'Clients that sent data before the greeting (--greet-delay).'),
   handshakes: counter('tls_handshakes_total', 'Successful TLS handshakes.', 'protocol', 'cipher', 'resumed'),
   handshakeFailures: counter('tls_handshake_failures_total', 'Failed TLS handshakes, by reason.', 'reason'),
+  certificateExpiry: gauge(
+    'certificate_not_after_timestamp_seconds',
+    'When the first certificate of a file expires, in seconds since the Unix epoch, by server name.',
+    'name',
+    'file',
+  ),
+  certificateLoaded: gauge(
+    'certificate_loaded_timestamp_seconds',
+    'When keys and certificates were last read successfully, in seconds since the Unix epoch.',
+  ),
+  reloadSuccessful: gauge(
+    'certificate_last_reload_successful',
+    '1 if keys and certificates were valid when they were last read, else 0.',
+  ),
+  reloadFailures: counter(
+    'certificate_reload_failures_total',
+    'Failed attempts to read keys and certificates again.',
+  ),
   exits: counter('smtpd_exits_total', 'smtpd processes that exited, by exit status.', 'status'),
   smtpdsRunning: gauge('smtpd_running', 'smtpds currently running.'),
   smtpdsStarted: counter('smtpd_started_total', 'smtpds started.'),
@@ -99,8 +121,8 @@ function counter(name: string, help: string, ...labels: readonly string[]): Fami
   return { name, help, kind: 'counter', labels, maxSeries: MAX_SERIES, bounds: [], merge: add };
 }
 
-function gauge(name: string, help: string): Family {
-  return { name, help, kind: 'gauge', labels: [], maxSeries: MAX_SERIES, bounds: [], merge: add };
+function gauge(name: string, help: string, ...labels: readonly string[]): Family {
+  return { name, help, kind: 'gauge', labels, maxSeries: MAX_SERIES, bounds: [], merge: add };
 }
 
 function histogram(name: string, help: string, bounds: readonly number[]): Family {

@@ -21,6 +21,11 @@ export function snapshotOf(store: Store): MetricsSnapshot {
   return snapshot;
 }
 
+/** A snapshot of one family without labels. */
+export function singleSeries({ name }: Family, value: number): MetricsSnapshot {
+  return { [name]: [{ labels: [], numbers: [value] }] };
+}
+
 /**
  * Merges the snapshots of several processes: counters, buckets and gauges are added; the earliest start time is kept.
  * The result has the same limit on series per family, so pass the snapshots in the same order each time.

@@ -49,6 +49,8 @@ interface Scene {
   readonly secrets: Secrets;
   /** What the watcher was called with. */
   readonly changes: SecretsSnapshot[];
+  /** Of each attempt to read again, whether it succeeded. */
+  readonly reloads: boolean[];
   readonly warnings: string[];
 }
 
@@ -76,9 +78,13 @@ function watch(
     ...more,
   });
   const changes: SecretsSnapshot[] = [];
-  secrets.watch((snapshot) => changes.push(snapshot));
+  const reloads: boolean[] = [];
+  secrets.watch(
+    (snapshot) => changes.push(snapshot),
+    (isValid) => reloads.push(isValid),
+  );
   t.after(() => secrets.close());
-  return { folder, cert, key, secrets, changes, warnings };
+  return { folder, cert, key, secrets, changes, reloads, warnings };
 }
 
 function put(pair: Pair, { cert, key }: { cert: string; key: string }): void {
@@ -153,13 +159,33 @@ describe('reload', () => {
     assert.deepEqual(warnings, [warning, warning]);
   });
 
+  it('reports each attempt, also without a change, when the new ones are in use', (t) => {
+    const { secrets, reloads, cert, key } = openScene(t);
+    assert.deepEqual(reloads, []);
+    secrets.reload();
+    copyFileSync(second.certFile, cert);
+    secrets.reload();
+    secrets.reload();
+    assert.deepEqual(reloads, [true, false, false]);
+    copyFileSync(second.keyFile, key);
+    let shown: SecretsSnapshot | undefined;
+    secrets.watch(
+      () => {},
+      () => {
+        shown = secrets.current();
+      },
+    );
+    secrets.reload();
+    assertShows(shown, second);
+  });
+
   it('works without a watcher, and after close', (t) => {
-    const { secrets, changes, ...paths } = openScene(t);
+    const { secrets, changes, reloads, ...paths } = openScene(t);
     secrets.close();
     put(second, paths);
     assert.equal(secrets.reload(), true);
     assertShows(secrets.current(), second);
-    assert.deepEqual(changes, []);
+    assert.deepEqual([changes, reloads], [[], []]);
   });
 });
 
@@ -263,7 +289,7 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
   });
 
   it('warns of invalid files once, keeps the previous ones, and loads valid ones again', async (t) => {
-    const { secrets, changes, warnings, cert, key } = openScene(t);
+    const { secrets, changes, reloads, warnings, cert, key } = openScene(t);
     copyFileSync(second.certFile, cert);
     await until('there is a warning', () => warnings.length > 0);
     assert.match(warnings[0] ?? '', /is not the key of .*; keeping the previous keys and certificates$/);
@@ -273,6 +299,7 @@ describe('watch', { concurrency: 4, timeout: 60_000 }, () => {
     await until('the watcher is called', () => changes.length > 0);
     assertShows(changes[0], second);
     assert.equal(warnings.length, 1);
+    assert.deepEqual(reloads, [false, true]);
   });
 
   it('warns of a file that has disappeared, and loads the one that replaces it', async (t) => {

@@ -18,7 +18,8 @@ before(() => {
   certificates = makeCertificates();
   // RSA, because in TLS 1.2 the groups of a client also restrict the EC certificates that it accepts.
   const { certFile, keyFile } = certificates.selfSigned('mail.example.org', ['rsa:2048']);
-  pair = { certificate: readFileSync(certFile, 'latin1'), key: readFileSync(keyFile, 'latin1') };
+  const [certificate, key] = [readFileSync(certFile, 'latin1'), readFileSync(keyFile, 'latin1')];
+  pair = { certificate, key, path: certFile };
 });
 after(() => certificates.remove());
 

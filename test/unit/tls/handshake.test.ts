@@ -68,7 +68,11 @@ before(() => {
 after(() => certificates.remove());
 
 function pairOf({ certFile, keyFile }: Pair): KeyPair {
-  return { certificate: readFileSync(certFile, 'latin1'), key: readFileSync(keyFile, 'latin1') };
+  return {
+    certificate: readFileSync(certFile, 'latin1'),
+    key: readFileSync(keyFile, 'latin1'),
+    path: certFile,
+  };
 }
 
 function filesOf(more: Partial<CredentialFiles> = {}): CredentialFiles {
@@ -129,12 +133,12 @@ describe('a TLS server', { concurrency: 4, timeout: 60_000 }, () => {
 
   it('parses certificates on first use, and once', async (t) => {
     const reads: string[] = [];
-    const counted = (name: string, { certificate, key }: KeyPair): KeyPair => ({
+    const counted = (name: string, { certificate, ...rest }: KeyPair): KeyPair => ({
       get certificate() {
         reads.push(name);
         return certificate;
       },
-      key,
+      ...rest,
     });
     const standard = [counted('standard', pairOf(ec))];
     const byName = { 'a.example': [counted('a', pairOf(rsa))], 'b.example': [counted('b', pairOf(rsa))] };
