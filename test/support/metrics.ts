@@ -8,9 +8,14 @@ import type { RunningServer } from './server.ts';
  * @returns the series with their values, without the prefix that all share.
  */
 export async function readMetrics(server: RunningServer): Promise<ReadonlyMap<string, number>> {
+  return parse(await fetchMetrics(server));
+}
+
+/** The same as the text that Prometheus reads. */
+export async function fetchMetrics(server: RunningServer): Promise<string> {
   await server.logs(/event=metrics port=\d+\n/);
   const port = Number(/event=metrics port=(\d+)/.exec(server.stderr())?.[1]);
-  return parse(await fetchText(`http://127.0.0.1:${port}/metrics`));
+  return fetchText(`http://127.0.0.1:${port}/metrics`);
 }
 
 function fetchText(url: string): Promise<string> {
