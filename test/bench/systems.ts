@@ -72,6 +72,16 @@ const TCPSERVER = ['tcpserver', '-HRDl0', '-c', SESSIONS, '-1', '127.0.0.1', '0'
 const LEAST = fileURLToPath(new URL('least.mjs', import.meta.url));
 const LEAST_ON_DEMAND = fileURLToPath(new URL('least-on-demand.mjs', import.meta.url));
 
+/** In place of the file of keys. */
+const KEYS = 'KEYS';
+
+/** Options that put an envelope around smtpd, by name. */
+const ENVELOPES: readonly (readonly [name: string, ...options: string[]])[] = [
+  ['received', '--received', 'mx.example.com'],
+  ['strict-newlines', '--strict-newlines'],
+  ['srs', '--srs', 'srs.example.com', '--srs-keys', KEYS],
+];
+
 /** All systems: ours, the peers, the floors. */
 export function listSystems(): readonly System[] {
   const server = built('smtpd-starttls-server');
@@ -97,6 +107,19 @@ export function listSystems(): readonly System[] {
       absent: server.absent,
       launch: (scene) => ourLaunch(scene, [...listen, '--on-demand', '--smtpds', SMTPDS, '127.0.0.1', '0']),
     },
+    ...ENVELOPES.map(([name, ...options]) => ({
+      ...OURS,
+      name: `server-${name}`,
+      title: `smtpd-starttls-server --${name}, 1 worker`,
+      note: 'follows the session to its end',
+      absent: server.absent,
+      launch: (scene: Scene) => {
+        const keys = join(scene.folder, 'srs-keys');
+        writeFileSync(keys, 'tops3cr3t\n', { mode: 0o600 });
+        const words = options.map((word) => (word === KEYS ? keys : word));
+        return ourLaunch(scene, [...listen, ...words, '127.0.0.1', '0']);
+      },
+    })),
     {
       ...OURS,
       name: 'server-cores',
