@@ -12,11 +12,9 @@ import { createFront } from '../../stream/front.ts';
 import { type IdleWatch, watchIdle } from '../../stream/time.ts';
 import { createWriteBuffer } from '../../stream/write-buffer.ts';
 import { endAfterOutput, endSmtpd, type Smtpd, type SmtpdEnd } from '../smtpd.ts';
-import type { Attempt, Reached, ReachRequest } from './attempt.ts';
-import { type CredentialsByHost, credentialsForHost } from './credentials-file.ts';
-import { failureWarning, formatFailure } from './failure.ts';
-import { attemptByProgram } from './program.ts';
-import { reach } from './reach.ts';
+import type { Reached } from './attempt.ts';
+import { formatFailure } from './failure.ts';
+import { type DestinationRequest, reachDestination } from './reach-destination.ts';
 import type { RelayDestination } from './route-table.ts';
 
 /**
@@ -26,11 +24,9 @@ import type { RelayDestination } from './route-table.ts';
 const LEAVING_LIMIT = 4;
 
 /** The settings of a relay. */
-export interface RelayedOptions
-  extends Omit<ReachRequest, 'target' | 'credentials' | 'name' | 'abort' | 'recipientDomain'> {
+export interface RelayedOptions extends Omit<DestinationRequest, 'name' | 'abort'> {
   /** See `RoutingOptions`. */
   readonly to: RoutingOptions<RelayDestination>['to'];
-  readonly credentials: CredentialsByHost;
   /** In the greeting and, with routes, in replies to EHLO. */
   readonly greetingName: string;
   /** The name of this host, in place of a client's that has given none. */
@@ -39,8 +35,6 @@ export interface RelayedOptions
   readonly idleTimeout: number;
   /** See `RoutingOptions`. */
   readonly errorLimit: number;
-  /** The whole environment of programs. */
-  readonly environment: NodeJS.ProcessEnv;
   notice(notice: RoutingNotice): void;
 }
 
@@ -56,11 +50,12 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   const { promise: ended, resolve: settle } = deferred<SmtpdEnd>();
   const { promise: abort, resolve: startAbort } = deferred();
   const leaving = createCollection<Smtpd>();
-  const { to, greetingName: name, errorLimit } = options;
-  const isLmtp = 'only' in to && to.only.isLmtp;
+  const { to } = options;
   const routing = createRouting<RelayDestination>({
-    ...{ name, to, errorLimit },
-    protocol: isLmtp ? 'lmtp' : 'smtp',
+    name: options.greetingName,
+    protocol: 'only' in to && to.only.isLmtp ? 'lmtp' : 'smtp',
+    to,
+    errorLimit: options.errorLimit,
   });
   let state: 'open' | 'connecting' | 'over' = 'open';
   let smtpd: Smtpd | undefined;
@@ -296,27 +291,4 @@ function endsReply(lines: Uint8Array): boolean {
 /** The name in "EHLO name"; undefined if there is none. */
 function nameIn(hello: string | undefined): string | undefined {
   return /^\s*\S+\s+(\S.*?)\s*$/s.exec(hello ?? '')?.[1];
-}
-
-function reachDestination(
-  { server, recipientDomain }: RelayDestination,
-  request: RelayedOptions & Pick<ReachRequest, 'name' | 'abort'>,
-): Promise<Attempt> {
-  if (server.type === 'program') return attemptProgram(server.command, request);
-  const { target } = server;
-  const credentials = credentialsForHost(request.credentials, target.host);
-  return reach({ ...request, target, credentials, recipientDomain });
-}
-
-async function attemptProgram(
-  command: readonly string[],
-  request: RelayedOptions & Pick<ReachRequest, 'name' | 'abort'>,
-): Promise<Attempt> {
-  const { report, concluded, environment } = request;
-  const [file = ''] = command;
-  const name = `|${command.join(' ')}`;
-  const result = await attemptByProgram(file, command, environment, request);
-  concluded?.(name, result.type === 'reached' ? 'reached' : result.failure.result);
-  if (result.type === 'failed') report.warning(failureWarning(name, result.failure));
-  return result;
 }
