@@ -26,7 +26,7 @@ import { ehloReply, encodeReply, RECEIVER_REPLIES } from './replies.ts';
 import { createTransaction, type Envelope } from './transaction.ts';
 
 /** The maximum length of a command line, in octets with its CRLF; RFC 5321 section 4.5.3.1.4 requires 512. */
-export const COMMAND_LIMIT = 2048;
+const COMMAND_LIMIT = 2048;
 
 /** How many commands may get a permanent error (5xx). The connection is closed at the next one. */
 export const ERROR_LIMIT = 20;

@@ -2,7 +2,7 @@ import { type PathArgument, type PathFault, parsePath } from '../../smtp/path.ts
 import { RECEIVER_REPLIES } from './replies.ts';
 
 /** The maximum number of recipients of a message: the minimum of RFC 5321 section 4.5.3.1.8. */
-export const RECIPIENT_LIMIT = 100;
+const RECIPIENT_LIMIT = 100;
 
 /** The envelope of a message. */
 export interface Envelope {
