@@ -15,6 +15,16 @@ import { assertContent } from './real-chain.ts';
 export function eximIn(folder: string): string[] {
   const configuration = join(folder, 'exim.conf');
   writeFileSync(configuration, configurationFor(folder));
+  return eximWith(folder, configuration);
+}
+
+/**
+ * A command that runs exim as an smtpd, by the recipe of the man pages.
+ *
+ * @param folder for all to read and write.
+ * @param configuration the path of a file that exists when the first client comes.
+ */
+export function eximWith(folder: string, configuration: string): string[] {
   const script = join(folder, 'exim-smtpd');
   const recipe = recipeIn('smtpd-starttls-server');
   writeFileSync(script, recipe.replace('exim4 -bs', `exim4 -C ${configuration} -odf -bs`), { mode: 0o755 });
