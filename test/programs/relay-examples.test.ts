@@ -8,13 +8,14 @@ import { delimiter, dirname, join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
 import { makeCertificates } from '../support/certificate.ts';
 import { startDnsmasq } from '../support/dns.ts';
+import { lineIn, readExample as read, replace, startByCommand } from '../support/examples.ts';
 import { assertInMailbox, eximIn, eximServerIn } from '../support/exim.ts';
 import { startFarServer } from '../support/far-server.ts';
 import { missing, ours, ROOT } from '../support/programs.ts';
 import { type Outcome, run, tcpserver } from '../support/real.ts';
 import { makeFolder, RECIPIENT, SENDER } from '../support/real-chain.ts';
 import { CLIENTS } from '../support/real-clients.ts';
-import { type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
+import { type RunningServer, startServer } from '../support/server.ts';
 import { noSshd, type Sshd, startSshd } from '../support/sshd.ts';
 import { closedPort } from '../support/tcp.ts';
 
@@ -26,41 +27,6 @@ const pair = certificates.signedBy(authority, 'localhost');
 const isRoot = process.getuid?.() === 0;
 /** The user of the examples that do not use ssh. Only root can change to it. */
 const USER = ' -u 8 -g 8';
-
-function read(name: string): string {
-  return readFileSync(join(ROOT, 'docs/examples', name), 'utf8');
-}
-
-/** The indented line of a README that begins with this. */
-function lineIn(example: string, start: string): string {
-  const lines = read(`${example}/README.md`).split('\n');
-  const found = lines.filter((line) => line.startsWith(`    ${start}`));
-  assert.equal(found.length, 1, `lines that begin with ${start} in the README of ${example}`);
-  return (found[0] ?? '').trim();
-}
-
-/** Replaces parts of a text, each of which must be there. */
-function replace(text: string, parts: Readonly<Record<string, string>>): string {
-  return Object.entries(parts).reduce((before, [part, replacement]) => {
-    assert.ok(before.includes(part), `no ${part} in ${before}`);
-    return before.replaceAll(part, replacement);
-  }, text);
-}
-
-/** Starts the server by a command of an example, on a port of its own. */
-async function startByCommand(
-  t: TestContext,
-  command: string,
-  setup: ServerSetup,
-  ...more: string[]
-): Promise<RunningServer> {
-  const words = command.split(/[ \\\n]+/);
-  assert.match(words[0] ?? '', /^(?:\/usr\/local\/bin\/)?smtpd-starttls-server$/);
-  assert.match(words.slice(-2).join(' '), /^(?:0 25|127\.0\.0\.1 2525)$/);
-  const server = await startServer([...words.slice(1, -2), ...more], [], setup);
-  t.after(server.close);
-  return server;
-}
 
 function swaks(port: number, from: string, to: string, ...more: string[]): Promise<Outcome> {
   return run([
