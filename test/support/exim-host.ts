@@ -10,6 +10,8 @@ import { makeFolder } from './real-chain.ts';
 export interface EximHostOptions {
   /** The domain that it takes mail for. */
   readonly domain: string;
+  /** Takes mail for all domains. */
+  readonly relays?: boolean;
   /** Addresses by local part, to which it forwards. It has one mailbox, carol, and bounces mail for others. */
   readonly aliases?: Readonly<Record<string, string>>;
   /** The port on 127.0.0.1 that gets mail for SRS addresses in its domain; undefined for none. */
@@ -28,7 +30,7 @@ export interface EximHost {
   log(): string;
 }
 
-/** Makes a host, with all its files in a folder of its own. It takes mail for its domain only. */
+/** Makes a host, with all its files in a folder of its own. It takes mail for its domain only, unless it relays. */
 export function makeEximHost(t: TestContext): EximHost {
   const folder = makeFolder(t);
   const configuration = join(folder, 'exim.conf');
@@ -44,7 +46,10 @@ export function makeEximHost(t: TestContext): EximHost {
   };
 }
 
-function configurationFor(folder: string, { domain, aliases = {}, srsPort, mx }: EximHostOptions): string {
+function configurationFor(
+  folder: string,
+  { domain, relays = false, aliases = {}, srsPort, mx }: EximHostOptions,
+): string {
   const redirects = Object.entries(aliases).map(
     ([local, address]) => `
 alias_${local}:
@@ -74,7 +79,7 @@ keep_environment =
 deliver_drop_privilege
 begin acl
 check_rcpt:
-  accept domains = ${domain}
+  accept domains = ${relays ? '*' : domain}
   deny message = relay not permitted
 begin routers
 ${srsPort === undefined ? '' : unpacked}${redirects.join('')}

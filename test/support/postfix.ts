@@ -40,6 +40,8 @@ export interface PostfixOptions {
   readonly next?: string;
   /** To how many recipients it sends a message at once; 50 by default. */
   readonly recipientLimit?: number;
+  /** Lines for the end of main.cf, where they replace earlier ones. */
+  readonly lines?: string;
 }
 
 /** A running Postfix. */
@@ -102,7 +104,7 @@ function makeFolders(folder: string): void {
 }
 
 function mainConfiguration(folder: string, root: string, options: PostfixOptions): string {
-  const { pair, authSocket, next, recipientLimit = 50 } = options;
+  const { pair, authSocket, next, recipientLimit = 50, lines = '' } = options;
   const libraries = join(root, 'usr/lib/postfix');
   const parameters = {
     compatibility_level: '3.6',
@@ -154,9 +156,8 @@ function mainConfiguration(folder: string, root: string, options: PostfixOptions
       smtpd_recipient_restrictions: 'permit_sasl_authenticated, reject',
     }),
   };
-  return Object.entries(parameters)
-    .map(([name, value]) => `${name} = ${value}\n`)
-    .join('');
+  const texts = Object.entries(parameters).map(([name, value]) => `${name} = ${value}\n`);
+  return `${texts.join('')}${lines}`;
 }
 
 /** Debian's services, without those that nothing here needs, and without chroot. */
