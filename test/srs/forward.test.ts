@@ -15,7 +15,7 @@ import { certificate } from '../support/shim.ts';
 import { writeKeys } from '../support/srs.ts';
 import { DEADLINE } from '../support/within.ts';
 
-const SENDER = 'alice@sender.example';
+const SENDER = 'Alice@sender.example';
 
 /** How the programs of a forwarder are started: what packs in front of exim, and what unpacks. */
 interface Kind {
@@ -144,10 +144,10 @@ describe('mail that is forwarded', {
     it(`has an SRS0 sender with ${name}, and a bounce of exim comes back`, async (t) => {
       const hosts = await startHosts(t, kind);
       await send(hosts, 'team');
-      assert.match(await returnPathOf(hosts), /^SRS0=[^=]{4}=[^=]{2}=sender\.example=alice@one\.example$/);
+      assert.match(await returnPathOf(hosts), /^SRS0=[^=]{4}=[^=]{2}=sender\.example=Alice@one\.example$/);
       await send(hosts, 'gone');
       const bounce = await bounceAt(hosts);
-      assert.match(bounce, /^MAIL FROM:<>.*\r\nRCPT TO:<alice@sender\.example>.*\r\n/m);
+      assert.match(bounce, /^MAIL FROM:<>.*\r\nRCPT TO:<Alice@sender\.example>.*\r\n/m);
       assert.match(bounce, /^ {2}gone@far\.example\r\n/m);
     });
   }
@@ -157,11 +157,11 @@ describe('mail that is forwarded', {
     await send(hosts, 'team');
     assert.match(
       await returnPathOf(hosts),
-      /^SRS1=[^=]{4}=one\.example==[^=]{4}=[^=]{2}=sender\.example=alice@two\.example$/,
+      /^SRS1=[^=]{4}=one\.example==[^=]{4}=[^=]{2}=sender\.example=Alice@two\.example$/,
     );
     await send(hosts, 'gone');
     const bounce = await bounceAt(hosts);
-    assert.match(bounce, /^MAIL FROM:<>.*\r\nRCPT TO:<alice@sender\.example>.*\r\n/m);
+    assert.match(bounce, /^MAIL FROM:<>.*\r\nRCPT TO:<Alice@sender\.example>.*\r\n/m);
     assert.match(bounce, /^ {2}gone@far\.example\r\n/m);
   });
 });
