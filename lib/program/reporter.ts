@@ -1,4 +1,7 @@
-import { writeSync } from 'node:fs';
+import { fstatSync, writeSync } from 'node:fs';
+
+/** How severe a message is. */
+export type Level = 'fatal' | 'warning' | 'info' | 'debug';
 
 /** Reports events on stderr, one line each: `program: level: what: why`. */
 export interface Reporter {
@@ -18,18 +21,18 @@ export interface Reporter {
  */
 export function createReporter(program: string, level: number): Reporter {
   return {
-    fatal: (text) => writePrintable(`${program}: fatal: ${text}`),
+    fatal: (text) => writeMessage(program, 'fatal', text),
     warning: (text) => {
-      if (level >= 1) writePrintable(`${program}: warning: ${text}`);
+      if (level >= 1) writeMessage(program, 'warning', text);
     },
     info: (text) => {
-      if (level >= 2) writePrintable(`${program}: info: ${text}`);
+      if (level >= 2) writeMessage(program, 'info', text);
     },
   };
 }
 
-function writePrintable(text: string): void {
-  writeLine(printable(text));
+function writeMessage(program: string, level: Level, text: string): void {
+  writeLine(printable(`${program}: ${level}: ${text}`), level);
 }
 
 /**
@@ -44,18 +47,43 @@ export function printable(text: string): string {
   });
 }
 
+/** The priorities of syslog, as sd-daemon(3) has them. */
+const PRIORITIES: Readonly<Record<Level, number>> = { fatal: 3, warning: 4, info: 6, debug: 7 };
+
+/** Whether journald reads our stderr; undefined before the first line. */
+let isJournal: boolean | undefined;
+
 /**
- * Writes one line to stderr.
+ * Writes one line to stderr. If journald reads it, the line begins with its priority, such as `<4>`, which journald
+ * removes (sd-daemon(3)).
  *
  * @param line printable ASCII, without a newline.
  * @returns whether it was written. It is lost when stderr is closed, or full and non-blocking: delivery of mail
  * must not depend on it.
  */
-export function writeLine(line: string): boolean {
+export function writeLine(line: string, level: Level): boolean {
+  isJournal ??= isJournalStream(2, process.env.JOURNAL_STREAM);
+  const prefix = isJournal ? `<${PRIORITIES[level]}>` : '';
   try {
     // Not process.stderr: its stream costs start-up time, and writeSync completes before this function returns.
-    writeSync(2, `${line}\n`);
+    writeSync(2, `${prefix}${line}\n`);
     return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Whether a descriptor is connected to the journal: the variable that systemd sets has its device and inode
+ * (systemd.exec(5)). The variable alone means nothing. A process between systemd and this one may have replaced stderr.
+ *
+ * @param stream the value of JOURNAL_STREAM.
+ */
+function isJournalStream(descriptor: number, stream: string | undefined): boolean {
+  if (stream === undefined) return false;
+  try {
+    const { dev, ino } = fstatSync(descriptor, { bigint: true });
+    return stream === `${dev}:${ino}`;
   } catch {
     return false;
   }

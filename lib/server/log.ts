@@ -7,7 +7,7 @@
  * stamp: the log collector prepends one.
  */
 
-import { printable, type Reporter, writeLine } from '../program/reporter.ts';
+import { type Level, printable, type Reporter, writeLine } from '../program/reporter.ts';
 
 /** The fields of an event, by name. Fields that are undefined are omitted. */
 export type LogFields = Readonly<Record<string, string | number | undefined>>;
@@ -42,7 +42,7 @@ export interface Log {
 interface Outlet {
   readonly program: string;
   readonly level: number;
-  readonly write: (line: string) => boolean;
+  readonly write: typeof writeLine;
   /** How many lines could not be written since the last one that was. */
   lost: number;
 }
@@ -91,11 +91,12 @@ function logTo(outlet: Outlet, context: readonly Fields[]): Log {
   };
 }
 
-function writeEvent(outlet: Outlet, level: string, event: string, fields: readonly Fields[]): void {
+function writeEvent(outlet: Outlet, level: Level, event: string, fields: readonly Fields[]): void {
   const given = fields.map((some) => (typeof some === 'function' ? some() : some));
   const lost = outlet.lost === 0 ? undefined : outlet.lost;
   const formatted = formatFields(Object.assign({}, ...given, { lost_lines: lost }));
-  const written = outlet.write(`${outlet.program}: ${level}: event=${formatValue(event)}${formatted}`);
+  const line = `${outlet.program}: ${level}: event=${formatValue(event)}${formatted}`;
+  const written = outlet.write(line, level);
   outlet.lost = written ? 0 : outlet.lost + 1;
 }
 
