@@ -5,7 +5,7 @@ export type Level = 'fatal' | 'warning' | 'info' | 'debug';
 
 /** Reports events on stderr, one line each: `program: level: what: why`. */
 export interface Reporter {
-  /** An error that ends the session or the program. Reported at every level. */
+  /** An error that ends the program, or its only session. Reported at every level. */
   fatal(text: string): void;
   /** An error or an anomaly; the session continues or ends gracefully. Level 1. */
   warning(text: string): void;

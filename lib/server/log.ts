@@ -17,9 +17,9 @@ type Fields = LogFields | (() => LogFields);
 
 /** Writes events to a log. */
 export interface Log {
-  /** An error that ends the server, or a session early. Logged at every level. */
+  /** An error that ends the server. Logged at every level. */
   fatal(event: string, fields?: Fields): void;
-  /** An error or a suspicious event; the server continues. Level 1. */
+  /** An error that at most ends a session, or a suspicious event; the server continues. Level 1. */
   warning(event: string, fields?: Fields): void;
   /** A normal event. Level 2. */
   info(event: string, fields?: Fields): void;
@@ -31,7 +31,8 @@ export interface Log {
    */
   with(fields: Fields): Log;
   /**
-   * Creates a reporter for code that reports texts: each becomes a line with the field `text`.
+   * Creates a reporter for code that reports texts: each becomes a line with the field `text`. What is fatal to a session
+   * is a warning here.
    *
    * @param event the event of those lines.
    */
@@ -84,7 +85,7 @@ function logTo(outlet: Outlet, context: readonly Fields[]): Log {
     },
     with: (fields) => logTo(outlet, [...context, fields]),
     reporter: (event = 'session') => ({
-      fatal: (text) => fatal(event, { text }),
+      fatal: (text) => warning(event, { text }),
       warning: (text) => warning(event, { text }),
       info: (text) => info(event, { text }),
     }),

@@ -178,15 +178,16 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     // A client that costs no smtpd could cause thousands of lines a second.
     const warning = (text: string): void =>
       rateLimited((suppressed) => named.warning('session', { text, suppressed }));
-    return { ...named.reporter(), warning };
+    return { ...named.reporter(), fatal: warning, warning };
   }
 
   /** For lines that a client can cause at no cost of its own. They name the smtpd of the moment, if there is one. */
   function reporterOf(event: 'relay' | 'envelope'): Reporter {
+    const warning = (text: string): void =>
+      rateLimited((suppressed) => log.warning(event, { smtpd: smtpd?.label, text, suppressed }));
     return {
-      fatal: (text) => log.fatal(event, { smtpd: smtpd?.label, text }),
-      warning: (text) =>
-        rateLimited((suppressed) => log.warning(event, { smtpd: smtpd?.label, text, suppressed })),
+      fatal: warning,
+      warning,
       info: (text) => log.info(event, { smtpd: smtpd?.label, text }),
     };
   }
@@ -253,7 +254,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
       await run();
     } catch (error) {
       // A defect in one connection must not end the sessions of others.
-      log.fatal('failed', { text: errorCode(error) });
+      log.warning('failed', { text: errorCode(error) });
     }
     socket.destroy();
     metrics.received(socket.bytesRead);

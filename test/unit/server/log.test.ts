@@ -153,7 +153,7 @@ describe('a log with fields', () => {
 });
 
 describe('the reporter of a log', () => {
-  it('writes texts of a session', () => {
+  it('writes texts of a session, whose end is not that of the server', () => {
     const lines = written(2, (log) => {
       const report = log.with({ id: 7 }).reporter();
       report.fatal('unable to start smtpd: ENOENT');
@@ -161,7 +161,7 @@ describe('the reporter of a log', () => {
       report.info('done');
     });
     assert.deepEqual(lines, [
-      'server: fatal: event=session id=7 text="unable to start smtpd: ENOENT"',
+      'server: warning: event=session id=7 text="unable to start smtpd: ENOENT"',
       String.raw`server: warning: event=session id=7 text="smtpd said \"no\""`,
       'server: info: event=session id=7 text=done',
     ]);
