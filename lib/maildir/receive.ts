@@ -1,5 +1,5 @@
 import { deferred } from '../program/deferred.ts';
-import { errorCode } from '../program/failure.ts';
+import { explain } from '../program/explain.ts';
 import type { Reporter } from '../program/reporter.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { watchIdle } from '../stream/time.ts';
@@ -139,7 +139,7 @@ export function receive(options: ReceiveOptions): RunningReceiver {
     try {
       action();
     } catch (error) {
-      report.warning(`unable to store a message: ${errorCode(error)}`);
+      report.warning(`unable to store a message: ${explain('write', error)}`);
       delivery?.discard();
       receiver.failed();
     }

@@ -1,4 +1,5 @@
 import { statSync } from 'node:fs';
+import { explain } from './explain.ts';
 import { errorCode, Failure } from './failure.ts';
 
 /** The default of PATH: the union of the defaults of the C libraries, which differ. */
@@ -23,7 +24,7 @@ export function checkProgram(file: string, path = DEFAULT_PATH): void {
   const codes = candidates.map(startError);
   if (codes.includes(undefined)) return;
   const code = codes.includes('EACCES') ? 'EACCES' : codes.at(-1);
-  throw new Failure(code === 'ENOENT' ? 127 : 126, `cannot run ${file}: ${code}`);
+  throw new Failure(code === 'ENOENT' ? 127 : 126, `cannot run ${file}: ${explain('run', code)}`);
 }
 
 /** The error code that starting a file is certain to fail with; undefined when it may succeed. */

@@ -1,4 +1,5 @@
-import { EXIT, errorCode, Failure } from './failure.ts';
+import { explain } from './explain.ts';
+import { EXIT, Failure } from './failure.ts';
 import { usage } from './options.ts';
 
 /** The privileges to drop. */
@@ -30,7 +31,10 @@ export function privilegesOf({ uid, gid, groups }: Identity): Privileges {
         }
         if (uid !== undefined) process.setuid?.(uid);
       } catch (error) {
-        throw new Failure(EXIT.systemCallFailed, `unable to drop privileges: ${errorCode(error)}`);
+        throw new Failure(
+          EXIT.systemCallFailed,
+          `unable to change user and group: ${explain('change-user', error)}`,
+        );
       }
     },
   };

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { deferred } from '../program/deferred.ts';
+import { RAISE_DESCRIPTOR_LIMIT } from '../program/explain.ts';
 import { EXIT, Failure } from '../program/failure.ts';
 import { checkProgram } from '../program/find.ts';
 import { refuseInspector } from '../program/inspector.ts';
@@ -181,11 +182,14 @@ function connectionsWithinDescriptors(options: ServerOptions, log: Log): number 
   const max = Math.floor((limit - reserved) / each);
   if (connections <= max) return connections;
   if (max < 1) {
-    throw new Failure(EXIT.systemCallFailed, `unable to start: descriptor limit too low (${limit})`);
+    throw new Failure(
+      EXIT.systemCallFailed,
+      `unable to start: descriptor limit too low: ${limit} (${RAISE_DESCRIPTOR_LIMIT})`,
+    );
   }
   const needed = connections * each + reserved;
   log.warning('limits', {
-    text: `${connections} concurrent connections would need ${needed} descriptors`,
+    text: `${connections} concurrent connections would need ${needed} descriptors: ${RAISE_DESCRIPTOR_LIMIT}`,
     descriptors: limit,
     connections: max,
   });

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import type { ProxyProtocolSettings } from '../net/options.ts';
 import { createCollection } from '../program/collection.ts';
 import { deferred } from '../program/deferred.ts';
-import { errorCode } from '../program/failure.ts';
+import { explain } from '../program/explain.ts';
 import { within } from '../stream/time.ts';
 import { createTlsServer, type TlsServer } from '../tls/handshake.ts';
 import type { SmtpTlsSettings, TlsSettings } from '../tls/options.ts';
@@ -128,7 +128,9 @@ export function createService(options: ServiceOptions, parts: ServiceParts): Ser
     listen: async (points) => {
       if (stopped !== undefined) return deferred<never>().promise;
       const failed = (error: unknown): void =>
-        rateLimited((suppressed) => log.warning('accept-failed', { text: errorCode(error), suppressed }));
+        rateLimited((suppressed) =>
+          log.warning('accept-failed', { text: explain('listen', error), suppressed }),
+        );
       for (const point of points) {
         listeners.push(await openListener(point, options.backlog, { connection: accept, failed }));
       }

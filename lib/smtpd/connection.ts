@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { deferred } from '../program/deferred.ts';
-import { EXIT, errorCode } from '../program/failure.ts';
+import { explain } from '../program/explain.ts';
+import { EXIT } from '../program/failure.ts';
 import type { ByteStream } from '../stream/byte-stream.ts';
 import { keepReadableAfterFailedWrite } from '../stream/failed-write.ts';
 import type { Smtpd, SmtpdEnd } from './smtpd.ts';
@@ -38,7 +39,7 @@ export function smtpdOnConnection({ socket, stream, name, isUnix, failed }: Conn
     // On a Unix socket this means no more than that the server has closed it and has not read everything: a program on
     // pipes may do so too, after its last reply.
     if (error === undefined || (isUnix && socket.bytesRead > 0)) settle();
-    else settle(`${failed()} ${name}: ${errorCode(error)}`);
+    else settle(`${failed()} ${name}: ${explain('connect', error)}`);
   };
   keepReadableAfterFailedWrite(socket, (error) => {
     writeFailure ??= error;

@@ -1,6 +1,7 @@
 import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process';
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
+import { explain } from '../program/explain.ts';
 import { errorCode } from '../program/failure.ts';
 import { sinkOfStream, sourceOfStream } from '../stream/byte-stream.ts';
 import type { Smtpd, SmtpdEnd } from './smtpd.ts';
@@ -116,5 +117,5 @@ const START_STATUSES: Readonly<Record<string, number>> = {
 
 function startFailure(file: string, error: unknown): SmtpdEnd {
   const code = errorCode(error);
-  return { status: START_STATUSES[code] ?? 126, failure: `cannot run ${file}: ${code}` };
+  return { status: START_STATUSES[code] ?? 126, failure: `cannot run ${file}: ${explain('run', error)}` };
 }

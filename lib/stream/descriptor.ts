@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, readFileSync, type Stats } from 'node:fs';
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { explain } from '../program/explain.ts';
+import { EXIT, Failure } from '../program/failure.ts';
 import {
   type ByteStream,
   IGNORE,
@@ -85,7 +86,7 @@ export function openStandard(): ByteStream {
   } catch (error) {
     throw new Failure(
       EXIT.systemCallFailed,
-      `unable to use descriptors 0 and 1, which must be sockets or pipes: ${errorCode(error)}`,
+      `unable to use descriptors 0 and 1, which must be sockets or pipes: ${explain('serve', error)}`,
     );
   }
 }

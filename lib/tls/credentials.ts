@@ -2,6 +2,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createSecureContext } from 'node:tls';
+import { explain } from '../program/explain.ts';
 import { EXIT, errorCode, Failure } from '../program/failure.ts';
 import { parseChain, weakKeys } from './certificate-faults.ts';
 import { contextOptions, type KeyPair } from './context.ts';
@@ -228,7 +229,7 @@ function list({ variable, path }: NamedFile): string[] {
   try {
     return readdirSync(path).filter((name) => !name.startsWith('.'));
   } catch (error) {
-    throw new Failure(EXIT.systemCallFailed, `unable to read ${variable} ${path}: ${errorCode(error)}`);
+    throw new Failure(EXIT.systemCallFailed, `unable to read ${variable} ${path}: ${explain('read', error)}`);
   }
 }
 

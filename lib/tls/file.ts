@@ -1,5 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { EXIT, errorCode, Failure } from '../program/failure.ts';
+import { explain } from '../program/explain.ts';
+import { EXIT, Failure } from '../program/failure.ts';
 
 /** The largest file that is read, in octets; the web's CA certificates take 250 kB. */
 const LIMIT = 4 * 1024 * 1024;
@@ -30,7 +31,7 @@ export function readRegularFile(what: string, path: string, isSecret = false): B
     }
   } catch (error) {
     const status = error instanceof Failure ? error.status : EXIT.systemCallFailed;
-    throw new Failure(status, `unable to read ${what} ${path}: ${errorCode(error)}`);
+    throw new Failure(status, `unable to read ${what} ${path}: ${explain('read', error)}`);
   }
 }
 

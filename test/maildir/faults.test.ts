@@ -135,6 +135,7 @@ describe('smtpd-maildir, when a system call fails,', { skip }, () => {
       let refusals = 0;
       for (let number = start + 1; number <= end; number++) {
         const error = number % 2 === 0 ? 'ENOSPC' : 'EIO';
+        const why = error === 'EIO' ? error : 'ENOSPC (no space or no inodes left: df, df -i)';
         const server = startFaulty(t, { library, faults: [...faults, failing('any', number, error)] });
         server.send(...TO_DATA, ...LINES, '.', ...SECOND, 'QUIT');
         assert.equal(await server.ended, 0);
@@ -146,7 +147,7 @@ describe('smtpd-maildir, when a system call fails,', { skip }, () => {
         const stored = server.unread().match(/^250 2\.0\.0 Message stored\r$/gm)?.length;
         assert.equal(stored, refused ? 1 : 2, where);
         assert.deepEqual(textsIn(server.maildir), refused ? ['second\n'] : [TEXT, 'second\n'], where);
-        const warning = `smtpd-maildir: warning: unable to store a message: ${error}\n`;
+        const warning = `smtpd-maildir: warning: unable to store a message: ${why}\n`;
         assert.equal(server.stderr(), refused ? warning : '', where);
         // A file that cannot be removed remains in tmp/; after a rename there is none.
         const name = /^unlink Maildir\/tmp\/(.*)/.exec(failed)?.[1];

@@ -177,7 +177,10 @@ describe('smtpd-starttls-proxy', { concurrency: 3, timeout: 60_000 }, () => {
     client.end();
     const served = await chain.served(0);
     assert.equal((await served.ended).code, 127);
-    assert.equal(served.stderr(), 'smtpd-starttls-proxy: fatal: cannot run /nowhere/smtpd: ENOENT\n');
+    assert.equal(
+      served.stderr(),
+      'smtpd-starttls-proxy: fatal: cannot run /nowhere/smtpd: ENOENT (no such program: check its path, PATH, and the interpreter in its first line)\n',
+    );
   });
 
   it('ends when a client stalls in the middle of the handshake', async (t) => {
@@ -415,7 +418,7 @@ describe('smtpd-starttls-proxy --to', { concurrency: 3, timeout: 60_000 }, () =>
     assert.equal((await served.ended).code, 111);
     assert.equal(
       served.stderr(),
-      `smtpd-starttls-proxy: fatal: cannot reach 127.0.0.1:${free}: ECONNREFUSED\n`,
+      `smtpd-starttls-proxy: fatal: cannot reach 127.0.0.1:${free}: ECONNREFUSED (nothing listens there)\n`,
     );
   });
 
@@ -446,7 +449,10 @@ describe('smtpd-starttls-proxy --to', { concurrency: 3, timeout: 60_000 }, () =>
     client.end();
     const served = await chain.served(0);
     assert.equal((await served.ended).code, 111);
-    assert.equal(served.stderr(), `smtpd-starttls-proxy: fatal: cannot reach unix:${path}: ENOENT\n`);
+    assert.equal(
+      served.stderr(),
+      `smtpd-starttls-proxy: fatal: cannot reach unix:${path}: ENOENT (there is no such socket)\n`,
+    );
   });
 });
 

@@ -218,7 +218,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(await client.rest(), '');
     client.end();
     await server.logs(
-      /: warning: event=session id=\S+ remote=\S+ smtpd=\S+ text="cannot reach 127\.0\.0\.1:\d+: ECONNREFUSED"\n/,
+      /: warning: event=session id=\S+ remote=\S+ smtpd=\S+ text="cannot reach 127\.0\.0\.1:\d+: ECONNREFUSED \(nothing listens there\)"\n/,
     );
   });
 

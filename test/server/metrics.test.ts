@@ -762,10 +762,10 @@ describe('serveMetrics', { concurrency: true, timeout: 30_000 }, () => {
     withServer(good, async ({ port }) => {
       await assert.rejects(serveMetrics('127.0.0.1', port, good), {
         status: 111,
-        message: `unable to listen on 127.0.0.1:${port} for metrics: EADDRINUSE`,
+        message: `unable to listen on 127.0.0.1:${port} for metrics: EADDRINUSE (another process listens there: ss -ltnp)`,
       });
       await assert.rejects(serveMetrics('2001:db8::1', 9, good), {
-        message: /^unable to listen on \[2001:db8::1\]:9 for metrics: E[A-Z]+$/,
+        message: /^unable to listen on \[2001:db8::1\]:9 for metrics: E[A-Z]+ \([^\n]+\)$/,
       });
       await assert.rejects(serveMetrics('127.0.0.1', 65_536, good), {
         message: 'unable to listen on 127.0.0.1:65536 for metrics: ERR_SOCKET_BAD_PORT',

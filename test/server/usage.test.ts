@@ -196,20 +196,23 @@ describe('a command line', { concurrency: 2 }, () => {
   }
 });
 
+const NO_PROGRAM = 'ENOENT (no such program: check its path, PATH, and the interpreter in its first line)';
+const NOT_EXECUTABLE = 'EACCES (not an executable file, or not for this user: namei -l)';
+
 describe('an smtpd', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
-    for (const [name, status, code] of [
-      ['/nowhere/smtpd', 127, 'ENOENT'],
-      ['no-such-smtpd', 127, 'ENOENT'],
-      ['/etc/passwd', 126, 'EACCES'],
-      ['/etc', 126, 'EACCES'],
+    for (const [name, status, why] of [
+      ['/nowhere/smtpd', 127, NO_PROGRAM],
+      ['no-such-smtpd', 127, NO_PROGRAM],
+      ['/etc/passwd', 126, NOT_EXECUTABLE],
+      ['/etc', 126, NOT_EXECUTABLE],
     ] as const) {
       it(`that is ${name} is refused at the start with ${status}, with --workers ${workers}`, async () => {
         const outcome = await run(['-1', '--workers', workers, ...AT, name]);
         assert.deepEqual(outcome, {
           status,
           stdout: '',
-          stderr: `smtpd-starttls-server: fatal: cannot run ${name}: ${code}\n`,
+          stderr: `smtpd-starttls-server: fatal: cannot run ${name}: ${why}\n`,
         });
       });
     }
@@ -217,14 +220,14 @@ describe('an smtpd', { concurrency: 2 }, () => {
 
   it('that is reached by ssh needs a program for that', async () => {
     const { status, stderr } = await run(['--to', 'ssh://mail.example', '--ssh', '/nowhere/ssh', ...AT]);
-    assert.equal(stderr, 'smtpd-starttls-server: fatal: cannot run /nowhere/ssh: ENOENT\n');
+    assert.equal(stderr, `smtpd-starttls-server: fatal: cannot run /nowhere/ssh: ${NO_PROGRAM}\n`);
     assert.equal(status, 127);
   });
 
   it('is searched for along PATH', async () => {
     const words = [process.execPath, ours('smtpd-starttls-server'), '-1', ...AT, 'sh'];
     const { status, stderr } = await runAny(words, { environment: serverEnvironment({ PATH: '/nowhere' }) });
-    assert.equal(stderr, 'smtpd-starttls-server: fatal: cannot run sh: ENOENT\n');
+    assert.equal(stderr, `smtpd-starttls-server: fatal: cannot run sh: ${NO_PROGRAM}\n`);
     assert.equal(status, 127);
   });
 });
@@ -266,7 +269,7 @@ describe('an environment', { concurrency: 2 }, () => {
       'a RELAY_CAFILE that is missing',
       { RELAY_CAFILE: '/nowhere' },
       111,
-      'unable to read RELAY_CAFILE /nowhere: ENOENT',
+      'unable to read RELAY_CAFILE /nowhere: ENOENT (no such file, or a link to one that does not exist)',
     ],
     [
       'no RELAY_KEYFILE',

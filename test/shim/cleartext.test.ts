@@ -85,11 +85,13 @@ describe('smtpd', { concurrency: 4 }, () => {
     assertOneLine(run.served.stderr(), /warning: smtpd exited mid-dialogue: killed by SIGABRT$/m);
   });
 
+  const NO_PROGRAM = 'ENOENT (no such program: check its path, PATH, and the interpreter in its first line)';
+  const NOT_EXECUTABLE = 'EACCES (not an executable file, or not for this user: namei -l)';
   for (const [what, command, status, why] of [
-    ['does not exist', ['/no/such/smtpd'], 127, 'ENOENT'],
-    ['does not exist in PATH', ['no-such-smtpd'], 127, 'ENOENT'],
-    ['is a directory', ['/tmp'], 126, 'EACCES'],
-    ['is not executable', ['/etc/passwd'], 126, 'EACCES'],
+    ['does not exist', ['/no/such/smtpd'], 127, NO_PROGRAM],
+    ['does not exist in PATH', ['no-such-smtpd'], 127, NO_PROGRAM],
+    ['is a directory', ['/tmp'], 126, NOT_EXECUTABLE],
+    ['is not executable', ['/etc/passwd'], 126, NOT_EXECUTABLE],
     ['has a path through a file', ['/etc/passwd/smtpd'], 126, 'ENOTDIR'],
   ] as const) {
     it(`that ${what}: 421 to the client, one line on stderr, exit status ${status}`, async (t) => {

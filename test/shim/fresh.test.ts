@@ -170,7 +170,10 @@ describe('a second smtpd', { concurrency: 4 }, () => {
     client.end();
     assert.equal(await run.status(), 127);
     await run.allGone();
-    assert.equal(run.served.stderr(), `smtpd-starttls-proxy-io: fatal: cannot run ${node}: ENOENT\n`);
+    assert.equal(
+      run.served.stderr(),
+      `smtpd-starttls-proxy-io: fatal: cannot run ${node}: ENOENT (no such program: check its path, PATH, and the interpreter in its first line)\n`,
+    );
   });
 
   it('is used though the first one does not exit by itself and is killed', async (t) => {

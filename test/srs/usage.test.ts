@@ -62,7 +62,10 @@ describe('the file of keys', () => {
   it('that does not exist, or is not a file, is named', async (t) => {
     const path = writeKeys(t, '');
     const missing = await runSrs(t, ['-k', `${path}.missing`, ...SMTPD]);
-    assert.equal(missing.stderr, `smtpd-srs-io: fatal: unable to read --keys ${path}.missing: ENOENT\n`);
+    assert.equal(
+      missing.stderr,
+      `smtpd-srs-io: fatal: unable to read --keys ${path}.missing: ENOENT (no such file, or a link to one that does not exist)\n`,
+    );
     assert.equal(missing.status, 111);
     const folder = await runSrs(t, ['-k', dirname(path), ...SMTPD]);
     assert.match(folder.stderr, /: not a regular file\n$/);
@@ -108,7 +111,10 @@ describe('the file of keys', () => {
 
 it('an smtpd that cannot be started is 127 or 126, and 421 for the client', async (t) => {
   const { status, stdout, stderr } = await runSrs(t, ['/nonexistent/smtpd']);
-  assert.equal(stderr, 'smtpd-srs-io: fatal: cannot run /nonexistent/smtpd: ENOENT\n');
+  assert.equal(
+    stderr,
+    'smtpd-srs-io: fatal: cannot run /nonexistent/smtpd: ENOENT (no such program: check its path, PATH, and the interpreter in its first line)\n',
+  );
   assert.match(stdout, /^421 4\.3\.0 /);
   assert.equal(status, 127);
 });

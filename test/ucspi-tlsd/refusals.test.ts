@@ -70,13 +70,13 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       what: 'with a missing key file',
       variables: () => ({ ...environment, KEYFILE: '/nonexistent/key' }),
       status: 111,
-      message: 'unable to read {KEYFILE}: ENOENT',
+      message: 'unable to read {KEYFILE}: ENOENT (no such file, or a link to one that does not exist)',
     },
     {
       what: 'with a missing certificate file',
       variables: () => ({ ...environment, CERTFILE: '/nonexistent/certificate' }),
       status: 111,
-      message: 'unable to read {CERTFILE}: ENOENT',
+      message: 'unable to read {CERTFILE}: ENOENT (no such file, or a link to one that does not exist)',
     },
     {
       what: 'with a folder as a certificate',
@@ -176,7 +176,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       options: ['-y'],
       variables: () => ({ ...environment, CAFILE: '/nonexistent/ca' }),
       status: 111,
-      message: 'unable to read {CAFILE}: ENOENT',
+      message: 'unable to read {CAFILE}: ENOENT (no such file, or a link to one that does not exist)',
     },
     {
       what: 'with a CAFILE that holds no certificate',
@@ -189,7 +189,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
       options: ['-y'],
       variables: () => ({ ...environment, CADIR: '/nonexistent' }),
       status: 111,
-      message: 'unable to read {CADIR}: ENOENT',
+      message: 'unable to read {CADIR}: ENOENT (no such file, or a link to one that does not exist)',
     },
     {
       what: 'with a TLS_UID that is not a number',
@@ -256,7 +256,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
   function lineOf(message: string, given: NodeJS.ProcessEnv): RegExp {
     const text = message
       .replaceAll(/\{(.*?)\}/g, (_, name: string) => `${name} ${given[name]}`)
-      .replaceAll(/[.\\/]/g, '\\$&')
+      .replaceAll(/[.()\\/]/g, '\\$&')
       .replaceAll('*', '[ -~]+');
     return new RegExp(`^ucspi-tlsd: fatal: ${text}\n$`);
   }

@@ -1,5 +1,6 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { explain } from '../../program/explain.ts';
 import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 
 /**
@@ -11,7 +12,10 @@ export function createMaildir(maildir: string): void {
   try {
     for (const part of ['tmp', 'new', 'cur']) createDirectories(resolve(maildir, part));
   } catch (error) {
-    throw new Failure(EXIT.systemCallFailed, `unable to create the Maildir ${maildir}: ${errorCode(error)}`);
+    throw new Failure(
+      EXIT.systemCallFailed,
+      `unable to create the Maildir ${maildir}: ${explain('write', error)}`,
+    );
   }
 }
 

@@ -1,7 +1,8 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { formatHostPort } from '../../net/address.ts';
 import { KEEPALIVE } from '../../net/endpoints.ts';
-import { EXIT, errorCode, Failure } from '../../program/failure.ts';
+import { explain } from '../../program/explain.ts';
+import { EXIT, Failure } from '../../program/failure.ts';
 import { usage } from '../../program/options.ts';
 import { inheritedKind } from '../../stream/descriptor.ts';
 
@@ -96,7 +97,7 @@ export async function openListener(
       reject(
         new Failure(
           EXIT.systemCallFailed,
-          `unable to listen on ${describePoint(point)}: ${errorCode(error)}`,
+          `unable to listen on ${describePoint(point)}: ${explain('listen', error)}`,
         ),
       );
     });

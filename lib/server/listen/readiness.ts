@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { closeSync, writeSync } from 'node:fs';
-import { EXIT, errorCode, Failure } from '../../program/failure.ts';
+import { explain } from '../../program/explain.ts';
+import { EXIT, Failure } from '../../program/failure.ts';
 import { inheritedKind, release } from '../../stream/descriptor.ts';
 import type { Log } from '../log.ts';
 
@@ -38,11 +39,12 @@ function write(descriptor: number, text: string): void {
   try {
     writeSync(descriptor, text);
   } catch (error) {
-    throw failure(descriptor, errorCode(error));
+    throw failure(descriptor, error);
   }
 }
 
-function failure(descriptor: number, why: string): Failure {
+function failure(descriptor: number, error: unknown): Failure {
+  const why = explain('notify', error);
   return new Failure(EXIT.systemCallFailed, `unable to notify readiness on descriptor ${descriptor}: ${why}`);
 }
 
@@ -54,7 +56,7 @@ function notifySystemd({ environment, log }: ReadinessOptions): void {
     timeout: NOTIFY_TIMEOUT,
   });
   const fail = (why: string): void => log.warning('notify', { text: `unable to run systemd-notify: ${why}` });
-  child.on('error', (error) => fail(errorCode(error)));
+  child.on('error', (error) => fail(explain('run', error)));
   child.on('exit', (status, signal) => {
     if (status !== 0) fail(signal ?? `exit status ${status}`);
   });

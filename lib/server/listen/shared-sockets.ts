@@ -2,7 +2,8 @@ import { lookup } from 'node:dns/promises';
 import { closeSync } from 'node:fs';
 import * as net from 'node:net';
 import { getSystemErrorName } from 'node:util';
-import { EXIT, errorCode, Failure } from '../../program/failure.ts';
+import { explain } from '../../program/explain.ts';
+import { EXIT, Failure } from '../../program/failure.ts';
 import { release } from '../../stream/descriptor.ts';
 import { describePoint, type ListenPoint } from './listeners.ts';
 
@@ -42,7 +43,7 @@ async function openSharedSocket(point: ListenPoint): Promise<SharedSocket> {
     return { ...bindSocket(address, point.port), label, name: undefined };
   } catch (error) {
     if (error instanceof Failure) throw error;
-    throw new Failure(EXIT.systemCallFailed, `unable to listen on ${label}: ${errorCode(error)}`);
+    throw new Failure(EXIT.systemCallFailed, `unable to listen on ${label}: ${explain('listen', error)}`);
   }
 }
 

@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { formatHostPort } from '../../net/address.ts';
+import { explain } from '../../program/explain.ts';
 import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 import type { Reporter } from '../../program/reporter.ts';
 import { within } from '../../stream/time.ts';
@@ -73,11 +74,14 @@ export async function serveMetrics(
     });
   } catch (error) {
     const where = formatHostPort(host, port);
-    throw new Failure(EXIT.systemCallFailed, `unable to listen on ${where} for metrics: ${errorCode(error)}`);
+    throw new Failure(
+      EXIT.systemCallFailed,
+      `unable to listen on ${where} for metrics: ${explain('listen', error)}`,
+    );
   }
   // A connection that cannot be accepted (EMFILE, for example) must not end the mail server.
   server.on('error', (error) => {
-    report?.warning(`unable to accept a connection for metrics: ${errorCode(error)}`);
+    report?.warning(`unable to accept a connection for metrics: ${explain('listen', error)}`);
   });
   const address = server.address();
   return {

@@ -65,14 +65,18 @@ describe('startProgram', () => {
     child.kill('SIGINT');
   });
 
-  for (const [command, status, code] of [
-    [['/no/such/program'], 127, 'ENOENT'],
-    [['/tmp'], 126, 'EACCES'],
+  for (const [command, status, why] of [
+    [
+      ['/no/such/program'],
+      127,
+      'ENOENT (no such program: check its path, PATH, and the interpreter in its first line)',
+    ],
+    [['/tmp'], 126, 'EACCES (not an executable file, or not for this user: namei -l)'],
     [['sh', '-c', 'x'.repeat(3_000_000)], 126, 'E2BIG'],
   ] as const) {
-    it(`gives ${status} for ${code}, an output that has ended, and discards what is written`, async () => {
+    it(`gives ${status} for ${why}, an output that has ended, and discards what is written`, async () => {
       const child = startProgram(command, process.env);
-      assert.deepEqual(await endOf(child), { status, failure: `cannot run ${command[0]}: ${code}` });
+      assert.deepEqual(await endOf(child), { status, failure: `cannot run ${command[0]}: ${why}` });
       assert.equal(await outputOf(child), '');
       assert.equal(child.sink.write(Buffer.from('lost')), true);
       await within(DEADLINE, 'end of the input', new Promise<void>((resolve) => child.sink.end(resolve)));

@@ -70,7 +70,7 @@ describe('readRegularFile', () => {
     const path = join(folder, 'missing');
     assert.throws(() => readRegularFile('KEYFILE', path), {
       status: 111,
-      message: `unable to read KEYFILE ${path}: ENOENT`,
+      message: `unable to read KEYFILE ${path}: ENOENT (no such file, or a link to one that does not exist)`,
     });
   });
 

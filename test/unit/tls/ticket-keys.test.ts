@@ -70,7 +70,7 @@ describe('readTicketKeys', () => {
     const missing = join(folder, 'none');
     assert.throws(() => readTicketKeys(missing), {
       status: 111,
-      message: `unable to read ticket keys ${missing}: ENOENT`,
+      message: `unable to read ticket keys ${missing}: ENOENT (no such file, or a link to one that does not exist)`,
     });
   });
 });

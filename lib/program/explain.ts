@@ -1,0 +1,82 @@
+import { errorCode } from './failure.ts';
+
+/** What was attempted when a system call failed. */
+export type Attempt =
+  /** To serve the client on descriptors 0 and 1. */
+  | 'serve'
+  | 'listen'
+  | 'connect'
+  /** To read a file that an administrator has configured. */
+  | 'read'
+  /** To write to a Maildir. */
+  | 'write'
+  /** To start a program. */
+  | 'run'
+  /** To change to another user or group. */
+  | 'change-user'
+  /** To announce on a descriptor that the server is ready. */
+  | 'notify';
+
+/** What to do about a limit on descriptors. */
+export const RAISE_DESCRIPTOR_LIMIT = 'raise ulimit -n, or LimitNOFILE= of systemd';
+
+/** What an error means and what to do about it, where its code alone does not help. */
+const HINTS: Readonly<Record<Attempt, Readonly<Record<string, string>>>> = {
+  serve: {
+    ERR_INVALID_FD_TYPE: 'they are a file or a terminal; tcpserver or the like starts this program',
+  },
+  listen: {
+    EADDRINUSE: 'another process listens there: ss -ltnp',
+    EACCES: 'ports below 1024 are for root: start as root, with -u and -g, or grant CAP_NET_BIND_SERVICE',
+    EADDRNOTAVAIL: 'no interface has this address: ip address',
+    EAFNOSUPPORT: 'this host has no IPv6',
+    EAI_AGAIN: 'DNS does not answer; an address needs none',
+  },
+  connect: {
+    ECONNREFUSED: 'nothing listens there',
+    ENOENT: 'there is no such socket',
+    EACCES: 'this user may not write to it, or not enter a directory above it: namei -l',
+    EAI_AGAIN: 'DNS does not answer; an address needs none',
+  },
+  read: {
+    ENOENT: 'no such file, or a link to one that does not exist',
+    EACCES: 'this user may not read it, or not enter a directory above it: namei -l',
+  },
+  write: {
+    EACCES: 'this user may not write there, or not enter a directory above it: namei -l',
+    EROFS: 'it is mounted read-only, or ProtectSystem= of systemd protects it',
+    ENOSPC: 'no space or no inodes left: df, df -i',
+    EDQUOT: 'the disk quota of this user is exceeded',
+  },
+  run: {
+    ENOENT: 'no such program: check its path, PATH, and the interpreter in its first line',
+    EACCES: 'not an executable file, or not for this user: namei -l',
+    EAGAIN: 'too many processes: raise ulimit -u, or TasksMax= of systemd',
+  },
+  'change-user': {
+    EPERM: 'only root can, with CAP_SETUID and CAP_SETGID',
+    EINVAL: 'there is no such user or group in this user namespace',
+  },
+  notify: {
+    EBADF: 'it is not open; s6 opens the number that is in notification-fd',
+  },
+};
+
+/** The same for errors that mean the same whatever was attempted. */
+const COMMON_HINTS: Readonly<Record<string, string>> = {
+  EMFILE: `too many open descriptors: ${RAISE_DESCRIPTOR_LIMIT}`,
+  ENFILE: 'too many open descriptors on this host: sysctl fs.file-max',
+  ENOMEM: 'not enough memory, or a limit on it: ulimit -v',
+};
+
+/**
+ * Describes an error for an administrator: its code and, where that helps, what to do, for example
+ * `EADDRINUSE (another process listens there: ss -ltnp)`. It is the last part of a message.
+ *
+ * @param error any thrown value, or an error code. What has no hint is described as by `errorCode`.
+ */
+export function explain(attempt: Attempt, error: unknown): string {
+  const code = errorCode(error);
+  const hint = HINTS[attempt][code] ?? COMMON_HINTS[code];
+  return hint === undefined ? code : `${code} (${hint})`;
+}
