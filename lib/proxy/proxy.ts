@@ -61,7 +61,11 @@ export async function runProxy(options: ProxyOptions, environment: NodeJS.Proces
   const listener = reportTls(report, () => ends, environment);
   try {
     ends = await readEndpoints(connection, options, environment, stopping);
-    if (options.implicitTls) tlsClient = await startTls(connection, tls, listener, stopping);
+    if (options.implicitTls) {
+      tlsClient = await startTls(connection, tls, listener, stopping).catch((error: unknown) => {
+        throw new Error(`unable to start TLS with ${remoteName(ends, environment)}: ${errorCode(error)}`);
+      });
+    }
   } catch (error) {
     report.warning(errorCode(error));
     connection.destroy();
@@ -155,12 +159,17 @@ function environmentOf(ends: Endpoints | undefined, environment: NodeJS.ProcessE
   return isSame ? kept : withoutUcspiTcp(kept);
 }
 
+/** The address of the client, for messages. */
+function remoteName(ends: Endpoints | undefined, environment: NodeJS.ProcessEnv): string {
+  return ends?.remote.ip ?? remoteAddress(environment);
+}
+
 function reportTls(
   report: Reporter,
   ends: () => Endpoints | undefined,
   environment: NodeJS.ProcessEnv,
 ): HandshakeListener {
-  const name = (): string => ends()?.remote.ip ?? remoteAddress(environment);
+  const name = (): string => remoteName(ends(), environment);
   return {
     done: (variables) => report.info(`TLS with ${name()}: ${describeTls(variables)}`),
     failed: () => {},
