@@ -28,7 +28,7 @@ export interface ReplyReader {
 /** The longest reply that is accepted, in octets with its line endings. */
 export const REPLY_LIMIT = 65536;
 
-const TOO_LONG: ReadReply = { type: 'fault', why: 'it is too long' };
+const TOO_LONG: ReadReply = { type: 'fault', why: 'SMTP reply too long' };
 
 /**
  * Creates a reader of complete replies, for code that needs a whole reply before it continues. The dialogue,

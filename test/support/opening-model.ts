@@ -46,7 +46,7 @@ export function createOpeningModel(stream: string, hellos: readonly string[]): O
     for (let at = start; ; ) {
       const next = stream.indexOf('\n', at) + 1;
       const isComplete = next > 0 && next <= readTo;
-      if ((isComplete ? next : readTo) - start > REPLY_LIMIT) return void end('broken it is too long');
+      if ((isComplete ? next : readTo) - start > REPLY_LIMIT) return void end('broken SMTP reply too long');
       if (!isComplete) return void (hasEnded && end('broken undefined'));
       const line = stream.slice(at, next).replace(/\r?\n$/, '');
       const isSound = /^[2-5][0-9][0-9]([ -][^\r\0]*)?$/.test(line) && !line.includes('\n');

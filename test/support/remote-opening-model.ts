@@ -49,7 +49,8 @@ export function modelRemoteOpening(one: RemoteOpeningCase): RemoteOpeningModel {
     const lines: string[] = [];
     for (;;) {
       const next = text.indexOf('\n', at) + 1;
-      if ((next === 0 ? text.length : next) - start > REPLY_LIMIT) throw new End('broken it is too long');
+      if ((next === 0 ? text.length : next) - start > REPLY_LIMIT)
+        throw new End('broken SMTP reply too long');
       if (next === 0) throw new End('broken undefined');
       const line = text.slice(at, next - 1).replace(/\r$/, '');
       const isSound = /^[2-5]\d\d(?![^ -])/.test(line) && !/[\r\0]/.test(line) && next - at <= LINE_LIMIT;
