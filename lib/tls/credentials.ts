@@ -221,9 +221,22 @@ function parse<T>(file: NamedFile, what: string, parser: (bytes: Buffer) => T): 
   try {
     return { bytes, value: parser(bytes) };
   } catch (error) {
-    throw refusal(`${file.variable} ${file.path} contains no readable ${what}: ${errorCode(error)}`);
+    throw refusal(
+      `${file.variable} ${file.path} contains no readable ${what}: ${errorCode(error)}${otherContent(bytes, what)}`,
+    );
   }
 }
+
+/** What is in a file of another kind, such as a certificate instead of a key, for the end of a message. */
+function otherContent(bytes: Buffer, what: string): string {
+  const labels = Array.from(bytes.toString('latin1').matchAll(PEM_LABEL), ([, label = '']) => label);
+  if (labels.length === 0) return ' (it is not in PEM)';
+  if (labels.some((label) => label.endsWith(what.toUpperCase()))) return '';
+  return ` (it contains ${[...new Set(labels)].slice(0, MAX_LABELS).join(', ')})`;
+}
+
+const PEM_LABEL = /-----BEGIN ([A-Z0-9 ]{1,40})-----/g;
+const MAX_LABELS = 3;
 
 function list({ variable, path }: NamedFile): string[] {
   try {

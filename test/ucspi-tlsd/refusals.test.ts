@@ -91,7 +91,7 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
     {
       what: 'with a certificate file that holds none',
       variables: () => ({ ...environment, CERTFILE: file('text', 'no certificate\n') }),
-      message: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
+      message: 'unable to set up TLS: {CERTFILE} contains no readable certificate: ERR_* (it is not in PEM)',
     },
     {
       what: 'with an empty certificate file',
@@ -104,12 +104,19 @@ describe('ucspi-tlsd refuses to start', { concurrency: 4, timeout: 60_000 }, () 
         ...environment,
         CERTFILE: file('cut', readFileSync(pair.certFile).subarray(0, 300)),
       }),
-      message: 'unable to set up TLS: {CERTFILE} contains no readable certificate: *',
+      message: 'unable to set up TLS: {CERTFILE} contains no readable certificate: ERR_*',
     },
     {
       what: 'with a certificate as a key',
       variables: () => ({ ...environment, KEYFILE: pair.certFile }),
-      message: 'unable to set up TLS: {KEYFILE} contains no readable private key: *',
+      message:
+        'unable to set up TLS: {KEYFILE} contains no readable private key: ERR_* (it contains CERTIFICATE)',
+    },
+    {
+      what: 'with a key as a certificate',
+      variables: () => ({ ...environment, CERTFILE: pair.keyFile }),
+      message:
+        'unable to set up TLS: {CERTFILE} contains no readable certificate: ERR_* (it contains PRIVATE KEY)',
     },
     {
       what: 'with a key file that holds none',
