@@ -49,8 +49,13 @@ async function statusOf(program: Program): Promise<number> {
 }
 
 function fail(program: Program, error: unknown): number {
-  createReporter(program.name, 0).fatal(error instanceof Error ? error.message : String(error));
-  return error instanceof Failure ? error.status : EXIT.systemCallFailed;
+  const report = createReporter(program.name, 0);
+  if (error instanceof Failure) {
+    report.fatal(error.message);
+    return error.status;
+  }
+  report.fatal(`unexpected error: ${error instanceof Error ? error.message : String(error)}`);
+  return EXIT.systemCallFailed;
 }
 
 function print(text: string): number {
