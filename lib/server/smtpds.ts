@@ -14,7 +14,7 @@ import type { Smtpd } from '../smtpd/smtpd.ts';
 import type { TlsSettings } from '../tls/options.ts';
 import type { Limiter } from './connection/limiter.ts';
 import { createEnvelopes, type EnvelopesOptions } from './envelopes.ts';
-import type { Log } from './log.ts';
+import type { Log, LogFields } from './log.ts';
 import type { Metrics } from './metrics/metrics.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 import type { ServerSmtpdSettings } from './smtpd-options.ts';
@@ -173,6 +173,15 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
       return learning ?? Promise.resolve();
     },
   };
+}
+
+/**
+ * The fields of the log that name an smtpd. `smtpd` is the process id of a program, and the name of any other; `pid` is the
+ * program behind such a name.
+ */
+export function smtpdFields(smtpd: Smtpd | undefined): LogFields {
+  const { label = 'none', pid } = smtpd ?? {};
+  return { smtpd: label, pid: label === String(pid) ? undefined : pid };
 }
 
 /** Creates what starts the smtpds of the command line: a program, a server of `--to`, or servers by URL or by route. */

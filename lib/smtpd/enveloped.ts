@@ -130,6 +130,9 @@ export function enveloped(smtpd: Smtpd, { report, tlsStarted, ...options }: Enve
     get label() {
       return smtpd.label;
     },
+    get pid() {
+      return smtpd.pid;
+    },
     ended: smtpd.ended,
     ...(tlsStarted && { tlsStarted }),
     kill: smtpd.kill,

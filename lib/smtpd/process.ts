@@ -64,6 +64,7 @@ export function startProgram(command: readonly string[], environment: NodeJS.Pro
   if (child.pid === undefined) return notStarted(ended);
   return {
     label: String(child.pid),
+    pid: child.pid,
     source: sourceOfStream(child.stdout),
     sink: sinkOfStream(child.stdin),
     ended,

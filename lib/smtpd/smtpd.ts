@@ -8,6 +8,8 @@ import { within } from '../stream/time.ts';
 export interface Smtpd extends ByteStream {
   /** Its name in the log: the process id of a program, the address of a server; undefined if there is none. */
   readonly label?: string | undefined;
+  /** The process id of the program; undefined if there is none. */
+  readonly pid?: number | undefined;
   /** Settles when it has ended, or at once if it could not be started. Never rejects. */
   readonly ended: Promise<SmtpdEnd>;
   /**

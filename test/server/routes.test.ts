@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
 import { startFarServer } from '../support/far-server.ts';
+import { childrenOf } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
 import { quit, sendMessage } from '../support/relay.ts';
 import { certificateForAll, type RunningServer, startServer } from '../support/server.ts';
@@ -100,6 +101,9 @@ describe('--routes in the server', { concurrency: 3, timeout: 60_000 }, () => {
     const environment = JSON.parse((await client.ask('HELP')).slice(4));
     assert.deepEqual([environment.TCPREMOTEIP, environment.TCPLOCALHOST], ['127.0.0.1', 'relay.example']);
     assert.equal(environment.SSL_PROTOCOL, undefined);
+    const [pid] = childrenOf(server.pid);
+    await quit(client);
+    await server.logs(new RegExp(` event=end .* smtpd="\\|[^"]*" pid=${pid} status=0 `));
   });
 
   it('gives a program the variables of the TLS session with --fresh', async (t) => {

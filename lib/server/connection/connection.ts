@@ -20,7 +20,7 @@ import { describeTls } from '../../ucspi/control.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import type { createRateLimit } from '../rate-limit.ts';
-import type { Smtpds } from '../smtpds.ts';
+import { type Smtpds, smtpdFields } from '../smtpds.ts';
 import { type Refusal, requestAdmission } from './admission.ts';
 import type { Limiter } from './limiter.ts';
 
@@ -162,7 +162,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     metrics.sessionEnded(seconds);
     log.info('end', () => ({
       verdict,
-      smtpd: smtpd?.label ?? 'none',
+      ...smtpdFields(smtpd),
       status: end?.status,
       signal: end?.signal,
       in: socket.bytesRead,
@@ -173,7 +173,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
 
   /** For lines about the session: they name the smtpd of the moment. */
   function report(): Reporter {
-    const named = log.with({ smtpd: smtpd?.label ?? 'none' });
+    const named = log.with(smtpdFields(smtpd));
     if (smtpd !== undefined && !context.smtpds.areLazy) return named.reporter();
     // A client that costs no smtpd could cause thousands of lines a second.
     const warning = (text: string): void =>

@@ -61,6 +61,8 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   let smtpd: Smtpd | undefined;
   /** The name of the last destination. */
   let current: string | undefined;
+  /** See `Smtpd`. */
+  let pid: number | undefined;
   let smtpdEnded = false;
   /** The bytes for smtpd while it takes no more. */
   const output = createWriteBuffer();
@@ -170,6 +172,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   async function connect(destination: RelayDestination, name: string): Promise<void> {
     state = 'connecting';
     current = destination.name;
+    pid = undefined;
     while (leaving.size() >= LEAVING_LIMIT) await Promise.race(leaving.all().map((each) => each.ended));
     if (state !== 'connecting') return;
     const result = await reachDestination(destination, { ...options, name, abort });
@@ -182,6 +185,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
     hasFailed = result.type === 'failed';
     if (result.type === 'failed') routing.refuse(formatFailure(result.failure));
     else {
+      pid = result.reached.smtpd.pid;
       listenTo(result.reached, destination);
       routing.connected(result.reached.hello);
     }
@@ -267,6 +271,9 @@ export function startRelayed(options: RelayedOptions): Smtpd {
     ...front.stream,
     get label() {
       return current ?? ('only' in to ? to.only.name : 'routes');
+    },
+    get pid() {
+      return pid;
     },
     ended,
     kill: (signal) => {
