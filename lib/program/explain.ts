@@ -34,7 +34,7 @@ const HINTS: Readonly<Record<Attempt, Readonly<Record<string, string>>>> = {
   },
   connect: {
     ECONNREFUSED: 'nothing listens there',
-    ENOENT: 'there is no such socket',
+    ENOENT: 'no such socket',
     EACCES: 'this user may not write to it, or not enter a directory above it: namei -l',
     EAI_AGAIN: 'DNS does not answer; an address needs none',
   },
@@ -44,9 +44,10 @@ const HINTS: Readonly<Record<Attempt, Readonly<Record<string, string>>>> = {
   },
   write: {
     EACCES: 'this user may not write there, or not enter a directory above it: namei -l',
-    EROFS: 'it is mounted read-only, or ProtectSystem= of systemd protects it',
+    EROFS: 'mounted read-only, or protected by ProtectSystem= of systemd',
     ENOSPC: 'no space or no inodes left: df, df -i',
-    EDQUOT: 'the disk quota of this user is exceeded',
+    // EDQUOT of Linux, for which Node has no name.
+    'Unknown system error -122': 'the disk quota of this user is exceeded',
   },
   run: {
     ENOENT: 'no such program: check its path, PATH, and the interpreter in its first line',
@@ -55,10 +56,10 @@ const HINTS: Readonly<Record<Attempt, Readonly<Record<string, string>>>> = {
   },
   'change-user': {
     EPERM: 'only root can, with CAP_SETUID and CAP_SETGID',
-    EINVAL: 'there is no such user or group in this user namespace',
+    EINVAL: 'no such user or group in this user namespace',
   },
   notify: {
-    EBADF: 'it is not open; s6 opens the number that is in notification-fd',
+    EBADF: 'not open; s6 opens the number that is in notification-fd',
   },
 };
 

@@ -106,6 +106,24 @@ describe('smtpd-maildir, for a message', { skip }, () => {
   });
 });
 
+describe('smtpd-maildir, when it cannot create a file,', { skip }, () => {
+  for (const [error, code, hint] of [
+    ['EACCES', 'EACCES', 'this user may not write there, or not enter a directory above it: namei -l'],
+    ['EDQUOT', 'Unknown system error -122', 'the disk quota of this user is exceeded'],
+    ['EROFS', 'EROFS', 'mounted read-only, or protected by ProtectSystem= of systemd'],
+  ] as const) {
+    it(`has the remedy for ${error} in its message`, async (t) => {
+      const server = startFaulty(t, { library, faults: [failing('open', 1, error)] });
+      server.send(...TO_DATA);
+      await server.waitFor(/^451 4\.3\.0 /m);
+      server.send('QUIT');
+      assert.equal(await server.ended, 0);
+      const warning = `smtpd-maildir: warning: unable to store a message: ${code} (${hint})\n`;
+      assert.equal(server.stderr(), warning);
+    });
+  }
+});
+
 describe('smtpd-maildir, when the file in tmp/ exists,', { skip }, () => {
   it('does not replace it', async (t) => {
     // The first open call is the only one with O_CREAT.

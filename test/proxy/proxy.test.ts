@@ -454,7 +454,7 @@ describe('smtpd-starttls-proxy --to', { concurrency: 3, timeout: 60_000 }, () =>
     assert.equal((await served.ended).code, 111);
     assert.equal(
       served.stderr(),
-      `smtpd-starttls-proxy: fatal: cannot reach unix:${path}: ENOENT (there is no such socket)\n`,
+      `smtpd-starttls-proxy: fatal: cannot reach unix:${path}: ENOENT (no such socket)\n`,
     );
   });
 });

@@ -337,7 +337,7 @@ describe('readiness', { concurrency: 2 }, () => {
     const server = await start(t, ['--notify-fd', '97']);
     assert.deepEqual(await server.ended, { code: 111, signal: null });
     const why =
-      'unable to notify readiness on descriptor 97: EBADF (it is not open; s6 opens the number that is in notification-fd)';
+      'unable to notify readiness on descriptor 97: EBADF (not open; s6 opens the number that is in notification-fd)';
     assert.equal(server.stderr(), `smtpd-starttls-server: fatal: ${why}\n`);
   });
 

@@ -185,7 +185,7 @@ describe('a backend on a Unix socket with --on-demand', { concurrency: 3, timeou
     assert.match(await client.ask('VRFY <you@example.org>'), /^421 4\.3\.0 /);
     await server.logs(
       new RegExp(
-        `: warning: event=session .* text="cannot reach unix:${path}: ENOENT \\(there is no such socket\\)"\n`,
+        `: warning: event=session .* text="cannot reach unix:${path}: ENOENT \\(no such socket\\)"\n`,
       ),
     );
   });
@@ -209,7 +209,7 @@ describe('a backend on a Unix socket that fails', { concurrency: 3, timeout: 60_
   }
 
   it('is not there: 421, and a line in the log', (t) =>
-    assertUnreachable(t, newPath(), String.raw`ENOENT \(there is no such socket\)`));
+    assertUnreachable(t, newPath(), String.raw`ENOENT \(no such socket\)`));
 
   it('has left its socket behind: 421, and a line in the log', async (t) => {
     const path = newPath();

@@ -1,7 +1,7 @@
 /** Several processes on one socket: which serve, and what happens when one exits. */
 
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -494,6 +494,15 @@ describe('workers that cannot start', { concurrency: 1 }, () => {
         under: ['setpriv', '--bounding-set=-setuid', '--inh-caps=-setuid', '--'],
       }),
       /ended with 111: (?:\S+ fatal: unable to change user and group: EPERM \(only root can, [^\n]+\)\n){1,2}$/,
+    );
+  });
+
+  it('end the server when the user is not in the user namespace', {
+    skip: spawnSync('unshare', ['-r', 'true']).status !== 0,
+  }, async () => {
+    await assert.rejects(
+      startServer(['-u', '1001'], SMTPD, { under: ['unshare', '-r'] }),
+      /ended with 111: \S+ fatal: unable to change user and group: EINVAL \(no such user or group in this user namespace\)\n$/,
     );
   });
 

@@ -157,7 +157,7 @@ describe('descriptors 0 and 1', { concurrency: 4 }, () => {
     });
     assert.match(
       String(stderr),
-      /^[^\n]*fatal: unable to use descriptors 0 and 1, which must be sockets or pipes: [^\n]*\n$/,
+      /^[^\n]*fatal: unable to use descriptors 0 and 1, which must be sockets or pipes: ERR_INVALID_FD_TYPE \(they are a file or a terminal; [^\n]+\)\n$/,
     );
     assert.equal(status, 111);
   });
