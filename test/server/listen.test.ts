@@ -234,6 +234,23 @@ describe('a listening socket on descriptor 0', { concurrency: 2 }, () => {
   }
 });
 
+describe('a low limit on descriptors', { concurrency: 2, skip: missing('prlimit') }, () => {
+  it('that leaves none for a session ends the server, and the message has the remedy', async () => {
+    await assert.rejects(
+      startServer([], SMTPD, { under: ['prlimit', '--nofile=200'] }),
+      /ended with 111: .*: fatal: unable to start: descriptor limit too low: 200 \(raise ulimit -n, or LimitNOFILE= of systemd\)\n$/,
+    );
+  });
+
+  it('lowers the number of connections, with a warning that has the remedy', async (t) => {
+    const server = await start(t, [], { under: ['prlimit', '--nofile=1024'] });
+    assert.match(
+      server.stderr(),
+      /: warning: event=limits text="400 concurrent connections would need \d+ descriptors: raise ulimit -n, or LimitNOFILE= of systemd" descriptors=1024 connections=\d+\n/,
+    );
+  });
+});
+
 describe('sockets from systemd', { concurrency: 2 }, () => {
   /** Sets LISTEN_PID, which only the process itself can do. */
   const addressed = ['sh', '-c', 'LISTEN_PID=$$ exec "$@"', 'sh'];
@@ -286,6 +303,20 @@ describe('sockets from systemd', { concurrency: 2 }, () => {
       );
     });
   }
+
+  it('for another process are named if there is no other socket', async (t) => {
+    const socket = await bind(t);
+    await assert.rejects(
+      startServer([], SMTPD, {
+        listen: ['-'],
+        descriptors: [socket.descriptor],
+        // Without exec, as in a script that systemd starts.
+        under: ['sh', '-c', 'LISTEN_PID=$$ "$@"; exit $?', 'sh'],
+        environment: { LISTEN_FDS: '1' },
+      }),
+      /ended with 100: .* descriptor 0 is not a listening socket, and LISTEN_PID is not this process: start it by exec\n$/,
+    );
+  });
 
   it('are served under systemd-socket-activate', { skip: missing('systemd-socket-activate') }, async (t) => {
     const port = await freePort(t);

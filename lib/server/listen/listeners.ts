@@ -51,8 +51,12 @@ export interface ListenerEvents {
 export function inheritedListeners(environment: NodeJS.ProcessEnv): ListenPoint[] {
   const points = systemdListeners(environment) ?? [{ descriptor: 0, name: undefined }];
   for (const { descriptor } of points) {
-    if (inheritedKind(descriptor) !== 'socket')
-      throw usage(`descriptor ${descriptor} is not a listening socket`);
+    if (inheritedKind(descriptor) !== 'socket') {
+      const isForAnother =
+        environment.LISTEN_PID !== undefined && environment.LISTEN_PID !== String(process.pid);
+      const why = isForAnother ? ', and LISTEN_PID is not this process: start it by exec' : '';
+      throw usage(`descriptor ${descriptor} is not a listening socket${why}`);
+    }
   }
   return points;
 }
