@@ -6,7 +6,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
-import { makeCertificates } from '../support/certificate.ts';
+import { makeCertificates, type Pair } from '../support/certificate.ts';
 import { until } from '../support/processes.ts';
 import { missing, ours, ROOT } from '../support/programs.ts';
 import { run, tcpserver } from '../support/real.ts';
@@ -22,6 +22,7 @@ const certificates = makeCertificates();
 const pair = certificates.selfSigned('localhost');
 const other = certificates.selfSigned('localhost');
 const environment: NodeJS.ProcessEnv = { CERTFILE: pair.certFile, KEYFILE: pair.keyFile };
+const of = ({ certFile, keyFile }: Pair): NodeJS.ProcessEnv => ({ CERTFILE: certFile, KEYFILE: keyFile });
 const folder = mkdtempSync(join(tmpdir(), 'troubleshooting-'));
 before(() => chmodSync(folder, 0o755));
 after(() => {
@@ -407,6 +408,33 @@ const handshakes: Case[] = [
   },
 ];
 
+const warnings: Case[] = [
+  {
+    message: 'the certificate expires within 14 days, at ...',
+    produce: async (t) => {
+      const soon = certificates.expiring(pair, 'localhost');
+      const late = certificates.expired(pair, 'localhost');
+      const outputs = await Promise.all(
+        [soon, late].map((one) => serves([], says('QUIT'), SMTPD, of(one))(t)),
+      );
+      return () => outputs.map((output) => output()).join('');
+    },
+  },
+  {
+    message: 'the certificate does not have the name ...',
+    produce: serves(['-l', 'mx.example.org'], says('QUIT')),
+  },
+  {
+    message: 'the certificate of its issuer, ..., is not in the file',
+    produce: (t) => serves([], says('QUIT'), SMTPD, of(certificates.signedBy(other, 'localhost')))(t),
+  },
+  {
+    message: 'has an RSA key of ... bits, fewer than 2048',
+    produce: (t) =>
+      serves([], says('QUIT'), SMTPD, of(certificates.selfSigned('localhost', ['rsa:1536'])))(t),
+  },
+];
+
 const relayed: Case[] = [
   {
     message: '451 4.4.1 ...: cannot connect: ECONNREFUSED',
@@ -463,7 +491,7 @@ function pattern(message: string): RegExp {
   return new RegExp(message.replaceAll(/[\\^$.*+?()[\]{}|]/g, '\\$&').replaceAll('\\.\\.\\.', '.*'));
 }
 
-const cases = [...starts, ...refusals, ...handshakes, ...relayed];
+const cases = [...starts, ...refusals, ...handshakes, ...warnings, ...relayed];
 
 test('each message of the page has a test, and the other way round', () => {
   const without = rows.filter((texts) => !cases.some(({ message }) => texts.includes(message)));
