@@ -163,8 +163,9 @@ clean:
 	rm -rf dist
 
 # The Markdown source serves both the repository and man.
-dist/man/%: docs/man/%.md $(TOOLS)
+dist/man/%: docs/man/%.md docs/man/layout.awk $(TOOLS)
 	@mkdir -p $(@D)
 	@echo $@
-	@node_modules/.bin/marked-man --no-breaks --manual "smtpd-starttls-proxy" $< > $@.new
+	@node_modules/.bin/marked-man --no-breaks --manual "smtpd-starttls-proxy" $< | \
+	  awk -v date="$$(date -u $(if $(SOURCE_DATE_EPOCH),-d @$(SOURCE_DATE_EPOCH),-r $<) +%Y-%m-%d)" -f docs/man/layout.awk > $@.new
 	@mv $@.new $@
