@@ -33,7 +33,7 @@ for (const page of PAGES) {
       assert.deepEqual([status, stdout, stderr], [0, '', '']);
     });
 
-    test('tables break no name, and no line but those of examples is too long', {
+    test('tables break no name, and no line but those of a log and one command is too long', {
       skip: missing('man'),
     }, async () => {
       const { stdout } = await man(page);
@@ -42,7 +42,7 @@ for (const page of PAGES) {
       const names = cells.flatMap((line) => [...line.matchAll(/`([^` ]+)`/g)].map(([, name = '']) => name));
       const broken = names.filter((name) => !lines.some((line) => line.includes(name)));
       assert.deepEqual(broken, []);
-      const long = lines.filter((line) => [...line].length > 80 && !/^ {9}/.test(line));
+      const long = lines.filter((line) => [...line].length > 80 && !/event=|openssl x509/.test(line));
       assert.deepEqual(long, []);
     });
 
