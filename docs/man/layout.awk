@@ -18,6 +18,7 @@ inTable { readLine(); next }
 # mandoc warns of an empty paragraph.
 /^\.P$/ && afterHeading { next }
 /^$/ && afterHeading { next }
+/^\.SH / { $0 = toupper($0) }
 { afterHeading = /^\.S[HS] /; print }
 
 # A row is T{, its cells with T}|T{ between them, and T}; a line of = or _ is a rule below it.
