@@ -10,7 +10,7 @@ import { makeCertificates } from '../support/certificate.ts';
 import { watch } from '../support/chain.ts';
 import { missing, ROOT } from '../support/programs.ts';
 import { run } from '../support/real.ts';
-import { startServer } from '../support/server.ts';
+import { type RunningServer, startServer } from '../support/server.ts';
 import { connectSmtp } from '../support/smtp-client.ts';
 
 const EXAMPLE = join(ROOT, 'docs/examples/mail-host');
@@ -69,7 +69,7 @@ interface Started {
 }
 
 /** Runs the command of a unit, with a socket as systemd passes it. */
-function startUnit(name: string): Promise<Started> {
+function startUnit(name: string): Promise<RunningServer> {
   const unit = readFileSync(join(EXAMPLE, 'systemd', `${name}.service`), 'utf8');
   assert.match(unit, /^EnvironmentFile=\/etc\/mail-host\/environment$/m);
   const [, command = ''] = /^ExecStart=(.*)$/m.exec(unit) ?? [];
@@ -243,6 +243,47 @@ test('tcp-rules passes all variables of a rule on, and starts no smtpd without r
   assert.match(none.stderr, /^tcp-rules: fatal: unable to read .*nothing\.cdb for 192\.0\.2\.1$/m);
 });
 
+test('the rules of the page let the networks in them relay, and deny no one', { skip }, async () => {
+  const script = [...linesOf('printf '), ...linesOf('tcprules ')]
+    .join('\n')
+    .replaceAll('/etc/', `${folder}/`);
+  const { status, stderr } = await run(['sh', '-c', script]);
+  assert.equal(status, 0, stderr);
+  for (const [address, relay] of [
+    ['127.0.0.1', 'yes'],
+    ['192.0.2.1', 'yes'],
+    ['198.51.100.1', 'no'],
+  ]) {
+    const show = ['sh', '-c', 'printenv RELAYCLIENT > /dev/null && echo yes || echo no'];
+    const { stdout } = await run([TCP_RULES, cdb, ...show], {
+      environment: { TCPREMOTEIP: address, RELAYCLIENT: undefined },
+    });
+    assert.equal(stdout, `${relay}\n`, address);
+  }
+});
+
+test('the metrics that the page names are served', { skip: skip || missing('curl') }, async (t) => {
+  const server = await startUnit('smtp');
+  t.after(server.close);
+  await server.logs(/event=metrics port=\d+/);
+  const [, port = ''] = /event=metrics port=(\d+)/.exec(server.stderr()) ?? [];
+  const client = await connectSmtp(server.port, { localAddress: '127.0.0.5' });
+  await client.reply();
+  await client.ask('QUIT');
+  client.destroy();
+  await server.logs(/event=end /);
+  const [command = ''] = linesOf('curl ');
+  const { stdout } = await run(['sh', '-c', command.replace('9025', port)]);
+  const named = [...PAGE.matchAll(/^\| .* \| (`\w+_\w+`.*) \|$/gm)].flatMap(([, cell = '']) =>
+    [...cell.matchAll(/`(\w+_\w+)`/g)].map(([, name = '']) => name),
+  );
+  assert.ok(named.length > 6);
+  assert.deepEqual(
+    named.filter((name) => !stdout.includes(`# TYPE smtpd_starttls_${name} `)),
+    [],
+  );
+});
+
 test('systemd-analyze finds nothing wrong with the units', { skip: missing('systemd-analyze') }, () => {
   const units = join(folder, 'units');
   mkdirSync(units);
@@ -261,7 +302,7 @@ test('systemd-analyze finds nothing wrong with the units', { skip: missing('syst
 
 /** The indented lines of the page that begin with this, the first at least. */
 function linesOf(start: string): string[] {
-  const lines = PAGE.split('\n').filter((line) => line.startsWith(`    ${start}`));
+  const lines = PAGE.split('\n').filter((line) => /^ {4,6}\S/.test(line) && line.trim().startsWith(start));
   assert.notEqual(lines.length, 0, start);
   return lines.map((line) => line.trim());
 }
