@@ -10,6 +10,7 @@ import { makeCertificates, type Pair } from '../support/certificate.ts';
 import { missing, ROOT } from '../support/programs.ts';
 import { type Outcome, run } from '../support/real.ts';
 import { type RunningServer, startServer } from '../support/server.ts';
+import { SMTPD } from '../support/symptoms.ts';
 
 const PAGE = readFileSync(join(ROOT, 'docs/certificates.md'), 'utf8');
 const NAME = 'mx.example.org';
@@ -19,12 +20,6 @@ let authority: Pair;
 let pair: Pair;
 let ports: Readonly<Record<string, RunningServer>>;
 
-/** An smtpd that answers everything with 250. */
-const SMTPD = `printf '220 ${NAME} ESMTP\\r\\n'
-while read -r line; do
-  case $line in QUIT*) printf '221 bye\\r\\n'; exit;; *) printf '250 ${NAME}\\r\\n';; esac
-done`;
-
 before(async () => {
   authority = certificates.selfSigned('authority.example');
   pair = certificates.signedBy(authority, NAME);
@@ -33,10 +28,10 @@ before(async () => {
     readFileSync(pair.certFile, 'utf8') + readFileSync(authority.certFile, 'utf8'),
   );
   const environment = { CERTFILE: join(folder, 'fullchain.pem'), KEYFILE: pair.keyFile };
-  const smtpd = ['sh', '-c', SMTPD];
+
   ports = {
-    25: await startServer(['--fresh'], smtpd, { environment }),
-    465: await startServer(['--implicit-tls'], smtpd, { environment }),
+    25: await startServer(['--fresh'], SMTPD, { environment }),
+    465: await startServer(['--implicit-tls'], SMTPD, { environment }),
   };
 });
 after(async () => {
@@ -132,7 +127,7 @@ test('env passes the variables with a name on to the server', async (t) => {
     .split(/[ \\\n]+/);
   const at = words.indexOf('smtpd-starttls-server');
   assert.deepEqual(words.slice(-7), ['-u', '1001', '-g', '1001', '0', '25', 'qmail-smtpd']);
-  const server = await startServer(words.slice(at + 1, -7), ['sh', '-c', SMTPD], {
+  const server = await startServer(words.slice(at + 1, -7), SMTPD, {
     under: words.slice(0, at),
     environment: { CERTFILE: pair.certFile, KEYFILE: pair.keyFile },
   });

@@ -2,15 +2,27 @@
 
 import assert from 'node:assert/strict';
 import { chmodSync, copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, type TestContext, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import { makeCertificates, type Pair } from '../support/certificate.ts';
 import { until } from '../support/processes.ts';
 import { missing, ours, ROOT } from '../support/programs.ts';
 import { run, tcpserver } from '../support/real.ts';
-import { serverEnvironment, startServer } from '../support/server.ts';
+import { startServer } from '../support/server.ts';
+import {
+  type Case,
+  ends,
+  leavesAfter,
+  type Produce,
+  refuses,
+  SMTPD,
+  says,
+  secondOf,
+  sendsAtOnce,
+  serves,
+  startTls,
+} from '../support/symptoms.ts';
 import { closedPort, listenTcp } from '../support/tcp.ts';
 
 const PAGE = readFileSync(join(ROOT, 'docs/troubleshooting.md'), 'utf8');
@@ -29,121 +41,6 @@ after(() => {
   rmSync(folder, { recursive: true });
   certificates.remove();
 });
-
-/** An smtpd that answers everything with 250. */
-const SMTPD = [
-  'sh',
-  '-c',
-  `printf '220 here ESMTP\\r\\n'
-while read -r line; do
-  case $line in QUIT*) printf '221 bye\\r\\n'; exit;; *) printf '250 here\\r\\n';; esac
-done`,
-];
-
-/** Gives all that the programs have printed, so far and to clients. */
-type Produce = (t: TestContext) => Promise<() => string>;
-
-/** A message in the first column of the page, and how it comes about. */
-interface Case {
-  readonly message: string;
-  readonly skip?: string | false;
-  readonly produce: Produce;
-}
-
-/** A command that ends by itself. */
-function ends(command: readonly string[], changes: NodeJS.ProcessEnv = {}): Produce {
-  return async () => {
-    const all = serverEnvironment({ ...environment, ...changes });
-    const { stdout, stderr } = await run(['env', '-i', ...assignments(all), ...command]);
-    return () => stdout + stderr;
-  };
-}
-
-function assignments(variables: NodeJS.ProcessEnv): string[] {
-  return Object.entries(variables)
-    .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `${name}=${value}`);
-}
-
-/** The server, with these options and this smtpd, which ends at once. */
-function refuses(options: readonly string[], changes: NodeJS.ProcessEnv = {}, smtpd = ['cat']): Produce {
-  return ends([SERVER, ...options, '127.0.0.1', '0', ...smtpd], changes);
-}
-
-/** A client of a running server; returns what it received. */
-type Client = (port: number) => Promise<string>;
-
-/** A server, and a client of it. */
-function serves(
-  options: readonly string[],
-  client: Client,
-  smtpd: readonly string[] = SMTPD,
-  changes: NodeJS.ProcessEnv = {},
-): Produce {
-  return async (t) => {
-    const server = await startServer(['-v', '2', ...options], smtpd, {
-      environment: { ...environment, ...changes },
-    });
-    t.after(server.close);
-    const received = await client(server.port);
-    return () => received + server.stderr();
-  };
-}
-
-/** Sends lines, each after a reply, and returns all that came until the other side has closed. */
-const says =
-  (...lines: string[]): Client =>
-  (port) =>
-    new Promise((resolve) => {
-      let received = '';
-      const socket = connect(port, '127.0.0.1');
-      socket.on('data', (bytes: Buffer) => {
-        received += bytes.toString('latin1');
-        const line = /^\d{3} .*\r\n$/m.test(received) ? lines.shift() : undefined;
-        if (line !== undefined) socket.write(`${line}\r\n`);
-      });
-      socket.on('error', () => {});
-      socket.on('close', () => resolve(received));
-    });
-
-/** Sends this without waiting for a greeting. */
-const sendsAtOnce =
-  (text: string): Client =>
-  (port) =>
-    new Promise((resolve) => {
-      let received = '';
-      const socket = connect(port, '127.0.0.1', () => socket.write(text));
-      socket.on('data', (bytes: Buffer) => {
-        received += bytes.toString('latin1');
-      });
-      socket.on('error', () => {});
-      socket.on('close', () => resolve(received));
-    });
-
-/** A TLS client. */
-const openssl =
-  (...options: string[]): Client =>
-  async (port) => {
-    const { stdout, stderr } = await run([
-      'openssl',
-      's_client',
-      '-connect',
-      `127.0.0.1:${port}`,
-      ...options,
-    ]);
-    return stdout + stderr;
-  };
-const startTls = (...options: string[]): Client => openssl('-starttls', 'smtp', ...options);
-
-/** Keeps a connection open while another client connects. */
-const secondOf =
-  (t: TestContext, client: Client): Client =>
-  async (port) => {
-    const first = connect(port, '127.0.0.1');
-    t.after(() => first.destroy());
-    await new Promise((resolve) => first.once('data', resolve));
-    return client(port);
-  };
 
 function file(name: string, content: string, mode = 0o600): string {
   const path = join(folder, name);
@@ -380,14 +277,8 @@ const handshakes: Case[] = [
     produce: serves(['--alpn', 'smtp'], startTls('-alpn', 'http/1.1')),
   },
   {
-    message: 'ECONNRESET',
-    produce: async (t) => {
-      const server = await startServer(['-v', '2'], SMTPD, { environment });
-      t.after(server.close);
-      // It leaves when it finds that the certificate is not one of an authority.
-      await passesOn(() => `tls://localhost:${server.port}`)(t);
-      return server.stderr;
-    },
+    message: 'the connection ended before the ClientHello',
+    produce: serves([], leavesAfter('EHLO client.example', 'STARTTLS')),
   },
   {
     message: 'keeping the previous keys and certificates',
