@@ -17,8 +17,8 @@ import {
   type Produce,
   refuses,
   SMTPD,
-  says,
   secondOf,
+  sends,
   sendsAtOnce,
   serves,
   startTls,
@@ -52,7 +52,7 @@ function file(name: string, content: string, mode = 0o600): string {
 const passesOn = (url: () => string | Promise<string>, ...options: string[]): Produce => {
   return async (t) => {
     const to = ['--no-starttls', ...options, '--to', await url()];
-    return serves(to, says('EHLO client.example', 'QUIT'), [])(t);
+    return serves(to, sends('EHLO client.example', 'QUIT'), [])(t);
   };
 };
 
@@ -173,27 +173,27 @@ const starts: Case[] = [
   {
     message: 'unable to run systemd-notify: ...',
     skip: missing('systemd-notify'),
-    produce: serves([], says('QUIT'), SMTPD, { NOTIFY_SOCKET: '/nonexistent/socket' }),
+    produce: serves([], sends('QUIT'), SMTPD, { NOTIFY_SOCKET: '/nonexistent/socket' }),
   },
 ];
 
 const refusals: Case[] = [
   {
     message: 'smtpd exited before its greeting: exit status 1',
-    produce: serves([], says('QUIT'), ['false']),
+    produce: serves([], sends('QUIT'), ['false']),
   },
   {
     message: 'smtpd exited before its greeting: killed by SIGSEGV',
     skip: missing('chpst'),
-    produce: serves([], says('QUIT'), ['chpst', '-m', '4096', 'true']),
+    produce: serves([], sends('QUIT'), ['chpst', '-m', '4096', 'true']),
   },
   {
     message: 'smtpd sent an invalid SMTP reply, closing',
-    produce: serves([], says('QUIT'), ['echo', 'sh: qmail-smtpd: not found']),
+    produce: serves([], sends('QUIT'), ['echo', 'sh: qmail-smtpd: not found']),
   },
   {
     message: 'cannot reach ...: ECONNREFUSED',
-    produce: async (t) => serves(['--to', `127.0.0.1:${await closedPort()}`], says('QUIT'), [])(t),
+    produce: async (t) => serves(['--to', `127.0.0.1:${await closedPort()}`], sends('QUIT'), [])(t),
   },
   {
     message: '421 4.3.0 Mail server not configured correctly',
@@ -203,41 +203,41 @@ const refusals: Case[] = [
         ...environment,
         KEYFILE: other.keyFile,
       });
-      const received = await says()(port);
+      const received = await sends()(port);
       return () => received;
     },
   },
   {
     message: '421 4.7.0 Too many connections from your address',
-    produce: (t) => serves(['-C', '1'], secondOf(t, says()))(t),
+    produce: (t) => serves(['-C', '1'], secondOf(t, sends()))(t),
   },
   {
     message: '421 4.3.2 Mail server too busy',
-    produce: (t) => serves(['-c', '1', '-b', '1', '-t', '1'], secondOf(t, says()))(t),
+    produce: (t) => serves(['-c', '1', '-b', '1', '-t', '1'], secondOf(t, sends()))(t),
   },
-  { message: 'why=untrusted', produce: serves(['--proxy-protocol', '192.0.2.1'], says()) },
+  { message: 'why=untrusted', produce: serves(['--proxy-protocol', '192.0.2.1'], sends()) },
   {
     message: 'not a PROXY protocol header',
     produce: serves(['--proxy-protocol', '127.0.0.1'], sendsAtOnce('EHLO client.example\r\n')),
   },
-  { message: '421 4.4.2 Idle timeout', produce: serves(['-t', '1'], says(), ['sleep', '60']) },
+  { message: '421 4.4.2 Idle timeout', produce: serves(['-t', '1'], sends(), ['sleep', '60']) },
   {
     message: '554 5.5.1 Wait for the greeting',
     produce: serves(['--greet-delay', '60'], sendsAtOnce('EHLO bot.example\r\n')),
   },
   {
     message: '530 5.7.0 Send STARTTLS first',
-    produce: serves(['-r'], says('EHLO client.example', 'MAIL FROM:<me@example.org>', 'QUIT')),
+    produce: serves(['-r'], sends('EHLO client.example', 'MAIL FROM:<me@example.org>', 'QUIT')),
   },
   {
     message: '538 5.7.11 Encryption required',
-    produce: serves([], says('EHLO client.example', 'AUTH PLAIN AAAA', 'QUIT')),
+    produce: serves([], sends('EHLO client.example', 'AUTH PLAIN AAAA', 'QUIT')),
   },
   {
     message: '503 5.5.1 Wait for the reply to STARTTLS',
-    produce: serves([], says('EHLO client.example', 'STARTTLS\r\nNOOP', 'QUIT')),
+    produce: serves([], sends('EHLO client.example', 'STARTTLS\r\nNOOP', 'QUIT')),
   },
-  { message: '421 4.7.0 SMTP only', produce: serves([], says('GET / HTTP/1.1')) },
+  { message: '421 4.7.0 SMTP only', produce: serves([], sends('GET / HTTP/1.1')) },
 ];
 
 const handshakes: Case[] = [
@@ -306,23 +306,23 @@ const warnings: Case[] = [
       const soon = certificates.expiring(pair, 'localhost');
       const late = certificates.expired(pair, 'localhost');
       const outputs = await Promise.all(
-        [soon, late].map((one) => serves([], says('QUIT'), SMTPD, of(one))(t)),
+        [soon, late].map((one) => serves([], sends('QUIT'), SMTPD, of(one))(t)),
       );
       return () => outputs.map((output) => output()).join('');
     },
   },
   {
     message: 'the certificate does not have the name ...',
-    produce: serves(['-l', 'mx.example.org'], says('QUIT')),
+    produce: serves(['-l', 'mx.example.org'], sends('QUIT')),
   },
   {
     message: 'the certificate of its issuer, ..., is not in the file',
-    produce: (t) => serves([], says('QUIT'), SMTPD, of(certificates.signedBy(other, 'localhost')))(t),
+    produce: (t) => serves([], sends('QUIT'), SMTPD, of(certificates.signedBy(other, 'localhost')))(t),
   },
   {
     message: 'has an RSA key of ... bits, fewer than 2048',
     produce: (t) =>
-      serves([], says('QUIT'), SMTPD, of(certificates.selfSigned('localhost', ['rsa:1536'])))(t),
+      serves([], sends('QUIT'), SMTPD, of(certificates.selfSigned('localhost', ['rsa:1536'])))(t),
   },
 ];
 

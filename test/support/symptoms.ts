@@ -69,7 +69,7 @@ export function serves(
 }
 
 /** Sends lines, each after a reply, and returns all that came until the other side has closed. */
-export const says =
+export const sends =
   (...lines: string[]): Client =>
   (port) =>
     new Promise((resolve) => {
