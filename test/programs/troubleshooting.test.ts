@@ -125,7 +125,7 @@ const starts: Case[] = [
     produce: ends([SERVER, '192.0.2.1', '2525', 'cat']),
   },
   {
-    message: 'unable to drop privileges: EPERM',
+    message: 'unable to change user and group: EPERM',
     skip: needsRoot || missing('setpriv'),
     produce: ends([
       ...['setpriv', `--reuid=${NOBODY}`, '--clear-groups', SERVER],
