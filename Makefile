@@ -124,7 +124,7 @@ NODE          = $(shell env PATH=$(SERVICE_PATH) node --eval '$(IS_NODE_20)' 2>/
 
 # The programs are installed beside a package.json that declares their module type, with links in bin. Without a
 # package.json, Node first tries to load a file without an extension as an ES module: a fifth of a start.
-# Examples name the programs by their paths; those are in /usr/local in the source.
+# Examples name the programs by their paths; those are in /usr/local in the source. Links in the README lead to docs there.
 install: build
 	@test -n '$(NODE)' || { echo 'The node of the build is gone: "make clean", or "make install NODE=/path/of/node".'; exit 1; }
 	install -d $(BINDIR) $(LIBDIR) $(MANDIR)/man5 $(MANDIR)/man8 $(DOCS)
@@ -133,7 +133,10 @@ install: build
 	sed -i '1s|.*|#!$(NODE)|' $(PROGRAMS:%=$(LIBDIR)/%)
 	install -m 644 $(filter %.5,$(MANS)) $(MANDIR)/man5
 	install -m 644 $(filter %.8,$(MANS)) $(MANDIR)/man8
+	install -d $(DOCS)/man
 	install -m 644 $(DOCUMENTS) $(DOCS)
+	install -m 644 docs/man/*.md $(DOCS)/man
+	sed -i 's|](docs/|](|g' $(DOCS)/README.md
 	cp -R docs/examples $(DOCS) && chmod -R u=rwX,go=rX $(DOCS)/examples
 	find $(DOCS)/examples -type f -exec sed -i \
 	  $(foreach program,$(PROGRAMS),-e 's|/usr/local/bin/$(program)|$(PREFIX)/bin/$(program)|g') {} +
@@ -143,7 +146,7 @@ install: build
 uninstall:
 	rm -f $(PROGRAMS:%=$(BINDIR)/%) $(PROGRAMS:%=$(MANDIR)/man8/%.8) $(FORMATS:%=$(MANDIR)/man5/%.5)
 	rm -f $(addprefix $(DOCS)/,$(notdir $(DOCUMENTS)))
-	rm -rf $(LIBDIR) $(DOCS)/examples
+	rm -rf $(LIBDIR) $(DOCS)/examples $(DOCS)/man
 	rmdir $(DOCS) 2>/dev/null || true
 
 # A package for Debian, in which node is /usr/bin/node. All times in it are that of the last commit. Its version is lower

@@ -78,12 +78,18 @@ test('make install installs programs that run, man pages, documents and examples
   const documents = listFiles(join(ROOT, 'docs')).filter((name) => /^[^/]*\.(md|svg)$/.test(name));
   assert.deepEqual(
     readdirSync(doc).sort(),
-    [...documents, 'README.md', 'CHANGELOG.md', 'examples']
+    [...documents, 'README.md', 'CHANGELOG.md', 'examples', 'man']
       .filter((name) => name !== 'architecture.md')
       .sort(),
   );
   assert.deepEqual(listFiles(join(doc, 'examples')), listFiles(EXAMPLES));
   assert.deepEqual(listExecutables(join(doc, 'examples')), listExecutables(EXAMPLES));
+  const links = [...readFileSync(join(doc, 'README.md'), 'utf8').matchAll(/\]\(([^)#:]+)\)/g)];
+  assert.deepEqual(
+    links.flatMap(([, path = '']) => (existsSync(join(doc, path)) ? [] : [path])),
+    ['test/dialogue', 'CONTRIBUTING.md', 'architecture.md'],
+    'only links for those who work on the source lead nowhere',
+  );
   const unit = readFileSync(join(doc, 'examples/systemd/smtpd-starttls-server.service'), 'utf8');
   assert.match(
     unit,
