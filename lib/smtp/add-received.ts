@@ -1,6 +1,7 @@
-import type { Command } from './command.ts';
+import { type Command, chunkSize, isChunkCommand, isLastChunk } from './command.ts';
 import type { Decision, EnvelopeOptions } from './envelope.ts';
 import { formatReceived, type Received, type ReceivedProtocol } from './received.ts';
+import { REPLIES } from './reply.ts';
 
 /** What the Received fields of a session have in common. */
 export interface AddReceivedOptions extends Pick<Received, 'by' | 'clientAddress'> {
@@ -14,13 +15,13 @@ export interface AddReceivedOptions extends Pick<Received, 'by' | 'clientAddress
 
 type Decide = EnvelopeOptions['decide'];
 
-/** BDAT whose size is certain. Others pass without a field: smtpd refuses them, or reads them in a way of its own. */
-const CHUNK = /^(\d{1,15})(\s+LAST)?$/i;
-
 const AUTHENTICATED = 235;
 
 /**
  * Adds a Received field to each message of a session: after 354, or with the first chunk, whose size is raised by it.
+ *
+ * A chunk, and DATA, wait until the chunk before has been accepted. If that was refused, they are too, until RSET or MAIL is
+ * accepted (RFC 3030 section 2): an smtpd that takes a later chunk for the first one would get a message without a field.
  *
  * @param decide what else is decided on commands.
  * @returns what decides on each command of one session.
@@ -30,10 +31,10 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
   let isAuthenticated = false;
   let isUtf8 = false;
   let count = 0;
-  /** A message in chunks has begun: its field is in the first one. */
-  let hasChunks = false;
-  /** How many replies are missing that may change the client's name, or end such a message. */
-  const missing = { hellos: 0, endings: 0 };
+  /** What has become of the message in chunks, as far as the replies are known. */
+  let chunks: 'none' | 'begun' | 'refused' = 'none';
+  /** How many replies are missing that may change this, or the client's name. */
+  let missing = 0;
 
   function field(): Buffer {
     count += 1;
@@ -47,14 +48,14 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
     return Buffer.from(`${lines.join('\r\n')}\r\n`, 'latin1');
   }
 
-  function passChunk(decision: Decision & { type: 'pass' }, argument: string): Decision {
-    const [, size, last = ''] = CHUNK.exec(argument) ?? [];
-    if (size === undefined) return decision;
-    const isFirst = !hasChunks;
-    hasChunks = last === '';
-    if (!isFirst) return decision;
-    const prefix = field();
-    return { ...decision, prefix, line: `BDAT ${Number(size) + prefix.length}${last}` };
+  function passChunk(decision: Passed, argument: string): Decision {
+    const isLast = isLastChunk(argument);
+    const prefix = chunks === 'none' ? field() : undefined;
+    const line = `BDAT ${chunkSize(argument) + (prefix?.length ?? 0)}${isLast ? ' LAST' : ''}`;
+    const replied = settle((isAccepted) => {
+      chunks = !isAccepted ? 'refused' : isLast ? 'none' : 'begun';
+    });
+    return also(replied, { ...decision, line, ...(prefix && { prefix }) });
   }
 
   /** @returns what is to be done with the code of the reply to a command that passes; undefined if nothing. */
@@ -77,41 +78,59 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
       case 'EHLO':
       case 'HELO':
       case 'LHLO':
-        missing.hellos += 1;
-        return expectEnding((isAccepted) => {
-          missing.hellos -= 1;
-          if (isAccepted) hello = { verb, name: argument };
+        return settle((isAccepted) => {
+          if (!isAccepted) return;
+          chunks = 'none';
+          hello = { verb, name: argument };
         });
     }
     return undefined;
   }
 
+  /** Of a reply to a command that ends a message in chunks. Without one, the next message need not wait for it. */
   function expectEnding(replied: (isAccepted: boolean) => void): (code: number) => void {
-    // Chunks that are sent behind it, before its reply, are not those that it ends.
-    const ends = hasChunks ? 1 : 0;
-    missing.endings += ends;
+    if (chunks === 'none' && missing === 0) return (code) => replied(code < 300);
+    return settle((isAccepted) => {
+      if (isAccepted) chunks = 'none';
+      replied(isAccepted);
+    });
+  }
+
+  function settle(replied: (isAccepted: boolean) => void): (code: number) => void {
+    missing += 1;
     return (code) => {
-      missing.endings -= ends;
-      if (code < 300 && ends > 0) hasChunks = false;
+      missing -= 1;
       replied(code < 300);
     };
   }
 
   return (command, text, isQuiet) => {
     const { verb, argument, kind } = command;
+    // The envelope refuses it.
+    if (kind === 'chunk' && !isChunkCommand(text.toString('latin1'))) return decide(command, text, isQuiet);
     const isMessage = verb === 'DATA' || kind === 'chunk';
     // Only then it is known what the field says, and whether there is one.
-    if (isMessage && (hasChunks ? missing.endings : missing.hellos) > 0) return { type: 'after-replies' };
+    if (isMessage && missing > 0) return { type: 'after-replies' };
     const decision = decide(command, text, isQuiet);
     if (decision.type !== 'pass') return decision;
+    if (isMessage && (chunks === 'refused' || (chunks === 'begun' && kind !== 'chunk'))) {
+      return { type: 'answer', reply: REPLIES.resetFirst };
+    }
     if (kind === 'chunk') return passChunk(decision, argument);
-    if (verb === 'DATA') return hasChunks ? decision : { ...decision, prefix: field() };
-    const learn = expect(command);
-    if (learn === undefined) return decision;
-    const replied = (code: number): void => {
+    if (verb === 'DATA') return { ...decision, prefix: field() };
+    const replied = expect(command);
+    return replied === undefined ? decision : also(replied, decision);
+  };
+}
+
+type Passed = Decision & { readonly type: 'pass' };
+
+function also(replied: (code: number) => void, decision: Passed): Decision {
+  return {
+    ...decision,
+    replied: (code: number) => {
       decision.replied?.(code);
-      learn(code);
-    };
-    return { ...decision, replied };
+      replied(code);
+    },
   };
 }

@@ -74,3 +74,18 @@ export function chunkSize(argument: string): number {
   const digits = /^\d+/.exec(argument)?.[0] ?? '0';
   return Math.min(Number(digits), Number.MAX_SAFE_INTEGER);
 }
+
+/** Whether the argument of BDAT has LAST: the chunk ends the message. */
+export function isLastChunk(argument: string): boolean {
+  return /\sLAST$/i.test(argument);
+}
+
+/**
+ * Whether a line is BDAT as RFC 3030 section 2 has it, with one space or more: all servers read its size alike. Others may
+ * read a different size in another form, or take it for another command.
+ *
+ * @param line without its line ending.
+ */
+export function isChunkCommand(line: string): boolean {
+  return /^BDAT +\d{1,15}(?: +LAST)? *$/i.test(line);
+}

@@ -9,6 +9,7 @@
  *   a message             passed; see `strictNewlines`        commands
  *   BDAT n, passed        passed with its n octets            commands
  *   BDAT n, answered      its n octets are discarded          commands
+ *   malformed BDAT        501 5.5.4 in place of passing       as after BDAT that is answered
  *   AUTH, passed          held until the reply to it          after 334 one line of AUTH; else commands
  *   a line of AUTH        passed; "*" in place of an invalid  as after AUTH
  *   an invalid line       500 5.5.2 (too long, CR, NUL)       commands
@@ -30,7 +31,7 @@
  * It does no I/O and has no timers.
  */
 
-import { type Command, chunkSize, parseCommand } from './command.ts';
+import { type Command, chunkSize, isChunkCommand, isLastChunk, parseCommand } from './command.ts';
 import {
   createMessageEnd,
   createNewlineFilter,
@@ -233,13 +234,15 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
     const command = parseCommand(text);
     const decision = decide(command, text, !replies.isExpecting());
     switch (decision.type) {
-      case 'pass':
-        pass(decision.line ?? text.toString('latin1'));
+      case 'pass': {
+        const passed = decision.line ?? text.toString('latin1');
+        if (command.kind === 'chunk' && !isChunkCommand(passed)) return answerTo(command, REPLIES.badChunk);
+        pass(passed);
         line.drop();
         return expectReplyTo(command, decision.replied ?? IGNORE, decision.prefix ?? NOTHING);
+      }
       case 'answer':
-        answer(decision.reply);
-        if (command.kind === 'chunk') reading = readChunk(chunkSize(command.argument), false);
+        answerTo(command, decision.reply);
         if (decision.end === true) reading = { as: 'nothing', isEndDue: true };
         return;
       case 'precede':
@@ -258,6 +261,11 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       case 'hold':
         reading = { as: 'held', until: 'resume' };
     }
+  }
+
+  function answerTo({ kind, argument }: Command, reply: Buffer): void {
+    answer(reply);
+    if (kind === 'chunk') reading = readChunk(chunkSize(argument), false);
   }
 
   function answer(reply: Buffer): void {
@@ -281,7 +289,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
     if (kind === 'chunk') {
       passBytes(prefix);
       reading = readChunk(chunkSize(argument), true);
-      if (/\sLAST$/i.test(argument)) return expectMessageReply(replied);
+      if (isLastChunk(argument)) return expectMessageReply(replied);
     }
     if (verb === 'DATA' || verb === 'AUTH') reading = { as: 'held', until: 'reply' };
     if (verb === 'AUTH') return expectReply(isAny, (code) => continueAuth(code, replied));

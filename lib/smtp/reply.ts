@@ -79,6 +79,9 @@ export const REPLIES = {
   get nestedMail() {
     return ours('503 5.5.1 A transaction is open, send RSET first');
   },
+  get resetFirst() {
+    return ours('503 5.5.1 Send RSET first');
+  },
   get senderOk() {
     return ours('250 2.1.0 Sender ok');
   },
