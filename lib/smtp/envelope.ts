@@ -9,6 +9,7 @@
  *   a message             passed; see `strictNewlines`        commands
  *   BDAT n, passed        passed with its n octets            commands
  *   BDAT n, answered      its n octets are discarded          commands
+ *   BDAT, not offered     502 5.5.1 in place of passing       as after BDAT that is answered
  *   malformed BDAT        501 5.5.4 in place of passing       as after BDAT that is answered
  *   AUTH, passed          held until the reply to it          after 334 one line of AUTH; else commands
  *   a line of AUTH        passed; "*" in place of an invalid  as after AUTH
@@ -17,11 +18,12 @@
  * Replies of smtpd pass in order; those that answer a command in place of smtpd are in order too. In LMTP a message has a
  * reply for each recipient that was accepted (RFC 2033 section 4.2). A session is LMTP from an accepted LHLO on.
  *
- * With `awaitsGreeting` the first reply is the greeting, also for a client that sends commands before it.
+ * With `awaitsGreeting` the first reply is the greeting, also for a client that sends commands before it. BDAT passes only
+ * to an smtpd that has offered CHUNKING then (RFC 3030 section 2): for others the octets of a chunk are commands.
  *
  * The client must take each reply for that to the same command as this machine, or it would send a message where this
  * machine reads commands. So a reply that nothing asked for is invalid (a refusal passes, and is the end), and a reply to
- * DATA that neither is 354 nor refuses it: some clients send the message after any 2xx or 3xx.
+ * DATA that neither is 354 nor refuses it: some clients send the message after any 2xx or 3xx. So is 354 to any other.
  *
  * Commands may end with a bare LF; they are passed on with CRLF. In a message only CRLF ends a line: an smtpd that takes
  * bare LF or CR for the end of a line may see the end of a message, and commands behind it, where there is none for this
@@ -39,8 +41,8 @@ import {
   type NewlineFilter,
 } from './end-of-message.ts';
 import { createLineReader, type Line } from './line.ts';
-import { REPLIES } from './reply.ts';
-import { createReplyQueue, type QueuedReply } from './reply-queue.ts';
+import { extensionKeyword, REPLIES } from './reply.ts';
+import { createReplyQueue, type ExpectedReply, type QueuedReply } from './reply-queue.ts';
 import type { Reply } from './reply-reader.ts';
 
 /** What happens to a command. */
@@ -154,7 +156,9 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   /** smtpd has a message that will not end. */
   let isCut = false;
 
-  if (options.awaitsGreeting === true) expectReply(isAny, IGNORE);
+  let offersChunks = options.awaitsGreeting !== true;
+
+  if (options.awaitsGreeting === true) expectReply(IGNORE);
 
   /** Consumes input; returns whether it has done anything. */
   function read(): boolean {
@@ -236,6 +240,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
     switch (decision.type) {
       case 'pass': {
         const passed = decision.line ?? text.toString('latin1');
+        if (command.kind === 'chunk' && !offersChunks) return answerTo(command, REPLIES.notAvailable);
         if (command.kind === 'chunk' && !isChunkCommand(passed)) return answerTo(command, REPLIES.badChunk);
         pass(passed);
         line.drop();
@@ -292,18 +297,38 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       if (isLastChunk(argument)) return expectMessageReply(replied);
     }
     if (verb === 'DATA' || verb === 'AUTH') reading = { as: 'held', until: 'reply' };
-    if (verb === 'AUTH') return expectReply(isAny, (code) => continueAuth(code, replied));
-    expectReply(verb === 'DATA' ? isReplyToData : isAny, (code) => {
+    if (verb === 'AUTH') return expectReply((code) => continueAuth(code, replied));
+    if (kind === 'hello' || kind === 'helo') return expectReplyToHello(verb, replied);
+    const answered = (code: number): void => {
       if (verb === 'DATA') startMessage(code, prefix);
       if (verb === 'RCPT' && code < 300) recipients += 1;
       if (ENDS_TRANSACTION.has(verb) && code < 300) recipients = 0;
-      if ((kind === 'hello' || kind === 'helo') && code < 300) isLmtp = verb === 'LHLO';
       replied(code);
-    });
+    };
+    expectReply(answered, { accepts: verb === 'DATA' ? isReplyToData : isOther });
   }
 
-  function expectReply(accepts: (code: number) => boolean, replied: (code: number) => void): void {
-    replies.expect({ isPassed: true, accepts, ended: ({ code }) => replied(code) });
+  function expectReplyToHello(verb: string, replied: (code: number) => void): void {
+    let hasChunking = false;
+    const line = (text: string): void => {
+      hasChunking ||= extensionKeyword(text) === 'CHUNKING';
+    };
+    const ended = (code: number): void => {
+      if (code < 300) {
+        recipients = 0;
+        isLmtp = verb === 'LHLO';
+        if (options.awaitsGreeting === true) offersChunks = hasChunking;
+      }
+      replied(code);
+    };
+    expectReply(ended, { line });
+  }
+
+  function expectReply(
+    replied: (code: number) => void,
+    more: Partial<Pick<ExpectedReply, 'accepts' | 'line'>> = {},
+  ): void {
+    replies.expect({ isPassed: true, accepts: isOther, ...more, ended: ({ code }) => replied(code) });
   }
 
   function startMessage(code: number, prefix: Uint8Array): void {
@@ -319,6 +344,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   function expectMessageReply(replied: (code: number) => void): void {
     replies.expect({
       isPassed: true,
+      accepts: isOther,
       count: () => (isLmtp ? Math.max(recipients, 1) : 1),
       ended: ({ code }) => {
         recipients = 0;
@@ -334,7 +360,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
     pass(fault === undefined ? text.toString('latin1') : '*');
     line.drop();
     reading = { as: 'held', until: 'reply' };
-    expectReply(isAny, (code) => continueAuth(code, replied));
+    expectReply((code) => continueAuth(code, replied));
   }
 
   function continueAuth(code: number, replied: (code: number) => void): void {
@@ -380,15 +406,15 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   };
 }
 
-const isAny = (): boolean => true;
+const isOther = (code: number): boolean => code !== STARTS_MESSAGE;
 const isReplyToData = (code: number): boolean => code === STARTS_MESSAGE || code >= 400;
 
 const IGNORE = (): void => {};
 const NOTHING: Uint8Array = Buffer.alloc(0);
 const LF = 0x0a;
 
-/** A reply that accepts one of these ends a transaction (RFC 5321 sections 4.1.1.1 and 4.1.4, RFC 2033). */
-const ENDS_TRANSACTION: ReadonlySet<string> = new Set(['MAIL', 'RSET', 'EHLO', 'HELO', 'LHLO']);
+/** A reply that accepts one of these, or a hello, ends a transaction (RFC 5321 sections 4.1.1.5 and 4.1.4, RFC 2033). */
+const ENDS_TRANSACTION: ReadonlySet<string> = new Set(['MAIL', 'RSET']);
 
 function readChunk(left: number, isPassed: boolean): Reading {
   return left === 0 ? COMMAND : { as: 'chunk', left, isPassed };

@@ -10,6 +10,8 @@ export interface ExpectedReply {
   count?(): number;
   /** Whether a reply may have this code; any may by default. */
   accepts?(code: number): boolean;
+  /** Called with the text of each line. */
+  line?(text: string): void;
   /** Called with the last of them. Without `isPassed` it has its text. */
   ended(reply: Reply): void;
 }
@@ -94,6 +96,7 @@ export function createReplyQueue(): ReplyQueue {
     smtpd.drop();
     begun ??= { code: parsed.code, texts: [], to: expected };
     if (!isPassed) begun.texts.push(parsed.text);
+    expected?.line?.(parsed.text);
     if (parsed.last) endReply(expected, begun);
     return isPassed ? { type: 'to-client', bytes } : undefined;
   }

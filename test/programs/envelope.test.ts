@@ -17,7 +17,7 @@ import { startSrs } from '../support/srs.ts';
 
 const REFUSED = '550 5.6.0 Bare CR or LF in the message not allowed, closing connection';
 const OPTIONS: readonly string[] = ['--received', 'mx.example', '--strict-newlines'];
-const LMTP = '--on=LHLO:line 250 lmtp';
+const LMTP = '--on=LHLO:line 250-lmtp; line 250 CHUNKING';
 
 interface Session {
   readonly client: SmtpClient;

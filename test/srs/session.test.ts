@@ -380,12 +380,25 @@ describe('a session', () => {
 
   it('passes BDAT by its count, with CRLF.CRLF and commands in it', async (t) => {
     const chunk = '\r\n.\r\nMAIL FROM:<a@b.example>\r\n';
-    const session = startSrs(t, { smtpd: [`--on=BDAT:digest ${chunk.length}`] });
+    const session = startSrs(t, {
+      smtpd: [`--on=BDAT:digest ${chunk.length}`, '--on=EHLO:line 250-host; line 250 CHUNKING'],
+    });
     await session.reply();
+    assert.match(await session.ask('EHLO client.example'), /CHUNKING/);
     session.child.stdin?.write(`BDAT ${chunk.length} LAST\r\n${chunk}MAIL FROM:<a@b.example>\r\n`);
     assert.equal(await session.reply(), `250 ${createHash('sha256').update(chunk).digest('hex')}`);
     assert.match(await session.reply(), /^250 2\.1\.0/);
     assert.match(session.received(), /\r\nMAIL FROM:<SRS0=[^\n]*\r\n$/);
+  });
+
+  it('answers BDAT itself if smtpd has not offered CHUNKING, and discards its octets', async (t) => {
+    const session = startSrs(t);
+    await session.reply();
+    await session.ask('EHLO client.example');
+    session.child.stdin?.write('BDAT 25 LAST\r\nMAIL FROM:<a@b.example>\r\nQUIT\r\n');
+    assert.equal(await session.reply(), '502 5.5.1 Command not available here');
+    assert.equal(await session.reply(), '221 2.0.0 Bye');
+    assert.equal(session.received(), 'EHLO client.example\r\nQUIT\r\n');
   });
 
   it('delivers large output to a client that sends at the same time', async (t) => {
