@@ -11,6 +11,7 @@ export interface MessageEnd {
 const END = Buffer.from('\r\n.\r\n');
 const CR = 0x0d;
 const LF = 0x0a;
+const DOT = 0x2e;
 const CRLF = 2;
 
 /**
@@ -54,8 +55,13 @@ export function createMessageEnd(): MessageEnd {
 
 /** Passes a message up to the first CR or LF that is not part of CRLF. */
 export interface NewlineFilter {
-  /** Takes the next bytes of the message, at least one. @returns what of them passes; a CR at their end passes later. */
-  pass(bytes: Uint8Array): readonly Uint8Array[];
+  /**
+   * Takes the next bytes of the message, at least one.
+   *
+   * @returns what passes: of them, and of those before. A CR at the end waits; so does a dot that may be a line of its own:
+   * some smtpds take it for the end of the message at the end of their input, too.
+   */
+  pass(bytes: Uint8Array): Uint8Array;
   /** Whether there was a bare CR or LF. Nothing passes from there on. */
   isClosed(): boolean;
 }
@@ -67,43 +73,47 @@ export interface NewlineFilter {
  * ```ts
  * const filter = createNewlineFilter();
  * String(filter.pass(Buffer.from('Hi.\r'))); // => 'Hi.'
- * String(Buffer.concat(filter.pass(Buffer.from('\nHo\n.\n')))); // => '\r\nHo'
+ * String(filter.pass(Buffer.from('\nHo\r\n.\nMAIL'))); // => '\r\nHo\r\n'
  * filter.isClosed(); // => true
  * ```
  */
 export function createNewlineFilter(): NewlineFilter {
   let isClosed = false;
-  let isAfterCr = false;
-
-  /** @returns where the first bare CR or LF is; undefined without one. A CR at the end is none yet. */
-  function findBare(octets: Buffer): number | undefined {
-    if (isAfterCr && octets[0] !== LF) return 0;
-    for (let at = isAfterCr ? 1 : 0; at < octets.length; ) {
-      const cr = octets.indexOf(CR, at);
-      const lf = octets.indexOf(LF, at);
-      if (lf >= 0 && (cr < 0 || lf < cr)) return lf;
-      if (cr >= 0 && cr !== octets.length - 1 && lf !== cr + 1) return cr;
-      if (lf < 0) return undefined;
-      at = lf + 1;
-    }
-    return undefined;
-  }
+  let waiting = NOTHING;
+  /** What waits is at the start of a line. */
+  let isLineStart = true;
 
   return {
     pass: (bytes) => {
-      if (isClosed) return [];
-      const octets = view(bytes);
+      if (isClosed) return NOTHING;
+      const octets = waiting.length === 0 ? view(bytes) : Buffer.concat([waiting, bytes]);
       const bare = findBare(octets);
-      const before = isAfterCr && bare !== 0 ? [CR_ALONE] : [];
       isClosed = bare !== undefined;
-      isAfterCr = !isClosed && octets.at(-1) === CR;
-      return [...before, octets.subarray(0, bare ?? octets.length - (isAfterCr ? 1 : 0))];
+      let end = bare ?? octets.length;
+      if (!isClosed && octets[end - 1] === CR) end -= 1;
+      if (octets[end - 1] === DOT && (end === 1 ? isLineStart : octets[end - 2] === LF)) end -= 1;
+      if (end > 0) isLineStart = octets[end - 1] === LF;
+      waiting = isClosed ? NOTHING : Buffer.from(octets.subarray(end));
+      return octets.subarray(0, end);
     },
     isClosed: () => isClosed,
   };
 }
 
-const CR_ALONE: Uint8Array = Buffer.from('\r');
+/** @returns where the first bare CR or LF is; undefined without one. A CR at the end is none yet. */
+function findBare(octets: Buffer): number | undefined {
+  for (let at = 0; at < octets.length; ) {
+    const cr = octets.indexOf(CR, at);
+    const lf = octets.indexOf(LF, at);
+    if (lf >= 0 && (cr < 0 || lf < cr)) return lf;
+    if (cr >= 0 && cr !== octets.length - 1 && lf !== cr + 1) return cr;
+    if (lf < 0) return undefined;
+    at = lf + 1;
+  }
+  return undefined;
+}
+
+const NOTHING: Buffer = Buffer.alloc(0);
 
 function view(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -203,7 +203,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
     if (input.length === 0) return endClient();
     const length = end.find(input);
     const bytes = take(length ?? input.length);
-    for (const piece of filter?.pass(bytes) ?? [bytes]) passBytes(piece);
+    passBytes(filter?.pass(bytes) ?? bytes);
     isCut = filter?.isClosed() === true;
     if (length === undefined) return true;
     reading = COMMAND;

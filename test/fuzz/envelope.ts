@@ -84,11 +84,12 @@ function countReplies(state: State): number {
   return count;
 }
 
-/** A message that is refused, and ends the session. Of its text, smtpd gets what is before the bare CR or LF. */
+/** A message that is refused, and ends the session. Of its text, smtpd gets what is before the bare CR or LF, and no dot alone. */
 function refusedPart(random: Random, state: State): Part {
-  const bare = `x${random.pick(['\n', '\r', '\r\r\n'])}x`;
+  const bare = `${random.pick(['x', '.', '\r\n.'])}${random.pick(['\n', '\r', '\r\r\n'])}x`;
   const whole = messageOf(textOf(random, CLEAN_TEXT) + bare + textOf(random));
-  const [reached = ''] = whole.split(BARE, 1);
+  const [before = ''] = whole.split(BARE, 1);
+  const reached = before.replace(/(?<=^|\r\n)\.$/, '');
   return {
     client: `DATA\r\n${whole}`,
     smtpd: [
