@@ -2,6 +2,7 @@ import type { Reporter } from '../program/reporter.ts';
 import { addReceived } from '../smtp/add-received.ts';
 import type { Decision, EnvelopeOptions } from '../smtp/envelope.ts';
 import type { Received } from '../smtp/received.ts';
+import { REPLIES } from '../smtp/reply.ts';
 import { enveloped } from './enveloped.ts';
 import type { StartSmtpd } from './program.ts';
 
@@ -26,6 +27,10 @@ export interface EnvelopeConnection {
 
 const PASS: Decision = { type: 'pass' };
 
+/** What passes all commands but STARTTLS, which an smtpd may offer itself: what follows could not be read. */
+const passAll: EnvelopeOptions['decide'] = ({ kind }) =>
+  kind === 'starttls' ? { type: 'answer', reply: REPLIES.noSecondTls } : PASS;
+
 /** Puts an envelope around each smtpd of a connection. */
 export function withEnvelope(
   start: StartSmtpd,
@@ -34,7 +39,7 @@ export function withEnvelope(
 ): StartSmtpd {
   return (tlsEnvironment) => {
     let tls = describeTls(tlsEnvironment);
-    const others = createDecide?.() ?? ((): Decision => PASS);
+    const others = createDecide?.() ?? passAll;
     const decide =
       received === undefined
         ? others

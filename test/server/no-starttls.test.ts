@@ -55,6 +55,17 @@ describe('--no-starttls', { concurrency: 3, timeout: 60_000 }, () => {
     assert.match(await client.ask('STARTTLS'), /^503 5\.5\.1 /);
   });
 
+  for (const options of [['--received', 'mx.example'], ['--strict-newlines']]) {
+    it(`refuses STARTTLS of smtpd with ${options[0]}, which could not read what follows`, async (t) => {
+      const client = await connectTo(
+        t,
+        await start(t, options, fixture('smtpd-script', '--on=STARTTLS:line 220 go')),
+      );
+      await client.reply();
+      assert.match(await client.ask('STARTTLS'), /^503 5\.5\.1 /);
+    });
+  }
+
   it('passes all on to the server of HOST:PORT', async (t) => {
     const backend = makeBackend();
     const server = await start(t, ['--to', `127.0.0.1:${await listenTcp(t, backend.serve)}`]);
