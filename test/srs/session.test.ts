@@ -391,6 +391,20 @@ describe('a session', () => {
     assert.match(session.received(), /\r\nMAIL FROM:<SRS0=[^\n]*\r\n$/);
   });
 
+  it('reports ten long senders of a session, and the start of one that is very long', async (t) => {
+    const session = startSrs(t);
+    await session.reply();
+    const senders = Array.from({ length: 50 }, () => `MAIL FROM:<${'a'.repeat(5000)}@other.example>`);
+    session.send(...senders, 'QUIT');
+    for (const _ of senders) assert.match(await session.reply(), /^250 /);
+    assert.match(await session.reply(), /^221 /);
+    await session.status;
+    const lines = session.stderr().trimEnd().split('\n');
+    assert.equal(lines.length, 10);
+    for (const line of lines)
+      assert.match(line, /: a{320}\.\.\.: the local part of its SRS address has 5027 octets,/);
+  });
+
   it('answers BDAT itself if smtpd has not offered CHUNKING, and discards its octets', async (t) => {
     const session = startSrs(t);
     await session.reply();

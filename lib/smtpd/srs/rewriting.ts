@@ -39,6 +39,12 @@ const DOMAIN_LIMIT = 255;
  */
 const ERROR_LIMIT = 100;
 
+/** How many senders of a session are reported as too long: a client could fill a disk with them. */
+const REPORT_LIMIT = 10;
+
+/** How many characters of a mailbox are reported: more than a valid one has (RFC 5321 section 4.5.3.1). */
+const NAME_LIMIT = 320;
+
 /**
  * Rewrites senders and recipients by SRS:
  *
@@ -57,6 +63,7 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
   /** What the domains of the domain form end with. */
   const [suffix] = domains[0].startsWith('*.') ? [normalizeDomain(domains[0].slice(1))] : [];
   let refused = 0;
+  let long = 0;
 
   function isOurs(domain: string | undefined): boolean {
     return domain === undefined || ours.has(normalizeDomain(domain)) || isDomainForm(domain);
@@ -83,7 +90,8 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
     if (length > LOCAL_LIMIT) {
       const why = `the local part of its SRS address has ${length} octets, more than ${LOCAL_LIMIT}`;
       if (options.refusesLong) return refuseSender(path, why);
-      report.warning(`sender may be refused elsewhere: ${path.mailbox}: ${why}`);
+      long += 1;
+      if (long <= REPORT_LIMIT) report.warning(`sender may be refused elsewhere: ${nameOf(path)}: ${why}`);
     }
     return replace(command, 'FROM', mailbox, path);
   }
@@ -101,7 +109,7 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
   }
 
   function refuseSender(path: Path, why: string): Decision {
-    report.info(`sender refused: ${path.mailbox}: ${why}`);
+    report.info(`sender refused: ${nameOf(path)}: ${why}`);
     return refuse(REPLIES.longSender);
   }
 
@@ -109,7 +117,7 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
     const original = unpack({ local: unquoteLocal(path.local), domain: path.domain });
     if (original === undefined) return pass(command, 'TO', path);
     if (typeof original === 'string') {
-      report.info(`recipient refused: ${path.mailbox}: ${original} SRS address`);
+      report.info(`recipient refused: ${nameOf(path)}: ${original} SRS address`);
       return refuse(REPLIES.badSrsRecipient);
     }
     return replace(command, 'TO', format(original), path);
@@ -156,6 +164,11 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
 }
 
 const PASS: Decision = { type: 'pass' };
+
+/** The mailbox for a message. */
+function nameOf({ mailbox }: Path): string {
+  return mailbox.length > NAME_LIMIT ? `${mailbox.slice(0, NAME_LIMIT)}...` : mailbox;
+}
 
 /** Domains are equal without regard to case, and to the dot at the end of one. */
 function normalizeDomain(domain: string): string {
