@@ -3,6 +3,7 @@ import { playEnvelope } from './envelope.ts';
 import { playOnDemand } from './on-demand.ts';
 import { playOpening } from './opening.ts';
 import { playPrelude } from './prelude.ts';
+import { playReceived } from './received.ts';
 import { playRemoteOpening } from './remote-opening.ts';
 import { playRouting } from './routing.ts';
 import type { Play } from './run.ts';
@@ -14,6 +15,7 @@ export const KINDS: Readonly<Record<string, { readonly play: Play; readonly shar
   prelude: { play: playPrelude, share: 100 },
   opening: { play: playOpening, share: 20 },
   envelope: { play: playEnvelope, share: 50 },
+  received: { play: playReceived, share: 50 },
   routing: { play: playRouting, share: 20 },
   relay: { play: playRemoteOpening, share: 50 },
   url: { play: playUrl, share: 100 },
