@@ -9,8 +9,8 @@ export interface Received {
   /** The name of this host. */
   readonly by: string;
   readonly protocol: ReceivedProtocol;
-  /** Undefined without TLS. */
-  readonly tls: { readonly protocol: string; readonly cipher?: string | undefined } | undefined;
+  /** Undefined without TLS; both may be unknown. */
+  readonly tls: { readonly protocol?: string | undefined; readonly cipher?: string | undefined } | undefined;
   /** An atom (RFC 5322 section 3.2.3), or several with dots between them. */
   readonly id: string;
   /** The only recipient; undefined not to name any. */
@@ -81,9 +81,8 @@ function formatProtocol({ protocol: { hello, isAuthenticated, isUtf8 }, tls }: R
   const family = hello === 'LHLO' ? 'LMTP' : 'SMTP';
   const kind = isUtf8 ? `UTF8${family}` : hello === 'EHLO' ? `E${family}` : family;
   const suffix = hello === 'HELO' ? '' : `${tls === undefined ? '' : 'S'}${isAuthenticated ? 'A' : ''}`;
-  if (tls === undefined) return `${kind}${suffix}`;
-  const parts = [tls.protocol, tls.cipher].filter((part) => part !== undefined).map(sanitize);
-  return `${kind}${suffix} (${parts.join(' ')})`;
+  const parts = [tls?.protocol, tls?.cipher].filter((part) => part !== undefined).map(sanitize);
+  return parts.length === 0 ? `${kind}${suffix}` : `${kind}${suffix} (${parts.join(' ')})`;
 }
 
 /** The maximum length of a host name, in octets (RFC 5321 section 4.5.3.1.2). */

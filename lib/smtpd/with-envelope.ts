@@ -38,7 +38,7 @@ export function withEnvelope(
   { clientAddress, id = uniqueId(), createDecide, report }: EnvelopeConnection,
 ): StartSmtpd {
   return (tlsEnvironment) => {
-    let tls = describeTls(tlsEnvironment);
+    let tls = tlsEnvironment.SSL_PROTOCOL === undefined ? undefined : describeTls(tlsEnvironment);
     const others = createDecide?.() ?? passAll;
     const decide =
       received === undefined
@@ -58,5 +58,5 @@ function uniqueId(): string {
 }
 
 function describeTls({ SSL_PROTOCOL, SSL_CIPHER }: Parameters<StartSmtpd>[0]): Received['tls'] {
-  return SSL_PROTOCOL === undefined ? undefined : { protocol: SSL_PROTOCOL, cipher: SSL_CIPHER };
+  return { protocol: SSL_PROTOCOL, cipher: SSL_CIPHER };
 }

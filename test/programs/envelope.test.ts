@@ -161,6 +161,19 @@ for (const [name, start] of PROGRAMS) {
   });
 }
 
+describe('--received', { timeout: 60_000 }, () => {
+  it('tells of TLS that the UCSPI-TLS server does not describe', async (t) => {
+    const smtpd = recordingSmtpd(t);
+    const { client } = await runShim(t, { server: 'empty', options: OPTIONS, command: smtpd.command });
+    await client.reply();
+    await client.startTls();
+    await client.ask('EHLO tls.example');
+    assert.match(await send(client), /^250 /);
+    const [field = ''] = fieldsIn(smtpd.received());
+    assert.match(field, / by mx\.example with ESMTPS id \S+$/);
+  });
+});
+
 describe('--strict-newlines', { timeout: 60_000 }, () => {
   it('of smtpd-srs-io refuses such a message', async (t) => {
     const session = startSrs(t, { options: ['--strict-newlines'] });
