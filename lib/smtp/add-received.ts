@@ -29,7 +29,8 @@ const AUTHENTICATED = 235;
 export function addReceived(decide: Decide, options: AddReceivedOptions): Decide {
   let hello: { readonly verb: ReceivedProtocol['hello']; readonly name: string } | undefined;
   let isAuthenticated = false;
-  let isUtf8 = false;
+  /** Whether MAIL had SMTPUTF8: the last that was accepted, and the last; how many replies to it are missing. */
+  const utf8 = { accepted: false, last: false, missing: 0 };
   let count = 0;
   /** What has become of the message in chunks, as far as the replies are known. */
   let chunks: 'none' | 'begun' | 'refused' = 'none';
@@ -38,6 +39,8 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
 
   function field(): Buffer {
     count += 1;
+    // DATA may be sent before the reply to MAIL is known.
+    const isUtf8 = utf8.missing > 0 ? utf8.last : utf8.accepted;
     const lines = formatReceived({
       ...{ by: options.by, clientAddress: options.clientAddress, tls: options.tls() },
       helloName: hello?.name,
@@ -66,11 +69,12 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
           isAuthenticated ||= code === AUTHENTICATED;
         };
       case 'MAIL': {
-        const before = isUtf8;
-        // DATA may be sent before the reply to MAIL is known.
-        isUtf8 = /\sSMTPUTF8(?:\s|$)/i.test(argument);
+        const isUtf8 = /\sSMTPUTF8(?:\s|$)/i.test(argument);
+        utf8.last = isUtf8;
+        utf8.missing += 1;
         return expectEnding((isAccepted) => {
-          if (!isAccepted) isUtf8 = before;
+          utf8.missing -= 1;
+          if (isAccepted) utf8.accepted = isUtf8;
         });
       }
       case 'RSET':
