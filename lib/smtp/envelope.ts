@@ -104,6 +104,11 @@ export interface Envelope {
   next(): EnvelopeStep | undefined;
   /** Whether the client should be read. Valid once `next` has returned undefined. */
   wantsClient(): boolean;
+  /**
+   * Whether the client may be read although it is not wanted: nothing will be consumed, but its end passed on at once. An
+   * smtpd that does not reply would not learn of it. Valid as `wantsClient` is.
+   */
+  readsAhead(): boolean;
   /** Whether a reply of smtpd is outstanding, or the client sends a message. */
   isBusy(): boolean;
 }
@@ -177,7 +182,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
         return true;
       }
       case 'held':
-        if (reading.until !== 'quiet' || replies.isExpecting()) return false;
+        if (reading.until !== 'quiet' || replies.isExpecting()) return readsAhead() && endClient();
         reading = COMMAND;
         return true;
       case 'nothing':
@@ -186,6 +191,13 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
         steps.push({ type: 'end' });
         return true;
     }
+  }
+
+  /** A command was passed whose reply decides what follows, and nothing has followed yet. */
+  function readsAhead(): boolean {
+    return (
+      reading.as === 'held' && reading.until === 'reply' && input.length === 0 && line.peek() === undefined
+    );
   }
 
   function readLine(handle: (line: Line) => void): boolean {
@@ -402,6 +414,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       return step;
     },
     wantsClient: () => reading.as !== 'held' && reading.as !== 'nothing' && replies.size() < AWAITED_LIMIT,
+    readsAhead,
     isBusy: () => replies.isExpecting() || reading.as === 'message' || reading.as === 'chunk' || isCut,
   };
 }

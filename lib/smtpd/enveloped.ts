@@ -75,7 +75,7 @@ export function enveloped(smtpd: Smtpd, { report, tlsStarted, ...options }: Enve
 
   function wantsClient(): boolean {
     // What waits for smtpd may be in the memory of the client: it would be overwritten.
-    return !isSmtpdFull && (isOver || (!isClientFull && envelope.wantsClient()));
+    return !isSmtpdFull && (isOver || (!isClientFull && (envelope.wantsClient() || envelope.readsAhead())));
   }
 
   function advanceAndProceed(): void {

@@ -117,6 +117,26 @@ describe('an envelope around an smtpd', () => {
     assert.ok(smtpd.hasEnded());
   });
 
+  it('passes the end of the client on to an smtpd that does not reply to DATA', async (t) => {
+    const { smtpd, stream, isStalled, send } = await start(t);
+    await send('DATA\r\n');
+    assert.ok(!isStalled());
+    stream.sink.end();
+    await settle();
+    assert.ok(smtpd.hasEnded());
+  });
+
+  it('keeps what follows DATA until the reply, and reads no more', async (t) => {
+    const { smtpd, isStalled, send } = await start(t);
+    await send('DATA\r\n');
+    await send('NOOP\r\n');
+    assert.ok(isStalled());
+    smtpd.send('503 no\r\n');
+    await settle();
+    assert.ok(!isStalled());
+    assert.equal(smtpd.received(), 'DATA\r\nNOOP\r\n');
+  });
+
   it('reads smtpd only as fast as its user reads', async (t) => {
     const { smtpd, stream, read, send } = await start(t);
     stream.source.pause();
