@@ -2,7 +2,7 @@ import type { Reporter } from '../program/reporter.ts';
 import { createEnvelope, type EnvelopeOptions, type EnvelopeStep } from '../smtp/envelope.ts';
 import { REPLIES } from '../smtp/reply.ts';
 import { createFront } from '../stream/front.ts';
-import { createWriteBuffer } from '../stream/write-buffer.ts';
+import { createHeldWriter } from '../stream/held-writer.ts';
 import { endSmtpd, type Smtpd } from './smtpd.ts';
 
 /** The settings of an envelope around an smtpd. */
@@ -22,11 +22,7 @@ export function enveloped(smtpd: Smtpd, { report, tlsStarted, ...options }: Enve
   const envelope = createEnvelope({ ...options, awaitsGreeting: true });
   /** What either side sends does not matter any more. */
   let isOver = false;
-  /** The bytes for smtpd while it takes no more. */
-  const output = createWriteBuffer();
-  let isSmtpdFull = false;
-  /** Its input ends after the output. */
-  let isInputEnding = false;
+  const output = createHeldWriter(smtpd.sink);
   let hasSmtpdEnded = false;
   /** The client takes no more. */
   let isClientFull = false;
@@ -62,20 +58,20 @@ export function enveloped(smtpd: Smtpd, { report, tlsStarted, ...options }: Enve
   });
   smtpd.sink.listen({
     drained: () => {
-      isSmtpdFull = output.size() > 0 && !smtpd.sink.write(output.take());
-      if (isInputEnding && !isSmtpdFull) smtpd.sink.end();
+      output.drained();
       if (wantsClient()) front.proceed();
     },
     failed: () => {
-      isSmtpdFull = false;
-      output.take();
+      output.drop();
       if (wantsClient()) front.proceed();
     },
   });
 
   function wantsClient(): boolean {
     // What waits for smtpd may be in the memory of the client: it would be overwritten.
-    return !isSmtpdFull && (isOver || (!isClientFull && (envelope.wantsClient() || envelope.readsAhead())));
+    return (
+      !output.isFull() && (isOver || (!isClientFull && (envelope.wantsClient() || envelope.readsAhead())))
+    );
   }
 
   function advanceAndProceed(): void {
@@ -99,11 +95,9 @@ export function enveloped(smtpd: Smtpd, { report, tlsStarted, ...options }: Enve
         if (isClientFull) smtpd.source.pause();
         return;
       case 'to-smtpd':
-        if (isSmtpdFull) output.push(Buffer.from(step.bytes));
-        else isSmtpdFull = !smtpd.sink.write(step.bytes);
-        return;
+        return output.write(step.bytes);
       case 'end-smtpd':
-        return endInput();
+        return output.end();
       case 'invalid-reply':
         report.warning('smtpd sent an invalid SMTP reply, closing');
         front.send(REPLIES.smtpdFailed);
@@ -112,11 +106,6 @@ export function enveloped(smtpd: Smtpd, { report, tlsStarted, ...options }: Enve
       case 'end':
         finish();
     }
-  }
-
-  function endInput(): void {
-    isInputEnding = true;
-    if (!isSmtpdFull) smtpd.sink.end();
   }
 
   function finish(): void {
@@ -143,15 +132,14 @@ export function enveloped(smtpd: Smtpd, { report, tlsStarted, ...options }: Enve
         isOver = true;
         source.close();
         smtpd.source.close();
-        endInput();
+        output.end();
       },
     },
     sink: {
       ...sink,
       close: () => {
         isOver = true;
-        isSmtpdFull = false;
-        output.take();
+        output.drop();
         sink.close();
         smtpd.sink.close();
       },

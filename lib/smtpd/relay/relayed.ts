@@ -9,8 +9,8 @@ import {
   type RoutingStep,
 } from '../../smtp/routing.ts';
 import { createFront } from '../../stream/front.ts';
+import { createHeldWriter, type HeldWriter } from '../../stream/held-writer.ts';
 import { type IdleWatch, watchIdle } from '../../stream/time.ts';
-import { createWriteBuffer } from '../../stream/write-buffer.ts';
 import { endAfterOutput, endSmtpd, type Smtpd, type SmtpdEnd } from '../smtpd.ts';
 import type { Reached } from './attempt.ts';
 import { formatFailure } from './failure.ts';
@@ -64,9 +64,8 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   /** See `Smtpd`. */
   let pid: number | undefined;
   let smtpdEnded = false;
-  /** The bytes for smtpd while it takes no more. */
-  const output = createWriteBuffer();
-  let isSmtpdFull = false;
+  /** For smtpd. */
+  let output: HeldWriter | undefined;
   /** The session takes no more. */
   let isFull = false;
   /** The last server could not be had, or was lost. */
@@ -99,7 +98,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   advance();
 
   function wantsClient(): boolean {
-    return state === 'over' || (!isFull && !isSmtpdFull && routing.wantsClient());
+    return state === 'over' || (!isFull && output?.isFull() !== true && routing.wantsClient());
   }
 
   function advanceAndProceed(): void {
@@ -147,7 +146,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
         if (isFull) smtpd?.source.pause();
         return;
       case 'to-smtpd':
-        return write(step.bytes);
+        return output?.write(step.bytes);
       case 'disconnect':
         // All of its replies have come: this cannot be taken for a part of a message.
         quit();
@@ -156,17 +155,12 @@ export function startRelayed(options: RelayedOptions): Smtpd {
         connecting = connect(step.destination, nameIn(step.hello) ?? options.localName);
         return;
       case 'end-smtpd':
-        return smtpd?.sink.end();
+        return output?.end();
       case 'notice':
         return options.notice(step);
       case 'end':
         finish();
     }
-  }
-
-  function write(bytes: Uint8Array): void {
-    if (isSmtpdFull) return output.push(Buffer.from(bytes));
-    isSmtpdFull = smtpd?.sink.write(bytes) === false;
   }
 
   async function connect(destination: RelayDestination, name: string): Promise<void> {
@@ -198,7 +192,8 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   function listenTo({ smtpd: next }: Reached, { name }: RelayDestination): void {
     smtpd = next;
     smtpdEnded = false;
-    isSmtpdFull = false;
+    const writer = createHeldWriter(next.sink);
+    output = writer;
     next.source.listen({
       bytes: (bytes) => {
         routing.fromSmtpd(bytes);
@@ -209,7 +204,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
     next.sink.listen({
       drained: () => {
         if (smtpd !== next) return;
-        isSmtpdFull = output.size() > 0 && !next.sink.write(output.take());
+        writer.drained();
         if (wantsClient()) front.proceed();
       },
       // Its source ends too, and has the last reply.
@@ -234,7 +229,7 @@ export function startRelayed(options: RelayedOptions): Smtpd {
   }
 
   function quit(): void {
-    if (!isSmtpdFull) smtpd?.sink.write(QUIT);
+    if (output?.isFull() !== true) output?.write(QUIT);
   }
 
   /** Ends the session with the server, whose reply does not matter. */
@@ -242,11 +237,10 @@ export function startRelayed(options: RelayedOptions): Smtpd {
     if (smtpd === undefined) return;
     const last = smtpd;
     // It has not read all, whatever it has replied. The client's next bytes may overwrite what waits for it.
-    if (isSmtpdFull) last.sink.close();
+    if (output?.isFull() === true) last.sink.close();
     smtpd = undefined;
+    output = undefined;
     smtpdEnded = false;
-    isSmtpdFull = false;
-    output.take();
     void endSmtpd(last).then(leaving.add(last));
   }
 

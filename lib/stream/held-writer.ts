@@ -1,0 +1,47 @@
+import type { Sink } from './byte-stream.ts';
+import { createWriteBuffer } from './write-buffer.ts';
+
+/** Writes to a sink, and keeps what is to be written while the sink is full. */
+export interface HeldWriter {
+  /** Writes bytes. They may change afterwards, unless the writer is full now and was not before. */
+  write(bytes: Uint8Array): void;
+  /** Ends the sink, after all that was written. */
+  end(): void;
+  /** Whether the sink takes no more at the moment. */
+  isFull(): boolean;
+  /** The sink has taken everything. */
+  drained(): void;
+  /** Keeps nothing: nobody will read it. */
+  drop(): void;
+}
+
+/**
+ * Creates a writer. Memory: what was written since it became full; the caller bounds it.
+ *
+ * @param sink its listener is to call `drained`.
+ */
+export function createHeldWriter(sink: Sink): HeldWriter {
+  const held = createWriteBuffer();
+  let isFull = false;
+  let isEnding = false;
+
+  return {
+    write: (bytes) => {
+      if (isFull) held.push(Buffer.from(bytes));
+      else isFull = !sink.write(bytes);
+    },
+    end: () => {
+      isEnding = true;
+      if (!isFull) sink.end();
+    },
+    isFull: () => isFull,
+    drained: () => {
+      isFull = held.size() > 0 && !sink.write(held.take());
+      if (isEnding && !isFull) sink.end();
+    },
+    drop: () => {
+      isFull = false;
+      held.take();
+    },
+  };
+}
