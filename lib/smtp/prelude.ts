@@ -134,7 +134,7 @@ export function createPrelude(options: PreludeOptions): Prelude {
     lastHello = line.text.toString('latin1');
     options.introduced(lastHello);
     client.drop();
-    toClient(formatReply(reply));
+    toClient(formatOnce(reply));
   }
 
   function needSmtpd(): void {
@@ -186,7 +186,7 @@ export function createPrelude(options: PreludeOptions): Prelude {
     commands[command.kind](command, line);
   }
 
-  toClient(formatReply(introduction.greeting));
+  toClient(formatOnce(introduction.greeting));
   return {
     fromClient: client.push,
     clientEnded: () => {
@@ -214,6 +214,17 @@ export function createPrelude(options: PreludeOptions): Prelude {
       return rest;
     },
   };
+}
+
+/** The replies of introductions, each of which serves thousands of sessions. */
+const formatted = new WeakMap<Reply, Buffer>();
+
+function formatOnce(reply: Reply): Buffer {
+  const known = formatted.get(reply);
+  if (known !== undefined) return known;
+  const bytes = formatReply(reply);
+  formatted.set(reply, bytes);
+  return bytes;
 }
 
 const LF = 0x0a;

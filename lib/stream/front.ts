@@ -173,7 +173,7 @@ export function createFront(handler: FrontHandler): Front {
     connect: (to, first) => {
       peer = to;
       // Although it is paused, it may deliver once more: Node resumes the output of a program that exits.
-      to.source.listen({ bytes: output.push, ended: end });
+      to.source.listen({ bytes: (bytes) => output.push(Buffer.from(bytes)), ended: end });
       to.sink.listen(sinkListener);
       const isTaken = first.length === 0 || to.sink.write(first);
       if (inputEnded) to.sink.end();

@@ -34,7 +34,9 @@ export function createWriteBuffer(): WriteBuffer {
     },
     size: () => octets,
     take: () => {
-      const whole = Buffer.concat(parts, octets);
+      const [first] = parts;
+      // Most writes are of one piece, which need not be copied.
+      const whole = parts.length === 1 && Buffer.isBuffer(first) ? first : Buffer.concat(parts, octets);
       parts = [];
       octets = 0;
       return whole;
