@@ -20,30 +20,34 @@ export type Attempt =
 /** What to do about a limit on descriptors. */
 export const RAISE_DESCRIPTOR_LIMIT = 'raise ulimit -n, or LimitNOFILE= of systemd';
 
+const NOT_NOTIFIED = 'not open; s6 opens the number that is in notification-fd';
+
 /** What an error means and what to do about it, where its code alone does not help. */
 const HINTS: Readonly<Record<Attempt, Readonly<Record<string, string>>>> = {
   serve: {
-    ERR_INVALID_FD_TYPE: 'they are a file or a terminal; tcpserver or the like starts this program',
+    ERR_INVALID_FD_TYPE: 'they are a file or a terminal; start this program with tcpserver or the like',
   },
   listen: {
     EADDRINUSE: 'another process listens there: ss -ltnp',
     EACCES: 'ports below 1024 are for root: start as root, with -u and -g, or grant CAP_NET_BIND_SERVICE',
     EADDRNOTAVAIL: 'no interface has this address: ip address',
     EAFNOSUPPORT: 'this host has no IPv6',
-    EAI_AGAIN: 'DNS does not answer; an address needs none',
+    ENOTFOUND: 'no such host name',
+    EAI_AGAIN: 'DNS does not answer; use an address',
   },
   connect: {
     ECONNREFUSED: 'nothing listens there',
     ENOENT: 'no such socket',
-    EACCES: 'this user may not write to it, or not enter a directory above it: namei -l',
-    EAI_AGAIN: 'DNS does not answer; an address needs none',
+    ENOTFOUND: 'no such host name',
+    EACCES: 'this user cannot write to it, or cannot search a directory above it: namei -l',
+    EAI_AGAIN: 'DNS does not answer; use an address',
   },
   read: {
     ENOENT: 'no such file, or a link to one that does not exist',
-    EACCES: 'this user may not read it, or not enter a directory above it: namei -l',
+    EACCES: 'this user cannot read it, or cannot search a directory above it: namei -l',
   },
   write: {
-    EACCES: 'this user may not write there, or not enter a directory above it: namei -l',
+    EACCES: 'this user cannot write there, or cannot search a directory above it: namei -l',
     EROFS: 'mounted read-only, or protected by ProtectSystem= of systemd',
     ENOSPC: 'no space or no inodes left: df, df -i',
     // EDQUOT of Linux, for which Node has no name.
@@ -55,11 +59,13 @@ const HINTS: Readonly<Record<Attempt, Readonly<Record<string, string>>>> = {
     EAGAIN: 'too many processes: raise ulimit -u, or TasksMax= of systemd',
   },
   'change-user': {
-    EPERM: 'only root can, with CAP_SETUID and CAP_SETGID',
+    EPERM: 'only root can do this, with CAP_SETUID and CAP_SETGID',
     EINVAL: 'no such user or group in this user namespace',
   },
   notify: {
-    EBADF: 'not open; s6 opens the number that is in notification-fd',
+    EBADF: NOT_NOTIFIED,
+    // A descriptor that Node has opened for itself: 3, usually.
+    EINVAL: NOT_NOTIFIED,
   },
 };
 

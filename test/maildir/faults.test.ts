@@ -108,7 +108,7 @@ describe('smtpd-maildir, for a message', { skip }, () => {
 
 describe('smtpd-maildir, when it cannot create a file,', { skip }, () => {
   for (const [error, code, hint] of [
-    ['EACCES', 'EACCES', 'this user may not write there, or not enter a directory above it: namei -l'],
+    ['EACCES', 'EACCES', 'this user cannot write there, or cannot search a directory above it: namei -l'],
     ['EDQUOT', 'Unknown system error -122', 'the disk quota of this user is exceeded'],
     ['EROFS', 'EROFS', 'mounted read-only, or protected by ProtectSystem= of systemd'],
   ] as const) {

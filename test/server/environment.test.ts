@@ -290,7 +290,7 @@ describe('another user', { skip: IS_ROOT ? false : 'needs root', concurrency: 2 
         environment: { ...privateFiles(t), UID: '65533', GID: '65532', GIDLIST: '65532' },
         under: ['s6-applyuidgid', '-Uz'],
       }),
-      /ended with 111: smtpd-starttls-server: fatal: [^\n]*EACCES \(this user may not read it, or not enter a directory above it: namei -l\)\n$/,
+      /ended with 111: smtpd-starttls-server: fatal: [^\n]*EACCES \(this user cannot read it, or cannot search a directory above it: namei -l\)\n$/,
     );
   });
 });

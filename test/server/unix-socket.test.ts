@@ -234,7 +234,7 @@ describe('a backend on a Unix socket that fails', { concurrency: 3, timeout: 60_
     chmodSync(folder, 0o711);
     chmodSync(inner, 0o711);
     const options = process.getuid?.() === 0 ? ['-u', '65534', '-g', '65534'] : [];
-    await assertUnreachable(t, path, String.raw`EACCES \(this user may not write to it, .+\)`, options, {
+    await assertUnreachable(t, path, String.raw`EACCES \(this user cannot write to it, .+\)`, options, {
       environment: certificateForAll(t),
     });
     assert.equal(backend.connections.length, 0);

@@ -493,7 +493,7 @@ describe('workers that cannot start', { concurrency: 1 }, () => {
       startServer(['--workers', '2', '-u', '4000000000'], SMTPD, {
         under: ['setpriv', '--bounding-set=-setuid', '--inh-caps=-setuid', '--'],
       }),
-      /ended with 111: (?:\S+ fatal: unable to change user and group: EPERM \(only root can, [^\n]+\)\n){1,2}$/,
+      /ended with 111: (?:\S+ fatal: unable to change user and group: EPERM \(only root can do this, [^\n]+\)\n){1,2}$/,
     );
   });
 
