@@ -28,9 +28,9 @@ void runProgram({
     formatHelp(
       `Usage: ${NAME} -k FILE -d DOMAIN[,DOMAIN...] [options] [--] smtpd...
 
-Rewrites the envelopes of an SMTP server that runs on stdin and stdout by SRS,
-the Sender Rewriting Scheme: the senders of other domains become addresses of
-the first domain, and recipients that are such addresses what they stand for.`,
+Runs an SMTP server that uses stdin and stdout, and rewrites envelopes by SRS,
+the Sender Rewriting Scheme: a sender of another domain becomes an SRS address
+of the first domain, and a recipient that is one becomes the original sender.`,
       [{ rows: ROWS }],
     ),
   options: optionTable(ROWS),
