@@ -124,7 +124,8 @@ NODE          = $(shell env PATH=$(SERVICE_PATH) node --eval '$(IS_NODE_20)' 2>/
 
 # The programs are installed beside a package.json that declares their module type, with links in bin. Without a
 # package.json, Node first tries to load a file without an extension as an ES module: a fifth of a start.
-# Examples name the programs by their paths; those are in /usr/local in the source. Links in the README lead to docs there.
+# Man pages and the README name documents by their paths in the source, in docs, and examples name the programs in
+# /usr/local.
 install: build
 	@test -n '$(NODE)' || { echo 'The node of the build is gone: "make clean", or "make install NODE=/path/of/node".'; exit 1; }
 	install -d $(BINDIR) $(LIBDIR) $(MANDIR)/man5 $(MANDIR)/man8 $(DOCS)
@@ -134,6 +135,7 @@ install: build
 	install -m 644 $(filter %.5,$(MANS)) $(MANDIR)/man5
 	install -m 644 $(filter %.8,$(MANS)) $(MANDIR)/man8
 	install -d $(DOCS)/man
+	sed -i 's|docs/|$(subst -,\\-,$(DOCDIR))/|g' $(FORMATS:%=$(MANDIR)/man5/%.5) $(PROGRAMS:%=$(MANDIR)/man8/%.8)
 	install -m 644 $(DOCUMENTS) $(DOCS)
 	install -m 644 docs/man/*.md $(DOCS)/man
 	sed -i 's|](docs/|](|g' $(DOCS)/README.md

@@ -64,6 +64,12 @@ function listExecutables(path: string): string[] {
   return listFiles(path).filter((name) => (statSync(join(path, name)).mode & 0o111) !== 0);
 }
 
+/** The documents and examples that a man page names. */
+function pathsIn(page: string): string[] {
+  const text = readFileSync(page, 'utf8').replaceAll('\\', '');
+  return Array.from(text.matchAll(/(?:\/opt\/mail\/share\/)?docs?\/[\w./-]*\w/g), ([path]) => path);
+}
+
 test('make install installs programs that run, man pages, documents and examples; make uninstall removes them', () => {
   make('install');
   for (const name of PROGRAMS) {
@@ -90,6 +96,9 @@ test('make install installs programs that run, man pages, documents and examples
     ['test/dialogue', 'CONTRIBUTING.md', 'architecture.md'],
     'only links for those who work on the source lead nowhere',
   );
+  const named = PAGES.flatMap((page) => pathsIn(join(share, `man/man${page.at(-1)}`, page)));
+  assert.ok(named.includes('/opt/mail/share/doc/smtpd-starttls-proxy/examples/srs-postfix'));
+  for (const path of named) assert.ok(existsSync(join(folder, path)), path);
   const unit = readFileSync(join(doc, 'examples/systemd/smtpd-starttls-server.service'), 'utf8');
   assert.match(
     unit,
