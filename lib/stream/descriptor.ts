@@ -148,8 +148,8 @@ export function closeDescriptors(fds: readonly number[]): void {
 /**
  * The kind of a descriptor that this process was started with.
  *
- * @returns undefined if it is not open, or is one of Node's own: Node opens a dozen before our first line runs, and
- * a wrong number in the environment may be one of those.
+ * @returns undefined if it is not open, or is a pipe of Node's own: Node opens a dozen descriptors before our first line
+ * runs, and a wrong number in the environment may be one of those. The others of Node are 'other'.
  */
 export function inheritedKind(fd: number): 'socket' | 'pipe' | 'other' | undefined {
   const stats = tryStat(fd);
