@@ -32,15 +32,17 @@ export function createEnvelopes({ envelope, srs }: EnvelopesOptions): Envelopes 
     renew: ({ srsKeys }) => {
       if (srs === undefined || srsKeys === undefined) return;
       const [first, ...others] = srsKeys;
-      const read = (key: string): Buffer => Buffer.from(key, 'base64');
-      rewriting = configureRewriting(srs, [read(first), ...others.map(read)]);
+      const decode = (key: string): Buffer => Buffer.from(key, 'base64');
+      rewriting = configureRewriting(srs, [decode(first), ...others.map(decode)]);
     },
     around: (start, clientAddress, id, report) => {
       if (!isNeeded) return start;
       const create = rewriting;
       if (srs !== undefined && create === undefined) throw new Error('there are no SRS keys yet');
       return withEnvelope(start, envelope, {
-        ...{ clientAddress, id, report },
+        clientAddress,
+        id,
+        report,
         ...(create !== undefined && { createDecide: () => create(report) }),
       });
     },

@@ -197,7 +197,11 @@ function createConfigured(
   const { idleTimeout, errorLimit } = terms;
   const handshakeTimeout = handshake.timeout;
   const relays = createRelays(smtpd, {
-    ...{ localName, idleTimeout, errorLimit, handshakeTimeout, environment },
+    localName,
+    idleTimeout,
+    errorLimit,
+    handshakeTimeout,
+    environment,
     expected: metrics.relayExpected,
   });
   return {

@@ -45,7 +45,9 @@ export function withEnvelope(
         ? others
         : addReceived(others, { by: received, clientAddress, id, tls: () => tls, now: Date.now });
     return enveloped(start(tlsEnvironment), {
-      ...{ decide, strictNewlines, report },
+      decide,
+      strictNewlines,
+      report,
       tlsStarted: (environment) => {
         tls = describeTls(environment);
       },

@@ -176,7 +176,9 @@ async function open(way: Way, request: ReachRequest, connection: Socket): Promis
     request.report.warning(`no credentials are sent to ${name}: it is not verified: ${fault ?? 'no TLS'}`);
   }
   const smtpd = smtpdOnConnection({
-    ...{ socket, stream, name },
+    socket,
+    stream,
+    name,
     isUnix: 'path' in way.address,
     failed: () => 'lost',
   });

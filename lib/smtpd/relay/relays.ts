@@ -67,13 +67,16 @@ export function createRelays({ to, reach, sendProxy }: RelaySpec, options: Relay
       tls,
       ssh: { program: reach.sshProgram, words: reach.sshWords, environment },
       header: proxyHeader(sendProxy, client, tlsEnvironment),
-      ...{ localName, greetingName: localName, credentials },
+      localName,
+      greetingName: localName,
+      credentials,
       environment: changed(environmentFor(environment, client, options.localName), tlsEnvironment),
       connectTimeout: reach.connectTimeout,
       resolver: reach.resolver,
       replyTimeout: idleTimeout,
       reachTimeout: idleTimeout * REACH_TIME,
-      ...{ idleTimeout, errorLimit },
+      idleTimeout,
+      errorLimit,
     };
   }
 

@@ -101,7 +101,10 @@ function destination(server: RelayServer, recipient: string): RelayDestination {
   return {
     // The owner of one domain must not choose the server of another one.
     key: recipientDomain === undefined ? name : `${name} ${recipientDomain.toLowerCase()}`,
-    ...{ name, server, isLmtp, recipientDomain },
+    name,
+    server,
+    isLmtp,
+    recipientDomain,
     takesOneRecipient: isLmtp,
   };
 }
