@@ -2,19 +2,19 @@ import { type OptionGroup, type OptionRow, stringOption, usage } from '../progra
 import type { StartSmtpd } from './program.ts';
 import type { EnvelopeConnection, EnvelopeSettings } from './with-envelope.ts';
 
-/** For any program that follows sessions. */
+/** For all programs with an envelope. */
 export const STRICT_NEWLINES: OptionRow = {
   name: 'strict-newlines',
   help: 'refuse messages with a bare CR or LF',
 };
 
-/** The options of messages, for all programs that have an smtpd. */
+/** What is done to messages, for the programs that add STARTTLS. */
 export const envelopeOptions: OptionGroup<EnvelopeSettings> = {
   rows: [
     {
       name: 'received',
       value: 'NAME',
-      help: 'add a Received field by this host name, which tells of TLS, to each message',
+      help: 'add a Received field with this host name, which records TLS and AUTH, to each message',
     },
     STRICT_NEWLINES,
   ],
