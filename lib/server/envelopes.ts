@@ -1,4 +1,5 @@
 import type { Reporter } from '../program/reporter.ts';
+import { needsEnvelope } from '../smtpd/envelope-options.ts';
 import type { StartSmtpd } from '../smtpd/program.ts';
 import { type CreateRewriting, configureRewriting } from '../smtpd/srs/configured.ts';
 import type { SrsOptions } from '../smtpd/srs/options.ts';
@@ -27,7 +28,7 @@ export interface Envelopes {
 /** Creates the envelopes of a service. */
 export function createEnvelopes({ envelope, srs }: EnvelopesOptions): Envelopes {
   let rewriting: CreateRewriting | undefined;
-  const isNeeded = srs !== undefined || envelope.received !== undefined || envelope.strictNewlines;
+  const isNeeded = srs !== undefined || needsEnvelope(envelope);
   return {
     renew: ({ srsKeys }) => {
       if (srs === undefined || srsKeys === undefined) return;

@@ -25,8 +25,9 @@ export interface SmtpdEvents {
   started(smtpd: Smtpd): void;
   /** Of a prelude too. */
   notice(notice: RoutingNotice): void;
-  /** For what concerns a server that a URL names, and the envelope. Clients can cause it. */
+  /** For lines about a server by URL. Clients can cause them. */
   readonly relay: Reporter;
+  /** For lines about the envelope. Clients can cause them. */
   readonly envelope: Reporter;
 }
 

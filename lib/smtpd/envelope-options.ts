@@ -27,6 +27,11 @@ export const envelopeOptions: OptionGroup<EnvelopeSettings> = {
   },
 };
 
+/** Whether these settings need an envelope. */
+export function needsEnvelope({ received, strictNewlines }: EnvelopeSettings): boolean {
+  return received !== undefined || strictNewlines;
+}
+
 /**
  * Puts an envelope around each smtpd of a connection, if the settings need one.
  *
@@ -37,7 +42,7 @@ export async function applyEnvelope(
   settings: EnvelopeSettings,
   connection: EnvelopeConnection,
 ): Promise<StartSmtpd> {
-  if (settings.received === undefined && !settings.strictNewlines) return start;
+  if (!needsEnvelope(settings)) return start;
   // Here, so that other sessions do not load it.
   const { withEnvelope } = await import('./with-envelope.ts');
   return withEnvelope(start, settings, connection);
