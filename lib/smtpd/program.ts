@@ -13,9 +13,10 @@ export function reportEnd(report: Reporter, what: string, end: SmtpdEnd | undefi
   else report.warning(`${what}: ${describeEnd(end)}`);
 }
 
-/** Describes how smtpd ended, as the last part of a message. */
+/** Describes how smtpd ended, or why it could not be started, as the last part of a message. */
 export function describeEnd(end: SmtpdEnd | undefined): string {
   if (end === undefined) return 'it closed its output';
+  if (end.failure !== undefined) return end.failure;
   return end.signal === undefined ? `exit status ${end.status}` : `killed by ${end.signal}`;
 }
 

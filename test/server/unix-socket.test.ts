@@ -211,6 +211,13 @@ describe('a backend on a Unix socket that fails', { concurrency: 3, timeout: 60_
   it('is not there: 421, and a line in the log', (t) =>
     assertUnreachable(t, newPath(), String.raw`ENOENT \(no such socket\)`));
 
+  it('is not there, on demand: a line in the log at the start, with the reason', async (t) => {
+    const path = newPath();
+    const server = await startFront(t, path, ['--on-demand']);
+    const why = String.raw`unable to learn .*: cannot reach unix:${path}: ENOENT \(no such socket\)`;
+    await server.logs(new RegExp(`: warning: event=introduction text="${why}"\n`));
+  });
+
   it('has left its socket behind: 421, and a line in the log', async (t) => {
     const path = newPath();
     const moved = `${path}.moved`;
