@@ -1,4 +1,4 @@
-/** What a Received field says. Texts of the client are made safe. */
+/** What a Received field contains. Texts of the client are sanitized. */
 export interface Received {
   /** The argument of the client's last EHLO, HELO or LHLO; undefined if there was none. */
   readonly helloName: string | undefined;
@@ -18,7 +18,7 @@ export interface Received {
   readonly date: Date;
 }
 
-/** What RFC 3848 names protocols by, besides TLS. */
+/** What the protocol names of RFC 3848 depend on, besides TLS. */
 export interface ReceivedProtocol {
   /** The verb of the hello. */
   readonly hello: 'HELO' | 'EHLO' | 'LHLO';
