@@ -94,7 +94,7 @@ function fieldsIn(received: string): string[] {
 
 for (const [name, start] of PROGRAMS) {
   describe(`--received of ${name}`, { concurrency: 2, timeout: 60_000 }, () => {
-    it('tells of TLS, or that there is none, in each message', async (t) => {
+    it('records TLS, or its absence, in each message', async (t) => {
       const { client, received } = await start(t);
       await client.reply();
       await client.ask('EHLO clear.example');
@@ -113,7 +113,7 @@ for (const [name, start] of PROGRAMS) {
       );
     });
 
-    it('tells of TLS that is started after a hello', async (t) => {
+    it('records TLS that is started after a hello', async (t) => {
       const { client, received } = await start(t);
       await client.reply();
       await client.ask('EHLO clear.example');
