@@ -3,7 +3,7 @@ import '../lib/program/sigusr1.ts';
 import { formatHelp, optionTable, usage } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
 import { verbosityOptions } from '../lib/program/verbosity.ts';
-import { STRICT_NEWLINES } from '../lib/smtpd/envelope-options.ts';
+import { STRICT_NEWLINES } from '../lib/smtpd/message-options.ts';
 import { relayOptions } from '../lib/smtpd/relay/options.ts';
 import { routeOptions } from '../lib/smtpd/relay/route-options.ts';
 

@@ -4,7 +4,7 @@ import { formatHelp, numberOption, type OptionRow, optionTable } from '../lib/pr
 import { runProgram } from '../lib/program/run.ts';
 import { quietRows, readVerbosity } from '../lib/program/verbosity.ts';
 import { checkSmtpdCommand } from '../lib/smtpd/command.ts';
-import { STRICT_NEWLINES } from '../lib/smtpd/envelope-options.ts';
+import { STRICT_NEWLINES } from '../lib/smtpd/message-options.ts';
 import { srsOptions } from '../lib/smtpd/srs/options.ts';
 
 const NAME = 'smtpd-srs-io';

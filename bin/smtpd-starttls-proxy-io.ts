@@ -5,11 +5,11 @@ import { runProgram } from '../lib/program/run.ts';
 import { verbosityOptions } from '../lib/program/verbosity.ts';
 import { sessionOptions } from '../lib/session/options.ts';
 import { checkSmtpdCommand } from '../lib/smtpd/command.ts';
-import { envelopeOptions } from '../lib/smtpd/envelope-options.ts';
+import { messageOptions } from '../lib/smtpd/message-options.ts';
 
 const NAME = 'smtpd-starttls-proxy-io';
 
-const ROWS = [...sessionOptions.rows, ...envelopeOptions.rows, ...verbosityOptions.rows];
+const ROWS = [...sessionOptions.rows, ...messageOptions.rows, ...verbosityOptions.rows];
 
 void runProgram({
   name: NAME,
@@ -24,7 +24,7 @@ UCSPI-TLS server: s6-ucspitlsd, sslserver -n, ucspi-tlsd.`,
   options: optionTable(ROWS),
   run: async (values, command) => {
     const terms = sessionOptions.read(values);
-    const envelope = envelopeOptions.read(values);
+    const envelope = messageOptions.read(values);
     const verbosity = verbosityOptions.read(values);
     checkSmtpdCommand(command, NAME);
     // Here, so that --help and usage errors do not load what only a session needs.

@@ -6,7 +6,7 @@ import { formatHelp, optionTable } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
 import { quietOptions } from '../lib/program/verbosity.ts';
 import { sessionOptions } from '../lib/session/options.ts';
-import { envelopeOptions } from '../lib/smtpd/envelope-options.ts';
+import { messageOptions } from '../lib/smtpd/message-options.ts';
 import { smtpdOptions } from '../lib/smtpd/options.ts';
 import { smtpTlsOptions, tlsOptions } from '../lib/tls/options.ts';
 
@@ -15,7 +15,7 @@ const NAME = 'smtpd-starttls-proxy';
 const ROWS = [
   sessionOptions,
   smtpdOptions,
-  envelopeOptions,
+  messageOptions,
   proxyProtocolOptions,
   tlsOptions,
   smtpTlsOptions,
@@ -45,7 +45,7 @@ Reads CERTFILE and KEYFILE.`,
       ...tlsOptions.read(values),
       ...smtpTlsOptions.read(values),
       terms: sessionOptions.read(values),
-      envelope: envelopeOptions.read(values),
+      envelope: messageOptions.read(values),
       identity: identityOptions.read(values, process.env),
     };
     // Here, so that --help and usage errors do not load what only a session needs.

@@ -3,16 +3,16 @@ import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import type { SessionTerms } from '../session/options.ts';
 import { startSession } from '../session/session.ts';
-import { applyEnvelope } from '../smtpd/envelope-options.ts';
+import { applyEnvelope } from '../smtpd/message-options.ts';
 import { smtpdProgram } from '../smtpd/program.ts';
-import type { EnvelopeSettings } from '../smtpd/with-envelope.ts';
+import type { MessageSettings } from '../smtpd/with-envelope.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { readUcspiTls, withoutUcspiTls } from '../ucspi/environment.ts';
 import { createChainTlsOffer } from './chain-tls.ts';
 
 /** The command line of the shim. */
 export interface ShimOptions {
-  readonly envelope: EnvelopeSettings;
+  readonly envelope: MessageSettings;
   readonly terms: SessionTerms;
   /** The smtpd, looked for along PATH, and its arguments. */
   readonly command: readonly string[];

@@ -13,10 +13,10 @@ import type { SessionTerms } from '../session/options.ts';
 import { createTlsOffer, type HandshakeListener, startTls } from '../session/own-tls.ts';
 import { startSession, type TlsClient } from '../session/session.ts';
 import { REPLIES } from '../smtp/reply.ts';
-import { applyEnvelope } from '../smtpd/envelope-options.ts';
 import { environmentForSmtpd, smtpdFor } from '../smtpd/environment.ts';
+import { applyEnvelope } from '../smtpd/message-options.ts';
 import type { SmtpdSettings } from '../smtpd/options.ts';
-import type { EnvelopeSettings } from '../smtpd/with-envelope.ts';
+import type { MessageSettings } from '../smtpd/with-envelope.ts';
 import { byteStreamOf } from '../stream/byte-stream.ts';
 import { hangUp } from '../stream/hang-up.ts';
 import { openStandardConnection } from '../stream/standard-connection.ts';
@@ -34,7 +34,7 @@ export interface ProxyOptions extends SmtpdSettings, TlsSettings, SmtpTlsSetting
   /** 0 to 2, see `createReporter`. */
   readonly verbosity: number;
   readonly terms: SessionTerms;
-  readonly envelope: EnvelopeSettings;
+  readonly envelope: MessageSettings;
   /** The user and group to change to once keys and certificates are read. */
   readonly identity: Identity;
 }

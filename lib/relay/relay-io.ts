@@ -5,8 +5,8 @@ import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { termsWithoutDialogue } from '../session/options.ts';
 import { startSession } from '../session/session.ts';
-import { applyEnvelope } from '../smtpd/envelope-options.ts';
 import { environmentForSmtpd } from '../smtpd/environment.ts';
+import { applyEnvelope } from '../smtpd/message-options.ts';
 import { checkTarget } from '../smtpd/relay/check-target.ts';
 import { readCredentialsFile } from '../smtpd/relay/credentials-file.ts';
 import type { RelaySettings } from '../smtpd/relay/options.ts';
@@ -16,13 +16,13 @@ import { onlyDestination, parseRouteTable, readRoutesFile } from '../smtpd/relay
 import { parseRelayUrl } from '../smtpd/relay/url.ts';
 import { proxyHeader } from '../smtpd/remote.ts';
 import type { Smtpd } from '../smtpd/smtpd.ts';
-import type { EnvelopeSettings } from '../smtpd/with-envelope.ts';
+import type { MessageSettings } from '../smtpd/with-envelope.ts';
 import { openStandard } from '../stream/descriptor.ts';
 import { createTlsClient } from '../tls/client.ts';
 import { readClientCredentials } from '../tls/client-credentials.ts';
 
 /** The command line of the relay. */
-export interface RelayIoOptions extends RelaySettings, Pick<EnvelopeSettings, 'strictNewlines'> {
+export interface RelayIoOptions extends RelaySettings, Pick<MessageSettings, 'strictNewlines'> {
   /** The server, or the routes to several. */
   readonly to: string | RouteSettings;
   /** The name at the start of each message. */

@@ -1,14 +1,14 @@
 import type { Reporter } from '../program/reporter.ts';
-import { needsEnvelope } from '../smtpd/envelope-options.ts';
+import { needsEnvelope } from '../smtpd/message-options.ts';
 import type { StartSmtpd } from '../smtpd/program.ts';
-import { type CreateRewriting, configureRewriting } from '../smtpd/srs/configured.ts';
+import { type CreateRewriting, configureRewriting } from '../smtpd/srs/configure-rewriting.ts';
 import type { SrsOptions } from '../smtpd/srs/options.ts';
-import { type EnvelopeSettings, withEnvelope } from '../smtpd/with-envelope.ts';
+import { type MessageSettings, withEnvelope } from '../smtpd/with-envelope.ts';
 import type { SecretsSnapshot } from './secrets.ts';
 
 /** The settings of the envelopes of a service. */
 export interface EnvelopesOptions {
-  readonly envelope: EnvelopeSettings;
+  readonly envelope: MessageSettings;
   /** Undefined without SRS. */
   readonly srs: SrsOptions | undefined;
 }

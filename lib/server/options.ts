@@ -14,8 +14,8 @@ import {
 } from '../program/options.ts';
 import { quietRows, readVerbosity } from '../program/verbosity.ts';
 import { SESSION_LIMITS, SESSION_RULES, sessionOptions } from '../session/options.ts';
-import { envelopeOptions } from '../smtpd/envelope-options.ts';
-import { srsAmongOptions } from '../smtpd/srs/options.ts';
+import { messageOptions } from '../smtpd/message-options.ts';
+import { srsPrefixedOptions } from '../smtpd/srs/options.ts';
 import { HANDSHAKE_LIMITS, HANDSHAKE_RULES, smtpTlsOptions, tlsOptions } from '../tls/options.ts';
 import type { ListenPoint } from './listen/listeners.ts';
 import type { ServerOptions } from './server.ts';
@@ -103,10 +103,10 @@ export const SERVER_SECTIONS: readonly HelpSection[] = [
       ON_DEMAND,
       ...serverSmtpdOptions.rows,
       ...proxyProtocolOptions.rows,
-      ...envelopeOptions.rows,
+      ...messageOptions.rows,
     ],
   },
-  { title: 'SRS', rows: srsAmongOptions.rows },
+  { title: 'SRS', rows: srsPrefixedOptions.rows },
   { title: 'TLS', rows: [NO_STARTTLS, ...HANDSHAKE_RULES, ...smtpTlsOptions.rows] },
   { title: 'processes', rows: [WORKERS, ...identityOptions.rows] },
   { title: 'messages', rows: [...quietRows('2 sessions too, 3 all'), METRICS] },
@@ -138,8 +138,8 @@ export async function readServerOptions(
     verbosity,
     listen,
     ...smtpd,
-    envelope: envelopeOptions.read(values),
-    srs: srsAmongOptions.read(values),
+    envelope: messageOptions.read(values),
+    srs: srsPrefixedOptions.read(values),
     ...(await proxyProtocolOptions.read(values)),
     ...tlsOptions.read(values),
     ...smtpTlsOptions.read(values),

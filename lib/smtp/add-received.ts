@@ -1,5 +1,5 @@
 import { type Command, chunkSize, isChunkCommand, isLastChunk } from './command.ts';
-import type { Decision, EnvelopeOptions } from './envelope.ts';
+import type { Decide, Decision } from './decision.ts';
 import { formatReceived, type Received, type ReceivedProtocol } from './received.ts';
 import { REPLIES } from './reply.ts';
 
@@ -12,8 +12,6 @@ export interface AddReceivedOptions extends Pick<Received, 'by' | 'clientAddress
   /** The time, in milliseconds since 1970. */
   now(): number;
 }
-
-type Decide = EnvelopeOptions['decide'];
 
 const AUTHENTICATED = 235;
 
@@ -29,20 +27,22 @@ const AUTHENTICATED = 235;
 export function addReceived(decide: Decide, options: AddReceivedOptions): Decide {
   let hello: { readonly verb: ReceivedProtocol['hello']; readonly name: string } | undefined;
   let isAuthenticated = false;
-  /** Whether MAIL had SMTPUTF8: the last that was accepted, and the last; how many replies to it are missing. */
-  const utf8 = { accepted: false, last: false, missing: 0 };
+  /** Whether MAIL had SMTPUTF8: the last that was accepted, and the last; how many replies to it are outstanding. */
+  const utf8 = { accepted: false, last: false, outstanding: 0 };
   let count = 0;
   /** What has become of the message in chunks, as far as the replies are known. */
   let chunks: 'none' | 'begun' | 'refused' = 'none';
-  /** How many replies are missing that may change this, or the client's name. */
-  let missing = 0;
+  /** How many replies are outstanding that may change this, or the client's name. */
+  let outstanding = 0;
 
   function field(): Buffer {
     count += 1;
     // DATA may be sent before the reply to MAIL is known.
-    const isUtf8 = utf8.missing > 0 ? utf8.last : utf8.accepted;
+    const isUtf8 = utf8.outstanding > 0 ? utf8.last : utf8.accepted;
     const lines = formatReceived({
-      ...{ by: options.by, clientAddress: options.clientAddress, tls: options.tls() },
+      by: options.by,
+      clientAddress: options.clientAddress,
+      tls: options.tls(),
       helloName: hello?.name,
       protocol: { hello: hello?.verb ?? 'HELO', isAuthenticated, isUtf8 },
       id: `${options.id}.${count}`,
@@ -62,7 +62,7 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
   }
 
   /** @returns what is to be done with the code of the reply to a command that passes; undefined if nothing. */
-  function expect({ verb, argument }: Command): ((code: number) => void) | undefined {
+  function onReplyTo({ verb, argument }: Command): ((code: number) => void) | undefined {
     switch (verb) {
       case 'AUTH':
         return (code) => {
@@ -71,9 +71,9 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
       case 'MAIL': {
         const isUtf8 = /\sSMTPUTF8(?:\s|$)/i.test(argument);
         utf8.last = isUtf8;
-        utf8.missing += 1;
+        utf8.outstanding += 1;
         return expectEnding((isAccepted) => {
-          utf8.missing -= 1;
+          utf8.outstanding -= 1;
           if (isAccepted) utf8.accepted = isUtf8;
         });
       }
@@ -93,7 +93,7 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
 
   /** Of a reply to a command that ends a message in chunks. Without one, the next message need not wait for it. */
   function expectEnding(replied: (isAccepted: boolean) => void): (code: number) => void {
-    if (chunks === 'none' && missing === 0) return (code) => replied(code < 300);
+    if (chunks === 'none' && outstanding === 0) return (code) => replied(code < 300);
     return settle((isAccepted) => {
       if (isAccepted) chunks = 'none';
       replied(isAccepted);
@@ -101,9 +101,9 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
   }
 
   function settle(replied: (isAccepted: boolean) => void): (code: number) => void {
-    missing += 1;
+    outstanding += 1;
     return (code) => {
-      missing -= 1;
+      outstanding -= 1;
       replied(code < 300);
     };
   }
@@ -113,8 +113,8 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
     // The envelope refuses it.
     if (kind === 'chunk' && !isChunkCommand(text.toString('latin1'))) return decide(command, text, isQuiet);
     const isMessage = verb === 'DATA' || kind === 'chunk';
-    // Only then it is known what the field says, and whether there is one.
-    if (isMessage && missing > 0) return { type: 'after-replies' };
+    // Whether there is a field, and what it contains, is known only then.
+    if (isMessage && outstanding > 0) return { type: 'after-replies' };
     const decision = decide(command, text, isQuiet);
     if (decision.type !== 'pass') return decision;
     if (isMessage && (chunks === 'refused' || (chunks === 'begun' && kind !== 'chunk'))) {
@@ -122,7 +122,7 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
     }
     if (kind === 'chunk') return passChunk(decision, argument);
     if (verb === 'DATA') return { ...decision, prefix: field() };
-    const replied = expect(command);
+    const replied = onReplyTo(command);
     return replied === undefined ? decision : also(replied, decision);
   };
 }

@@ -33,7 +33,9 @@
  * It does no I/O and has no timers.
  */
 
+import { createBorrowedInput } from './borrowed-input.ts';
 import { type Command, chunkSize, isChunkCommand, isLastChunk, parseCommand } from './command.ts';
+import type { Decide } from './decision.ts';
 import {
   createMessageEnd,
   createNewlineFilter,
@@ -43,24 +45,6 @@ import {
 import { createLineReader, type Line } from './line.ts';
 import { extensionKeyword, REPLIES } from './reply.ts';
 import { createReplyQueue, type ExpectedReply, type QueuedReply } from './reply-queue.ts';
-import type { Reply } from './reply-reader.ts';
-
-/** What happens to a command. */
-export type Decision =
-  /**
-   * It is passed on, or `line` in its place, without line ending. `prefix` goes before the message of DATA, if smtpd
-   * replies 354, and before the octets of BDAT, whose `line` must count them too. `replied` is called with the code of the
-   * reply, for AUTH of the last one.
-   */
-  | { readonly type: 'pass'; readonly line?: string; readonly prefix?: Buffer; replied?(code: number): void }
-  /** The client gets this reply in place of one of smtpd. With `end`, nothing more is read from the client. */
-  | { readonly type: 'answer'; readonly reply: Buffer; readonly end?: boolean }
-  /** `line` is sent to smtpd first; its reply is for `replied` only. Then `decide` is called again. */
-  | { readonly type: 'precede'; readonly line: string; replied(reply: Reply): void }
-  /** `decide` is called again when no reply of smtpd is outstanding; at once if none is. */
-  | { readonly type: 'after-replies' }
-  /** `decide` is called again after `Envelope.resume`. */
-  | { readonly type: 'hold' };
 
 /** What the driver is to do next. */
 export type EnvelopeStep =
@@ -79,15 +63,11 @@ export interface EnvelopeOptions {
   readonly awaitsGreeting?: boolean;
   /** Refuse messages of DATA with a bare CR or LF. Those of BDAT need no line endings to end. */
   readonly strictNewlines?: boolean;
-  /**
-   * Decides on a command.
-   *
-   * @param text the line without line ending.
-   * @param isQuiet whether no reply of smtpd is outstanding.
-   */
-  decide(command: Command, text: Buffer, isQuiet: boolean): Decision;
+  readonly decide: Decide;
   /** A message has got its reply, or in LMTP its last one: the transaction has ended. */
   messageReplied?(): void;
+  /** A message was refused because of `strictNewlines`. */
+  messageRefused?(): void;
 }
 
 /** The envelope of one session. */
@@ -150,9 +130,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   const replies = createReplyQueue();
   const steps: EnvelopeStep[] = [];
   /** What the client has sent and was not consumed. */
-  let input = NOTHING;
-  /** `input` is in the memory of the caller. */
-  let isBorrowed = false;
+  const input = createBorrowedInput();
   let reading = COMMAND;
   /** How many recipients were accepted in this transaction. */
   let recipients = 0;
@@ -175,8 +153,8 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       case 'message':
         return readMessage(reading);
       case 'chunk': {
-        if (input.length === 0) return endClient();
-        const bytes = take(Math.min(reading.left, input.length));
+        if (input.size() === 0) return endClient();
+        const bytes = input.take(reading.left);
         if (reading.isPassed) steps.push({ type: 'to-smtpd', bytes });
         reading = readChunk(reading.left - bytes.length, reading.isPassed);
         return true;
@@ -196,15 +174,13 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   /** A command was passed whose reply decides what follows, and nothing has followed yet. */
   function readsAhead(): boolean {
     return (
-      reading.as === 'held' && reading.until === 'reply' && input.length === 0 && line.peek() === undefined
+      reading.as === 'held' && reading.until === 'reply' && input.size() === 0 && line.peek() === undefined
     );
   }
 
   function readLine(handle: (line: Line) => void): boolean {
     // Line by line: the reader would take a message behind DATA for lines, too.
-    if (input.length > 0 && line.peek() === undefined) {
-      line.push(take(input.indexOf(LF) + 1 || input.length));
-    }
+    if (input.size() > 0 && line.peek() === undefined) line.push(input.takeLine());
     const next = line.peek();
     if (next === undefined) return endClient();
     handle(next);
@@ -212,9 +188,9 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   }
 
   function readMessage({ end, filter }: Message): boolean {
-    if (input.length === 0) return endClient();
-    const length = end.find(input);
-    const bytes = take(length ?? input.length);
+    if (input.size() === 0) return endClient();
+    const length = end.find(input.view());
+    const bytes = input.take(length ?? input.size());
     passBytes(filter?.pass(bytes) ?? bytes);
     isCut = filter?.isClosed() === true;
     if (length === undefined) return true;
@@ -226,13 +202,8 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   /** smtpd may have replied early. */
   function refuseMessage(): void {
     for (let count = replies.withdraw(); count > 0; count--) replies.answer(REPLIES.bareNewline);
+    options.messageRefused?.();
     reading = { as: 'nothing', isEndDue: true };
-  }
-
-  function take(count: number): Uint8Array {
-    const bytes = input.subarray(0, count);
-    input = input.subarray(count);
-    return bytes;
   }
 
   /** All that the client has sent is consumed, but for a part of a line. */
@@ -393,10 +364,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   }
 
   return {
-    fromClient: (bytes) => {
-      input = input.length === 0 ? bytes : Buffer.concat([input, bytes]);
-      isBorrowed = true;
-    },
+    fromClient: input.push,
     fromSmtpd: replies.fromSmtpd,
     clientEnded: () => {
       clientInput = 'ended';
@@ -407,10 +375,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
     next: () => {
       while (steps.length === 0 && advance());
       const step = steps.shift();
-      if (step === undefined && isBorrowed) {
-        input = input.length === 0 ? NOTHING : Buffer.from(input);
-        isBorrowed = false;
-      }
+      if (step === undefined) input.keep();
       return step;
     },
     wantsClient: () => reading.as !== 'held' && reading.as !== 'nothing' && replies.size() < AWAITED_LIMIT,
@@ -424,7 +389,6 @@ const isReplyToData = (code: number): boolean => code === STARTS_MESSAGE || code
 
 const IGNORE = (): void => {};
 const NOTHING: Uint8Array = Buffer.alloc(0);
-const LF = 0x0a;
 
 /** A reply that accepts one of these, or a hello, ends a transaction (RFC 5321 sections 4.1.1.5 and 4.1.4, RFC 2033). */
 const ENDS_TRANSACTION: ReadonlySet<string> = new Set(['MAIL', 'RSET']);

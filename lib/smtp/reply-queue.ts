@@ -23,7 +23,7 @@ export type QueuedReply =
   /** smtpd has sent what is not an SMTP reply, is too long, or was not expected. Nothing follows. */
   | { readonly type: 'invalid-reply' }
   /** smtpd has sent a refusal that was not expected, which the client has: it ends the session. Nothing follows. */
-  | { readonly type: 'smtpd-left' };
+  | { readonly type: 'smtpd-closing' };
 
 /** Puts the replies to a client's commands in the order of the commands. */
 export interface ReplyQueue {
@@ -66,12 +66,12 @@ export function createReplyQueue(): ReplyQueue {
   let expecting = 0;
   /** The reply of smtpd that has begun. */
   let begun:
-    | { readonly code: number; readonly texts: string[]; readonly to: ExpectedReply | undefined }
+    | { readonly code: number; readonly texts: string[]; readonly expected: ExpectedReply | undefined }
     | undefined;
   /** How many replies are to come of those that are expected as one; 0 before the first. */
-  let left = 0;
+  let remaining = 0;
   /** How many octets of text a reply that is not passed has so far. */
-  let kept = 0;
+  let textLength = 0;
   /** smtpd has sent a refusal that was not expected. */
   let hasClosed = false;
   let isBroken = false;
@@ -82,11 +82,11 @@ export function createReplyQueue(): ReplyQueue {
     if (line === undefined) return undefined;
     const [first] = queue;
     const next = Buffer.isBuffer(first) ? undefined : first;
-    const expected = begun === undefined ? next : begun.to;
+    const expected = begun === undefined ? next : begun.expected;
     const isPassed = expected?.isPassed !== false;
     const parsed = line.fault === undefined ? parseReplyLine(line.text) : undefined;
-    kept = isPassed ? 0 : kept + line.text.length;
-    if (parsed === undefined || parsed.code !== (begun?.code ?? parsed.code) || kept > REPLY_LIMIT) {
+    textLength = isPassed ? 0 : textLength + line.text.length;
+    if (parsed === undefined || parsed.code !== (begun?.code ?? parsed.code) || textLength > REPLY_LIMIT) {
       return fail();
     }
     if (expected === undefined ? parsed.code < REFUSAL : expected.accepts?.(parsed.code) === false) {
@@ -94,7 +94,7 @@ export function createReplyQueue(): ReplyQueue {
     }
     const bytes = Buffer.concat([line.text, CRLF]);
     smtpd.drop();
-    begun ??= { code: parsed.code, texts: [], to: expected };
+    begun ??= { code: parsed.code, texts: [], expected };
     if (!isPassed) begun.texts.push(parsed.text);
     expected?.line?.(parsed.text);
     if (parsed.last) endReply(expected, begun);
@@ -108,14 +108,14 @@ export function createReplyQueue(): ReplyQueue {
 
   function endReply(expected: ExpectedReply | undefined, reply: Reply): void {
     begun = undefined;
-    kept = 0;
+    textLength = 0;
     if (expected === undefined) {
       hasClosed = true;
       return;
     }
-    if (left === 0) left = expected.count?.() ?? 1;
-    left -= 1;
-    if (left > 0) return;
+    if (remaining === 0) remaining = expected.count?.() ?? 1;
+    remaining -= 1;
+    if (remaining > 0) return;
     queue.shift();
     expecting -= 1;
     expected.ended(reply);
@@ -131,10 +131,10 @@ export function createReplyQueue(): ReplyQueue {
       const last = queue.at(-1);
       const isFirst = queue.length === 1;
       if (last === undefined || Buffer.isBuffer(last) || (isFirst && begun !== undefined)) return 0;
-      const missing = (isFirst ? left : 0) || (last.count?.() ?? 1);
+      const missing = (isFirst ? remaining : 0) || (last.count?.() ?? 1);
       queue.pop();
       expecting -= 1;
-      if (isFirst) left = 0;
+      if (isFirst) remaining = 0;
       return missing;
     },
     fromSmtpd: smtpd.push,
@@ -142,7 +142,7 @@ export function createReplyQueue(): ReplyQueue {
       while (!isBroken) {
         if (hasClosed) {
           isBroken = true;
-          return { type: 'smtpd-left' };
+          return { type: 'smtpd-closing' };
         }
         const [first] = queue;
         if (begun === undefined && Buffer.isBuffer(first)) {

@@ -46,8 +46,9 @@
  */
 
 import type { Command, CommandKind } from './command.ts';
+import type { Decision } from './decision.ts';
 import type { Destination, OneDestination, Routes, RouteTable } from './destination.ts';
-import { createEnvelope, type Decision } from './envelope.ts';
+import { createEnvelope } from './envelope.ts';
 import { parsePath } from './path.ts';
 import { extensionKeyword, REPLIES } from './reply.ts';
 import { formatReply, isPositive, type Reply } from './reply-reader.ts';
@@ -354,7 +355,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
       case 'invalid-reply':
         end(REPLIES.smtpdFailed, 'smtpd sent an invalid SMTP reply, closing');
         return steps.shift();
-      case 'smtpd-left':
+      case 'smtpd-closing':
         end(undefined);
         return steps.shift();
       case 'end-smtpd':

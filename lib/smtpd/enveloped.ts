@@ -6,7 +6,7 @@ import { createHeldWriter } from '../stream/held-writer.ts';
 import { endSmtpd, type Smtpd } from './smtpd.ts';
 
 /** The settings of an envelope around an smtpd. */
-export interface EnvelopedOptions extends EnvelopeOptions {
+export interface EnvelopedOptions extends Pick<EnvelopeOptions, 'decide' | 'strictNewlines'> {
   readonly report: Reporter;
   /** See `Smtpd`. */
   readonly tlsStarted?: NonNullable<Smtpd['tlsStarted']>;
@@ -19,7 +19,11 @@ export interface EnvelopedOptions extends EnvelopeOptions {
  * Memory: see `createEnvelope`; and what the client sends in one piece, once more, while the smtpd reads nothing.
  */
 export function enveloped(smtpd: Smtpd, { report, tlsStarted, ...options }: EnvelopedOptions): Smtpd {
-  const envelope = createEnvelope({ ...options, awaitsGreeting: true });
+  const envelope = createEnvelope({
+    ...options,
+    awaitsGreeting: true,
+    messageRefused: () => report.warning('message refused: it contains a bare CR or LF, closing'),
+  });
   /** What either side sends does not matter any more. */
   let isOver = false;
   const output = createHeldWriter(smtpd.sink);
@@ -102,7 +106,7 @@ export function enveloped(smtpd: Smtpd, { report, tlsStarted, ...options }: Enve
         report.warning('smtpd sent an invalid SMTP reply, closing');
         front.send(REPLIES.smtpdFailed);
         return finish();
-      case 'smtpd-left':
+      case 'smtpd-closing':
       case 'end':
         finish();
     }

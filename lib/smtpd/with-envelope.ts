@@ -1,13 +1,13 @@
 import type { Reporter } from '../program/reporter.ts';
 import { addReceived } from '../smtp/add-received.ts';
-import type { Decision, EnvelopeOptions } from '../smtp/envelope.ts';
+import type { Decide, Decision } from '../smtp/decision.ts';
 import type { Received } from '../smtp/received.ts';
 import { REPLIES } from '../smtp/reply.ts';
 import { enveloped } from './enveloped.ts';
 import type { StartSmtpd } from './program.ts';
 
 /** What an envelope does to the messages for an smtpd. */
-export interface EnvelopeSettings {
+export interface MessageSettings {
   /** The name of this host in a Received field; undefined for no field. */
   readonly received: string | undefined;
   /** See `EnvelopeOptions`. */
@@ -21,20 +21,20 @@ export interface EnvelopeConnection {
   /** Identifies the session in Received fields; by default, the time and the process id do. */
   readonly id?: string;
   /** Decides on the commands of a session; undefined to pass all. Called for each smtpd. */
-  readonly createDecide?: () => EnvelopeOptions['decide'];
+  readonly createDecide?: () => Decide;
   readonly report: Reporter;
 }
 
 const PASS: Decision = { type: 'pass' };
 
 /** What passes all commands but STARTTLS, which an smtpd may offer itself: what follows could not be read. */
-const passAll: EnvelopeOptions['decide'] = ({ kind }) =>
+const passAll: Decide = ({ kind }) =>
   kind === 'starttls' ? { type: 'answer', reply: REPLIES.noSecondTls } : PASS;
 
 /** Puts an envelope around each smtpd of a connection. */
 export function withEnvelope(
   start: StartSmtpd,
-  { received, strictNewlines }: EnvelopeSettings,
+  { received, strictNewlines }: MessageSettings,
   { clientAddress, id = uniqueId(), createDecide, report }: EnvelopeConnection,
 ): StartSmtpd {
   return (tlsEnvironment) => {

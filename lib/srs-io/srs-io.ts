@@ -3,16 +3,15 @@ import { createReporter } from '../program/reporter.ts';
 import { passSignals } from '../program/signals.ts';
 import { termsWithoutDialogue } from '../session/options.ts';
 import { startSession } from '../session/session.ts';
-import { enveloped } from '../smtpd/enveloped.ts';
 import { smtpdProgram } from '../smtpd/program.ts';
-import { configureRewriting } from '../smtpd/srs/configured.ts';
+import { configureRewriting } from '../smtpd/srs/configure-rewriting.ts';
 import { readSrsKeysFile } from '../smtpd/srs/keys-file.ts';
 import type { SrsOptions } from '../smtpd/srs/options.ts';
-import type { EnvelopeSettings } from '../smtpd/with-envelope.ts';
+import { type MessageSettings, withEnvelope } from '../smtpd/with-envelope.ts';
 import { openStandard } from '../stream/descriptor.ts';
 
 /** The command line of smtpd-srs-io. */
-export interface SrsIoOptions extends SrsOptions, Pick<EnvelopeSettings, 'strictNewlines'> {
+export interface SrsIoOptions extends SrsOptions, Pick<MessageSettings, 'strictNewlines'> {
   /** The smtpd, looked for along PATH, and its arguments. */
   readonly command: readonly string[];
   /** How long the client may read nothing, in milliseconds. */
@@ -37,15 +36,18 @@ export async function runSrsIo(options: SrsIoOptions, environment: NodeJS.Proces
   refuseInspector();
   const report = createReporter(options.program, options.verbosity);
   const keys = readSrsKeysFile('--keys', options.keysFile, report);
-  const decide = configureRewriting(options, keys)(report);
-  const start = smtpdProgram(options.command, environment);
+  const createRewriting = configureRewriting(options, keys);
+  const { strictNewlines } = options;
   const session = startSession({
     tls: undefined,
     terms: termsWithoutDialogue(options),
     client: openStandard(),
     report,
-    startSmtpd: (tlsEnvironment) =>
-      enveloped(start(tlsEnvironment), { decide, report, strictNewlines: options.strictNewlines }),
+    startSmtpd: withEnvelope(
+      smtpdProgram(options.command, environment),
+      { received: undefined, strictNewlines },
+      { clientAddress: undefined, createDecide: () => createRewriting(report), report },
+    ),
   });
   passSignals(session.terminate);
   const { status } = await session.ended;

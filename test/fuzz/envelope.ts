@@ -1,6 +1,7 @@
 /** One generated session behind an envelope: all that each side gets must be what was meant for it, in order. */
 
-import { createEnvelope, type Decision } from '../../lib/smtp/envelope.ts';
+import type { Decision } from '../../lib/smtp/decision.ts';
+import { createEnvelope } from '../../lib/smtp/envelope.ts';
 import { LINE_LIMIT } from '../../lib/smtp/line.ts';
 import { formatReply } from '../../lib/smtp/reply-reader.ts';
 import { firstPiece, SIZES } from './pieces.ts';

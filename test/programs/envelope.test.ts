@@ -148,7 +148,7 @@ for (const [name, start] of PROGRAMS) {
 
   describe(`--strict-newlines of ${name}`, { timeout: 60_000 }, () => {
     it('refuses a message that could be two, and ends the session', async (t) => {
-      const { client, received } = await start(t, ['--strict-newlines']);
+      const { client, received, stderr } = await start(t, ['--strict-newlines']);
       await client.reply();
       await client.ask('EHLO client.example');
       await client.startTls();
@@ -156,6 +156,9 @@ for (const [name, start] of PROGRAMS) {
       assert.match(await send(client), /^250 /);
       assert.equal(await send(client, 'Hi.\n.\r\nMAIL FROM:<eve@x.example>\r\n'), REFUSED);
       assert.equal(await client.rest(), '');
+      await until('it is reported', () =>
+        stderr().includes('message refused: it contains a bare CR or LF, closing'),
+      );
       await until('smtpd has its end', () => received().endsWith('DATA\r\nHi.'));
     });
   });

@@ -148,7 +148,7 @@ describe('a usage error of SRS', () => {
     [['--srs-keys', 'keys'], '--srs-keys requires --srs'],
     [['--srs-pack'], '--srs-pack requires --srs'],
     [['--srs', 'a.example'], 'missing --srs-keys FILE'],
-    [['--srs', 'a b', '--srs-keys', 'keys'], '--srs takes domains with commas between them, not "a b"'],
+    [['--srs', 'a b', '--srs-keys', 'keys'], '--srs takes domains separated by commas, not "a b"'],
     [['--received', 'a b'], '--received takes a host name, not "a b"'],
   ];
   for (const [words, message] of errors) {

@@ -1,12 +1,8 @@
 /** Drives an envelope with a transcript. */
 
 import { addReceived } from '../../lib/smtp/add-received.ts';
-import {
-  createEnvelope,
-  type Decision,
-  type EnvelopeOptions,
-  type EnvelopeStep,
-} from '../../lib/smtp/envelope.ts';
+import type { Decide, Decision } from '../../lib/smtp/decision.ts';
+import { createEnvelope, type EnvelopeStep } from '../../lib/smtp/envelope.ts';
 import type { Received } from '../../lib/smtp/received.ts';
 import { formatReply } from '../../lib/smtp/reply-reader.ts';
 import { type Cut, inputsOf } from './replay.ts';
@@ -35,7 +31,7 @@ export function replayEnvelope(transcript: Transcript, cut: Cut = (packet) => [p
   let prefix: Buffer | undefined;
   let authCode: number | undefined;
   const has = (what: Entry['type']): boolean => transcript.entries.some(({ type }) => type === what);
-  const decide: EnvelopeOptions['decide'] = ({ verb, argument, kind }, _, isQuiet) => {
+  const decide: Decide = ({ verb, argument, kind }, _, isQuiet) => {
     if (verb === 'ANSWER') return { type: 'answer', reply: Buffer.from(`250 ${argument}\r\n`) };
     if (kind === 'chunk' && argument.endsWith('ours')) {
       return { type: 'answer', reply: Buffer.from('503 no\r\n') };
@@ -108,7 +104,7 @@ export function replayEnvelope(transcript: Transcript, cut: Cut = (packet) => [p
 
   function take(step: EnvelopeStep): void {
     if (isOver) throw new Error(`a step after the end: ${step.type}`);
-    isOver = step.type === 'end' || step.type === 'invalid-reply' || step.type === 'smtpd-left';
+    isOver = step.type === 'end' || step.type === 'invalid-reply' || step.type === 'smtpd-closing';
     if (!('bytes' in step)) return void seen.push(step);
     const last = seen.at(-1);
     const before = last?.type === step.type && 'bytes' in last ? last.bytes : Buffer.alloc(0);

@@ -47,7 +47,7 @@
  *     -- TLS                                                 TLS has started
  *     -- resume                                              the command that is held is decided on again
  *     = invalid-reply                                        smtpd has sent what is not a reply
- *     = smtpd-left                                           smtpd has sent a refusal by itself
+ *     = smtpd-closing                                           smtpd has sent a refusal by itself
  *
  * In a routing (see replay-routing.ts for which address leads where):
  *
@@ -154,7 +154,7 @@ const LINES: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['-- one destination', { type: 'one-destination' }],
   ['= disconnect', { type: 'disconnect' }],
   ['= invalid-reply', { type: 'invalid-reply' }],
-  ['= smtpd-left', { type: 'smtpd-left' }],
+  ['= smtpd-closing', { type: 'smtpd-closing' }],
   ['> (end)', { type: 'end-smtpd' }],
   ['= plaintext', { type: 'verdict', verdict: 'plaintext' }],
   ['= tls', { type: 'verdict', verdict: 'tls' }],

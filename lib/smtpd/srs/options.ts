@@ -23,40 +23,56 @@ export interface SrsOptions
 const HASH_MIN = 4;
 
 interface SrsRow extends OptionRow {
-  /** In a program that has other options too, where all names of these begin with "srs". */
-  readonly among: string;
+  /** The name in a program that has other options too. */
+  readonly prefixed: string;
 }
 
 const ROWS = {
   keys: {
-    ...{ name: 'keys', short: 'k', among: 'srs-keys', value: 'FILE' },
-    help: 'the keys, one a line; the first writes, all read',
+    name: 'keys',
+    short: 'k',
+    prefixed: 'srs-keys',
+    value: 'FILE',
+    help: 'the keys, one per line; the first signs, all verify',
   },
   domains: {
-    ...{ name: 'domains', short: 'd', among: 'srs', value: 'LIST' },
-    help: 'our domains, with commas; the first is that of SRS, *.DOMAIN for the domain form',
+    name: 'domains',
+    short: 'd',
+    prefixed: 'srs',
+    value: 'LIST',
+    help: 'our domains, separated by commas; SRS addresses are in the first (*.DOMAIN: domain form)',
   },
-  pack: { name: 'pack', among: 'srs-pack', help: 'rewrite senders only' },
-  unpack: { name: 'unpack', among: 'srs-unpack', help: 'rewrite recipients only' },
+  pack: { name: 'pack', prefixed: 'srs-pack', help: 'rewrite senders only' },
+  unpack: { name: 'unpack', prefixed: 'srs-unpack', help: 'rewrite recipients only' },
   hashLength: {
-    ...{ name: 'hash-length', among: 'srs-hash-length', value: 'N' },
+    name: 'hash-length',
+    prefixed: 'srs-hash-length',
+    value: 'N',
     help: 'characters of a signature (4)',
   },
   hashMin: {
-    ...{ name: 'hash-min', among: 'srs-hash-min', value: 'N' },
+    name: 'hash-min',
+    prefixed: 'srs-hash-min',
+    value: 'N',
     help: 'characters that are required (as many as in a signature)',
   },
   maxAge: {
-    ...{ name: 'max-age', among: 'srs-max-age', value: 'DAYS' },
+    name: 'max-age',
+    prefixed: 'srs-max-age',
+    value: 'DAYS',
     help: 'how long SRS addresses are valid (21)',
   },
   separator: {
-    ...{ name: 'separator', among: 'srs-separator', value: 'CHARACTER' },
+    name: 'separator',
+    prefixed: 'srs-separator',
+    value: 'CHARACTER',
     help: 'behind SRS0 and SRS1: =, + or - (=)',
   },
   long: {
-    ...{ name: 'long', among: 'srs-long', value: 'pass|refuse' },
-    help: 'senders whose local part exceeds 64 octets then (pass)',
+    name: 'long',
+    prefixed: 'srs-long',
+    value: 'pass|refuse',
+    help: 'what to do with a sender whose SRS address is too long (pass)',
   },
 } as const satisfies Record<string, SrsRow>;
 type Names = Readonly<Record<keyof typeof ROWS, string>>;
@@ -68,10 +84,10 @@ export const srsOptions: OptionGroup<SrsOptions> = {
 };
 
 /** SRS, for a program with other options too: `--srs` for `--domains`, `--srs-keys` for `--keys` and so on. */
-export const srsAmongOptions: OptionGroup<SrsOptions | undefined> = {
-  rows: Object.values<SrsRow>(ROWS).map(({ among, short: _, ...row }) => ({ ...row, name: among })),
+export const srsPrefixedOptions: OptionGroup<SrsOptions | undefined> = {
+  rows: Object.values<SrsRow>(ROWS).map(({ prefixed, short: _, ...row }) => ({ ...row, name: prefixed })),
   read: (values) => {
-    const names = namesOf('among');
+    const names = namesOf('prefixed');
     const given = Object.values(names).filter((name) => values[name] !== undefined);
     if (given.length === 0) return undefined;
     if (values[names.domains] === undefined) throw usage(`--${given[0]} requires --${names.domains}`);
@@ -79,7 +95,7 @@ export const srsAmongOptions: OptionGroup<SrsOptions | undefined> = {
   },
 };
 
-function namesOf(which: 'name' | 'among'): Names {
+function namesOf(which: 'name' | 'prefixed'): Names {
   const names = Object.entries(ROWS).map(([key, row]) => [key, row[which]]);
   return Object.fromEntries(names) as Names;
 }
@@ -113,7 +129,7 @@ function readDomains(list: string, option: string): SrsOptions['domains'] {
   const [first = '', ...others] = list.split(',');
   for (const domain of [first, ...others]) {
     if (!/^(?:\*\.)?[a-z\d_-]+(?:\.[a-z\d_-]+)*$/i.test(domain)) {
-      throw usage(`--${option} takes domains with commas between them, not ${JSON.stringify(domain)}`);
+      throw usage(`--${option} takes domains separated by commas, not ${JSON.stringify(domain)}`);
     }
     if (domain.startsWith('*') && domain !== first) throw usage(`--${option} takes "*." at the start only`);
   }

@@ -1,6 +1,6 @@
 import type { Reporter } from '../../program/reporter.ts';
 import type { Command } from '../../smtp/command.ts';
-import type { Decision, EnvelopeOptions } from '../../smtp/envelope.ts';
+import type { Decide, Decision } from '../../smtp/decision.ts';
 import { type Path, quoteLocal, splitPath, unquoteLocal } from '../../smtp/path.ts';
 import { REPLIES } from '../../smtp/reply.ts';
 import type { DomainForm } from '../../srs/domain-form.ts';
@@ -39,7 +39,7 @@ const DOMAIN_LIMIT = 255;
  */
 const ERROR_LIMIT = 100;
 
-/** How many senders of a session are reported as too long: a client could fill a disk with them. */
+/** How many addresses of a session are reported: a client could fill a disk with them. */
 const REPORT_LIMIT = 10;
 
 /** How many characters of a mailbox are reported: more than a valid one has (RFC 5321 section 4.5.3.1). */
@@ -57,13 +57,13 @@ const NAME_LIMIT = 320;
  *
  * @returns what decides on each command of one session.
  */
-export function createRewriting(options: RewritingOptions): EnvelopeOptions['decide'] {
+export function createRewriting(options: RewritingOptions): Decide {
   const { srs, domainForm, domains, report } = options;
   const ours: ReadonlySet<string> = new Set(domains.map(normalizeDomain));
   /** What the domains of the domain form end with. */
   const [suffix] = domains[0].startsWith('*.') ? [normalizeDomain(domains[0].slice(1))] : [];
   let refused = 0;
-  let long = 0;
+  let reported = 0;
 
   function isOurs(domain: string | undefined): boolean {
     return domain === undefined || ours.has(normalizeDomain(domain)) || isDomainForm(domain);
@@ -90,8 +90,7 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
     if (length > LOCAL_LIMIT) {
       const why = `the local part of its SRS address has ${length} octets, more than ${LOCAL_LIMIT}`;
       if (options.refusesLong) return refuseSender(path, why);
-      long += 1;
-      if (long <= REPORT_LIMIT) report.warning(`sender may be refused elsewhere: ${nameOf(path)}: ${why}`);
+      describe('warning', `sender may be refused elsewhere: ${nameOf(path)}: ${why}`);
     }
     return replace(command, 'FROM', mailbox, path);
   }
@@ -109,7 +108,7 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
   }
 
   function refuseSender(path: Path, why: string): Decision {
-    report.info(`sender refused: ${nameOf(path)}: ${why}`);
+    describe('info', `sender refused: ${nameOf(path)}: ${why}`);
     return refuse(REPLIES.longSender);
   }
 
@@ -117,7 +116,7 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
     const original = unpack({ local: unquoteLocal(path.local), domain: path.domain });
     if (original === undefined) return pass(command, 'TO', path);
     if (typeof original === 'string') {
-      report.info(`recipient refused: ${nameOf(path)}: ${original} SRS address`);
+      describe('info', `recipient refused: ${nameOf(path)}: ${original} SRS address`);
       return refuse(REPLIES.badSrsRecipient);
     }
     return replace(command, 'TO', format(original), path);
@@ -137,6 +136,12 @@ export function createRewriting(options: RewritingOptions): EnvelopeOptions['dec
       return domainForm.reverse({ local, domain: theirs }, options.now());
     }
     return isSrs(local) && isOurs(domain) ? srs.reverse(local, options.now()) : undefined;
+  }
+
+  function describe(level: 'warning' | 'info', text: string): void {
+    reported += 1;
+    if (reported <= REPORT_LIMIT) report[level](text);
+    if (reported === REPORT_LIMIT) report[level]('more addresses of this session are not reported');
   }
 
   function refuse(reply: Buffer): Decision {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import type { Reporter } from '../../../lib/program/reporter.ts';
-import type { Decision } from '../../../lib/smtp/envelope.ts';
+import type { Decision } from '../../../lib/smtp/decision.ts';
 import { enveloped } from '../../../lib/smtpd/enveloped.ts';
 import { settle, stopClock } from '../../support/clock.ts';
 import { createTestSmtpd } from '../../support/test-stream.ts';

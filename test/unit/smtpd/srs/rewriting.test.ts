@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseCommand } from '../../../../lib/smtp/command.ts';
-import type { Decision } from '../../../../lib/smtp/envelope.ts';
+import type { Decision } from '../../../../lib/smtp/decision.ts';
 import { type Path, splitPath, unquoteLocal } from '../../../../lib/smtp/path.ts';
 import { createRewriting } from '../../../../lib/smtpd/srs/rewriting.ts';
 import { createDomainForm } from '../../../../lib/srs/domain-form.ts';

@@ -1,6 +1,6 @@
 import { type OptionGroup, type OptionRow, stringOption, usage } from '../program/options.ts';
 import type { StartSmtpd } from './program.ts';
-import type { EnvelopeConnection, EnvelopeSettings } from './with-envelope.ts';
+import type { EnvelopeConnection, MessageSettings } from './with-envelope.ts';
 
 /** For all programs with an envelope. */
 export const STRICT_NEWLINES: OptionRow = {
@@ -9,7 +9,7 @@ export const STRICT_NEWLINES: OptionRow = {
 };
 
 /** What is done to messages, for the programs that add STARTTLS. */
-export const envelopeOptions: OptionGroup<EnvelopeSettings> = {
+export const messageOptions: OptionGroup<MessageSettings> = {
   rows: [
     {
       name: 'received',
@@ -28,7 +28,7 @@ export const envelopeOptions: OptionGroup<EnvelopeSettings> = {
 };
 
 /** Whether these settings need an envelope. */
-export function needsEnvelope({ received, strictNewlines }: EnvelopeSettings): boolean {
+export function needsEnvelope({ received, strictNewlines }: MessageSettings): boolean {
   return received !== undefined || strictNewlines;
 }
 
@@ -39,7 +39,7 @@ export function needsEnvelope({ received, strictNewlines }: EnvelopeSettings): b
  */
 export async function applyEnvelope(
   start: StartSmtpd,
-  settings: EnvelopeSettings,
+  settings: MessageSettings,
   connection: EnvelopeConnection,
 ): Promise<StartSmtpd> {
   if (!needsEnvelope(settings)) return start;
