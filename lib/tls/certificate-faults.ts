@@ -118,9 +118,9 @@ function labelOf(one: X509Certificate, own: X509Certificate | undefined): string
   return one === own ? 'the certificate' : `${oneLine(one.subject)} in its chain`;
 }
 
-/** Node gives a name with one attribute a line. */
-function oneLine(name: string): string {
-  return name.replaceAll('\n', ', ');
+/** @param name as Node gives it: with one attribute a line, and undefined, whatever its type is, if it has none. */
+function oneLine(name: string | undefined): string {
+  return name === undefined || name === '' ? 'one without a name' : name.replaceAll('\n', ', ');
 }
 
 function formatTime(time: number): string {

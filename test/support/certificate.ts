@@ -13,7 +13,10 @@ export interface Pair {
 /** Makes certificates in a folder of its own, with the openssl command. */
 export interface CertificateMaker {
   readonly folder: string;
-  /** A self-signed certificate for a name; P-256 or `key`, as `openssl req -newkey` takes it. */
+  /**
+   * A self-signed certificate for a name; P-256 or `key`, as `openssl req -newkey` takes it. Without a name, its subject is
+   * empty.
+   */
   selfSigned(name: string, key?: readonly string[]): Pair;
   /** A certificate for a name that another one has signed; with a key as above. */
   signedBy(authority: Pair, name: string, key?: readonly string[]): Pair;
@@ -35,7 +38,8 @@ export function makeCertificates(): CertificateMaker {
     count += 1;
     const certFile = join(folder, `${count}.cert.pem`);
     const keyFile = join(folder, `${count}.key.pem`);
-    const subject = ['-subj', `/CN=${name}`, '-addext', `subjectAltName=${altName(name)}`];
+    const subject =
+      name === '' ? ['-subj', '/'] : ['-subj', `/CN=${name}`, '-addext', `subjectAltName=${altName(name)}`];
     const files = ['-keyout', keyFile, '-out', certFile];
     const args = ['req', '-x509', '-newkey', ...key, '-nodes', '-days', '30', ...subject, ...files, ...more];
     openssl(...args);

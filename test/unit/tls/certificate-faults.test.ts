@@ -137,6 +137,17 @@ describe('certificateFaults', () => {
     assert.deepEqual(faultsOf([own, root]), [missing('intermediate')]);
   });
 
+  it('describes certificates that have no subject', () => {
+    const authority = certificates.selfSigned('');
+    const issued = certificates.signedBy(authority, NAME);
+    assert.deepEqual(faultsOf([issued, authority]), []);
+    assert.deepEqual(faultsOf([issued]), [missing('').replace('CN=', 'one without a name')]);
+    const unnamed = certificates.signedBy(root, '', ['rsa:1024']);
+    assert.deepEqual(faultsOf([own, intermediate, unnamed]), [
+      'one without a name in its chain has an RSA key of 1024 bits, fewer than 2048',
+    ]);
+  });
+
   it('finds that the issuer in the file has another key', () => {
     const renewed = certificates.signedBy(root, 'intermediate');
     assert.deepEqual(faultsOf([own, renewed]), [missing('intermediate')]);
