@@ -102,11 +102,9 @@ describe('smtp-relay-io with ssh://', { skip: noSshd() }, () => {
   it('answers 451 if ssh cannot be run', async (t) => {
     const { relay } = await open(t);
     const run = relay(undefined, '--ssh', '/nowhere/ssh');
-    assert.match(
-      (await sendMessage(run)) ?? '',
-      /^451 4\.4\.1 127\.0\.0\.1: cannot run \/nowhere\/ssh: ENOENT \(no such program: [^\n]+\)$/,
-    );
+    assert.match((await sendMessage(run)) ?? '', /^451 4\.4\.1 127\.0\.0\.1: ssh failed: exit status 127$/);
     assert.equal(await run.status, 111);
+    assert.match(run.stderr(), /: cannot run \/nowhere\/ssh: ENOENT \(no such program: [^\n]+\)$/m);
   });
 
   it('answers 451 if the server cannot be reached', async (t) => {

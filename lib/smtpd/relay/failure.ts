@@ -76,9 +76,9 @@ export function noDns(why: string): RelayFailure {
   return mayPass('no-dns', 'other', '4.3', why);
 }
 
-/** ssh, or another program, has not led to a server. */
-export function programFailed(why: string): RelayFailure {
-  return mayPass('program-failed', 'other', '4.1', why);
+/** ssh, or another program, has not led to a server. @param more why, for the log only. */
+export function programFailed(why: string, more?: string): RelayFailure {
+  return { ...mayPass('program-failed', 'other', '4.1', why), ...(more !== undefined && { more }) };
 }
 
 /** A TLS handshake that did not succeed. 7.5 is a cryptographic failure. */

@@ -39,7 +39,7 @@ export async function attemptByProgram(
   }
   const end = await endSmtpd(smtpd);
   if (step === 'start-tls' || (step.type === 'broken' && step.why === undefined)) {
-    return { type: 'failed', failure: programFailed(end.failure ?? `${name} failed: ${describeEnd(end)}`) };
+    return { type: 'failed', failure: programFailed(`${name} failed: ${describeEnd(end)}`, end.failure) };
   }
   return { type: 'failed', failure: openingFailed(step, { inTls: true, isBelieved: true }) };
 }
