@@ -27,7 +27,10 @@ function nameOf(socket: TLSSocket): string | undefined {
   return typeof servername === 'string' && servername !== '' ? servername : undefined;
 }
 
-/** Node gives one attribute per line, the least specific first; RFC 4514 reverses them and separates by commas. */
-function distinguishedName(subject: string): string {
+/**
+ * Node gives one attribute per line, the least specific first; RFC 4514 reverses them and separates by commas. Whatever its
+ * type is, an empty subject is undefined.
+ */
+function distinguishedName(subject: string | undefined = ''): string {
   return subject.split('\n').reverse().join(',');
 }

@@ -24,6 +24,7 @@ const pairs = {
 };
 const authority = certificates.selfSigned('authority');
 const good = certificates.signedBy(authority, 'client.example.org');
+const unnamed = certificates.signedBy(authority, '');
 const bad = certificates.signedBy(certificates.selfSigned('authority'), 'client.example.org');
 
 const NAMES: NodeJS.ProcessEnv = {
@@ -151,6 +152,14 @@ describe('client certificates', { concurrency: 3, timeout: 60_000 }, () => {
       });
     }
   }
+
+  it('may lack a subject', async (t) => {
+    const server = await listen(t, ['-y', '-f']);
+    const served = await startTls(t, server, shown(unnamed));
+    const environment = JSON.parse((await served.ask('XDO environment')).slice(4));
+    assert.match(environment.SSL_PEER_CERT_HASH, /^SHA256:[0-9a-f]{64}$/);
+    assert.equal(environment.SSL_PEER_CERT_SUBJECT, '');
+  });
 });
 
 describe('--alpn', { concurrency: 3, timeout: 60_000 }, () => {
