@@ -243,6 +243,28 @@ test('tcp-rules passes all variables of a rule on, and starts no smtpd without r
   assert.match(none.stderr, /^tcp-rules: fatal: unable to read .*nothing\.cdb for 192\.0\.2\.1$/m);
 });
 
+test('tcp-rules starts no smtpd for a client that is denied, if it cannot read the rules', {
+  skip,
+}, async () => {
+  compile('127.0.0.3:deny\n:allow\n');
+  // With few descriptors a shell cannot read the output of another program, or its own here-document; with more it can.
+  const statuses: (number | null)[] = [];
+  for (const count of [4, 5, 6, 8, 10, 11, 12, 13, 14, 20]) {
+    const { stdout, status } = await run(
+      ['sh', '-c', `ulimit -n ${count}; exec "$@"`, 'sh', TCP_RULES, cdb, 'echo', 'started'],
+      { environment: { TCPREMOTEIP: '127.0.0.3' } },
+    );
+    assert.doesNotMatch(stdout, /started/, `${count} descriptors`);
+    assert.equal(
+      status === 0,
+      stdout === '554 5.7.1 No service for your address\r\n',
+      `${count} descriptors`,
+    );
+    statuses.push(status);
+  }
+  assert.ok(statuses.includes(0) && statuses.some((status) => status !== 0), statuses.join());
+});
+
 test('the rules of the page let the networks in them relay, and deny no one', { skip }, async () => {
   const script = [...linesOf('printf '), ...linesOf('tcprules ')]
     .join('\n')
