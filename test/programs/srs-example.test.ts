@@ -72,7 +72,7 @@ async function startWithOnePort(t: TestContext, relay: number): Promise<Ports> {
 async function startTwo(t: TestContext, relay: number): Promise<Ports> {
   const keys = await makeKey(t);
   const startFor = async (direction: string): Promise<number> => {
-    const start = 'ExecStart=/usr/local/bin/smtpd-starttls-server -v 2 --no-starttls -u 8 -g 8';
+    const start = 'ExecStart=/usr/local/bin/smtpd-starttls-server -v 2 --no-starttls -u 8 -g 65534';
     const command = commandIn(lineIn('srs-postfix', `${start} ${direction} `));
     return (await startCommand(t, command, keys, relay)).port;
   };
@@ -215,7 +215,7 @@ describe('the server for both directions of SRS', () => {
   async function start(t: TestContext, unpack: number): Promise<RunningServer> {
     const command = replace(commandIn(UNIT), {
       [`127.0.0.1:${PORTS.unpack}`]: `127.0.0.1:${unpack}`,
-      ...(process.getuid?.() !== 0 && { ' -u 8 -g 8': '' }),
+      ...(process.getuid?.() !== 0 && { ' -u 8 -g 65534': '' }),
     });
     return startCommand(t, command, await makeKey(t), await closedPort());
   }
