@@ -116,7 +116,8 @@ dist/node: $(TOOLS)
 	@node --print process.execPath > $@
 
 # A service may have only these directories on PATH. Without a node of version 20 or newer there, the installed programs
-# name the node that they were built with; NODE is empty if that has been removed since (ls).
+# name the node that they were built with; NODE is empty if that has been removed since (ls). It may be in the home of
+# whoever built them: root is warned.
 SERVICE_PATH ?= /usr/bin:/bin
 IS_NODE_20    = process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)
 NODE          = $(shell env PATH=$(SERVICE_PATH) node --eval '$(IS_NODE_20)' 2>/dev/null && echo /usr/bin/env node || \
@@ -144,6 +145,8 @@ install: build
 	  $(foreach program,$(PROGRAMS),-e 's|/usr/local/bin/$(program)|$(PREFIX)/bin/$(program)|g') {} +
 	cd $(BINDIR) && ln -sf $(PROGRAMS:%=../lib/smtpd-starttls-proxy/%) .
 	@echo 'Installed in $(PREFIX). The programs start with #!$(NODE)'
+	@[ "$$(id -u)" != 0 ] || ls -lnL $(firstword $(NODE)) 2>/dev/null | \
+	  awk '$$3 != 0 { print "Warning: user " $$3 " can replace that node, which services run as root." }'
 
 uninstall:
 	rm -f $(PROGRAMS:%=$(BINDIR)/%) $(PROGRAMS:%=$(MANDIR)/man8/%.8) $(FORMATS:%=$(MANDIR)/man5/%.5)

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
+  chownSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -45,10 +46,10 @@ function run(command: string, ...args: string[]): string {
   return stdout;
 }
 
-function make(target: string, ...variables: readonly string[]): void {
+function make(target: string, ...variables: readonly string[]): string {
   // MAKEFLAGS of the make that runs the tests must not reach this one.
   const words = [target, `DESTDIR=${folder}`, 'PREFIX=/opt/mail', ...variables];
-  run('env', '-u', 'MAKEFLAGS', '-u', 'MAKELEVEL', 'make', ...words);
+  return run('env', '-u', 'MAKEFLAGS', '-u', 'MAKELEVEL', 'make', ...words);
 }
 
 /** The paths of all files below a folder, relative to it. */
@@ -113,6 +114,22 @@ test('make install installs programs that run, man pages, documents and examples
   rmSync(join(folder, 'demo'), { recursive: true });
   make('uninstall');
   assert.deepEqual(listFiles(folder), []);
+});
+
+test('make install warns root of a node that another user can replace', {
+  skip: process.getuid?.() !== 0 && 'only root can give a file to another user',
+}, () => {
+  const node = join(folder, 'node');
+  writeFileSync(node, '', { mode: 0o755 });
+  assert.doesNotMatch(make('install', `NODE=${node}`), /Warning/);
+  chownSync(node, 65_534, 65_534);
+  assert.match(
+    make('install', `NODE=${node}`),
+    /\nWarning: user 65534 can replace that node, which services run as root\.\n$/,
+  );
+  assert.doesNotMatch(make('install', 'NODE=/usr/bin/env node'), /Warning/);
+  make('uninstall');
+  rmSync(node);
 });
 
 test('make install installs documents in DOCDIR, and make uninstall leaves the other files there', () => {
