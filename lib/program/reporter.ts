@@ -50,6 +50,12 @@ export function printable(text: string): string {
 /** The priorities of syslog, as sd-daemon(3) has them. */
 const PRIORITIES: Readonly<Record<Level, number>> = { fatal: 3, warning: 4, info: 6, debug: 7 };
 
+/**
+ * The longest line, in octets, with its end: PIPE_BUF of Linux. A longer one may be split by another writer to the same
+ * pipe, and by journald from 48 KiB on, and the rest of it, from a client perhaps, would look like a line of its own.
+ */
+const MAX_LINE = 4096;
+
 /** Whether journald reads our stderr; undefined before the first line. */
 let isJournal: boolean | undefined;
 
@@ -57,16 +63,17 @@ let isJournal: boolean | undefined;
  * Writes one line to stderr. If journald reads it, the line begins with its priority, such as `<4>`, which journald
  * removes (sd-daemon(3)).
  *
- * @param line printable ASCII, without a newline.
+ * @param line printable ASCII, without a newline. One that is too long is cut off, and ends with "...".
  * @returns whether it was written. It is lost when stderr is closed, or full and non-blocking: delivery of mail
  * must not depend on it.
  */
 export function writeLine(line: string, level: Level): boolean {
   isJournal ??= isJournalStream(2, process.env.JOURNAL_STREAM);
   const prefix = isJournal ? `<${PRIORITIES[level]}>` : '';
+  const whole = `${prefix}${line}\n`;
   try {
     // Not process.stderr: its stream costs start-up time, and writeSync completes before this function returns.
-    writeSync(2, `${prefix}${line}\n`);
+    writeSync(2, whole.length > MAX_LINE ? `${whole.slice(0, MAX_LINE - 4)}...\n` : whole);
     return true;
   } catch {
     return false;

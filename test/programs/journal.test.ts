@@ -81,6 +81,20 @@ describe('a line of a program', { concurrency: 2 }, () => {
     assert.match(stdout, /^smtpd-maildir: fatal: [^\n<]+\n$/);
   });
 
+  // journald splits what exceeds 48 KiB, and takes a priority from each part; writers to one pipe may split what exceeds
+  // PIPE_BUF. What follows could look like another line.
+  for (const [what, under] of [
+    ['with a priority', UNDER_JOURNALD],
+    ['without one', []],
+  ] as const) {
+    it(`has at most 4096 octets, so that it stays one line: ${what}`, async () => {
+      const name = 'a/'.repeat(30_000);
+      const { stderr } = await run([...under, ours('smtpd-srs-io'), '-k', '/nowhere', '-d', name, 'cat']);
+      assert.match(stderr, /^(?:<3>)?smtpd-srs-io: fatal: usage error: [^\n<]+\.\.\.\n$/);
+      assert.equal(stderr.length, 4096);
+    });
+  }
+
   it('has the priority of its level: warning, info', async (t) => {
     const keys = writeKeys(t, 'secret\n', 0o644);
     const { stderr } = await run(
