@@ -32,7 +32,8 @@ export function parseChain(pem: string): X509Certificate[] {
 }
 
 /**
- * When the first of these certificates expires, in milliseconds since the Unix epoch.
+ * When the first of these certificates expires, in milliseconds since the Unix epoch; NaN if one has a date that cannot be
+ * read.
  *
  * @param chain at least one.
  */
@@ -80,6 +81,7 @@ export function weakKeys(chain: readonly X509Certificate[]): string[] {
 
 function validityFaults({ validFrom, validTo }: X509Certificate, now: number): string[] {
   const [start, end] = [Date.parse(validFrom), Date.parse(validTo)];
+  if (Number.isNaN(start + end)) return ['has a date that cannot be read'];
   if (now < start) return [`is not valid before ${formatTime(start)}`];
   if (now > end) return [`expired at ${formatTime(end)}`];
   return end - now < NOTICE ? [`expires within 14 days, at ${formatTime(end)}`] : [];

@@ -111,6 +111,17 @@ describe('certificateFaults', () => {
     assert.deepEqual(faultsOf([pair], { now: start - 1 }), early);
   });
 
+  it('finds one whose dates are not dates', () => {
+    const der = chainOf(certificates.selfSigned(NAME))[0]?.raw ?? Buffer.alloc(0);
+    // UTCTime (RFC 5280, section 4.1.2.5.1), which OpenSSL does not parse until it compares it.
+    for (const start of [der.indexOf('170d', 'hex'), der.lastIndexOf('170d', 'hex')]) {
+      const changed = Buffer.from(der);
+      changed.write('991332', start + 2);
+      const faults = certificateFaults([new X509Certificate(changed)], { now: Date.now(), name: undefined });
+      assert.deepEqual(faults.slice(0, 1), ['the certificate has a date that cannot be read']);
+    }
+  });
+
   it('finds one in the chain that has expired, and names it', () => {
     const old = certificates.expired(root, 'intermediate');
     const { endText } = validityOf(old);
