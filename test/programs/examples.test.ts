@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { makeCertificates } from '../support/certificate.ts';
 import { NO_UCSPI_TCP, serve, watch } from '../support/chain.ts';
@@ -99,6 +99,14 @@ function writeEnvdir(path: string, variables: Readonly<Record<string, string>>):
   for (const [name, value] of Object.entries(variables)) writeFileSync(join(path, name), `${value}\n`);
 }
 
+/** The PATH in the README of an example, behind the programs of this test, and with node. */
+function pathOf(example: string): string {
+  const page = readFileSync(join(EXAMPLES, example, 'README.md'), 'utf8');
+  const [, directories] = /^\| `PATH` \| `([^`]+)`/m.exec(page) ?? [];
+  assert.ok(directories !== undefined, example);
+  return [join(folder, 'bin'), join(ROOT, 'dist/bin'), directories, dirname(process.execPath)].join(':');
+}
+
 /**
  * Sends a mail by STARTTLS and looks for it in a Maildir.
  *
@@ -166,7 +174,10 @@ test('s6: the service accepts mail', {
   const service = join(folder, 's6');
   mkdirSync(service);
   copyFileSync(join(EXAMPLES, 's6/run'), join(service, 'run'));
-  writeEnvdir(join(service, 'env'), { ...common(), USER_ID: NOBODY, GROUP_ID: NOBODY });
+  writeEnvdir(join(service, 'env'), {
+    ...common(),
+    ...{ USER_ID: NOBODY, GROUP_ID: NOBODY, PATH: pathOf('s6') },
+  });
   const port = await portOf(start(['./run'], service), /^(\d+)$/m);
   await deliver(port, join(folder, 'Maildir'));
 });
@@ -219,7 +230,7 @@ test('s6-server: a new server takes over, and no connection is refused', {
     cpSync(join(example, 'server'), join(scandir, name), { recursive: true });
     writeEnvdir(join(scandir, name, 'env'), {
       ...{ HOLDER: holder, LOCAL_NAME: 'mx.example.org', UID: NOBODY, GID: NOBODY },
-      ...{ CERTFILE: pair.certFile, KEYFILE: pair.keyFile },
+      ...{ CERTFILE: pair.certFile, KEYFILE: pair.keyFile, PATH: pathOf('s6-server') },
     });
     writeFileSync(join(scandir, name, 'down'), '');
   }
@@ -320,7 +331,7 @@ test('unix-socket: smtpds under s6-ipcserver accept mail, and only the group of 
   const service = join(folder, 'unix-socket');
   cpSync(join(EXAMPLES, 'unix-socket'), service, { recursive: true });
   writeEnvdir(join(service, 'env'), {
-    ...{ UID: NOBODY, GID: NOBODY },
+    ...{ UID: NOBODY, GID: NOBODY, PATH: pathOf('unix-socket') },
     ...{ FOLDER: join(folder, 'run'), SERVER_GID: String(MAIL) },
   });
   await isReady(start(['./run'], service));

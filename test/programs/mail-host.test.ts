@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { makeCertificates } from '../support/certificate.ts';
 import { watch } from '../support/chain.ts';
@@ -101,7 +101,10 @@ async function startService(name: string): Promise<Started> {
   mkdirSync(service, { recursive: true });
   mkdirSync(join(folder, 'env'), { recursive: true });
   const { LOCAL_NAME = '', CERTFILE = '', KEYFILE = '' } = environmentFile();
-  for (const [variable, value] of Object.entries({ LOCAL_NAME, CERTFILE, KEYFILE })) {
+  const [, directories] = /^ {4}echo (\S+) > \/etc\/mail-host\/env\/PATH$/m.exec(PAGE) ?? [];
+  assert.ok(directories !== undefined);
+  const PATH = [EXAMPLE, join(ROOT, 'dist/bin'), directories, dirname(process.execPath)].join(':');
+  for (const [variable, value] of Object.entries({ LOCAL_NAME, CERTFILE, KEYFILE, PATH })) {
     writeFileSync(join(folder, 'env', variable), value);
   }
   assert.equal(readFileSync(join(EXAMPLE, 's6', name, 'notification-fd'), 'utf8'), '3\n');
@@ -112,7 +115,6 @@ async function startService(name: string): Promise<Started> {
   chmodSync(join(service, 'run'), 0o755);
   const child = spawn('./run', [], {
     cwd: service,
-    env: { ...process.env, PATH: `${EXAMPLE}:${join(ROOT, 'dist/bin')}:${process.env.PATH}` },
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
   });
   const { ended } = watch(child);
