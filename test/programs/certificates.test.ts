@@ -139,22 +139,29 @@ test('env passes the variables with a name on to the server', async (t) => {
   }
 });
 
-test('the deploy hook copies both files for a user', {
+test('the deploy hook copies both files of its certificate for a user', {
   skip: process.getuid?.() === 0 ? false : 'it starts as root',
 }, async () => {
   const hook = /^ {4}#!\/bin\/sh\n {4}set -e.*?\n\n/ms.exec(PAGE)?.[0] ?? '';
   const to = join(folder, 'mail');
-  mkdirSync(to);
-  const from = join(folder, 'live');
-  mkdirSync(from);
-  writeFileSync(join(from, 'fullchain.pem'), readFileSync(pair.certFile));
-  writeFileSync(join(from, 'privkey.pem'), readFileSync(pair.keyFile));
+  const from = join(folder, 'live', NAME);
+  const other = join(folder, 'live', 'www.example.org');
+  for (const [lineage, { certFile, keyFile }] of [
+    [from, pair],
+    [other, authority],
+  ] as const) {
+    mkdirSync(lineage, { recursive: true });
+    writeFileSync(join(lineage, 'fullchain.pem'), readFileSync(certFile));
+    writeFileSync(join(lineage, 'privkey.pem'), readFileSync(keyFile));
+  }
   const script = hook
     .replaceAll(/^ {4}/gm, '')
     .replaceAll('/etc/ssl/mail', to)
     .replace('-o qmaild', '-o nobody');
-  const { status, stderr } = await run(['sh', '-c', script], { environment: { RENEWED_LINEAGE: from } });
-  assert.equal(status, 0, stderr);
+  for (const lineage of [from, other]) {
+    const { status, stderr } = await run(['sh', '-c', script], { environment: { RENEWED_LINEAGE: lineage } });
+    assert.equal(status, 0, stderr);
+  }
   for (const name of ['fullchain.pem', 'privkey.pem']) {
     const { uid, mode } = statSync(join(to, name));
     assert.deepEqual([uid, mode & 0o777], [65534, 0o600]);
