@@ -2,7 +2,16 @@
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -330,6 +339,22 @@ function linesOf(start: string): string[] {
   assert.notEqual(lines.length, 0, start);
   return lines.map((line) => line.trim());
 }
+
+test('the commands of the page that copy the files of the example find them', async () => {
+  const root = join(folder, 'root');
+  for (const name of ['etc/systemd/system', 'usr/local/bin', 'run/service']) {
+    mkdirSync(join(root, name), { recursive: true });
+  }
+  const script = ['set -e', `cd ${EXAMPLE}`, ...linesOf('install '), ...linesOf('cp ')]
+    .join('\n')
+    .replaceAll(/ (?=\/(?:etc|usr|run)\/)/g, ` ${root}`);
+  const { status, stderr } = await run(['sh', '-c', script]);
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(readdirSync(join(root, 'etc/systemd/system')), readdirSync(join(EXAMPLE, 'systemd')));
+  assert.deepEqual(readdirSync(join(root, 'run/service')), [...SERVICES]);
+  assert.ok(existsSync(join(root, 'usr/local/bin/tcp-rules')));
+  assert.ok(existsSync(join(root, 'etc/mail-host/environment')));
+});
 
 test('the commands of the page that try the host do what they are meant to', {
   skip: skip || missing('swaks'),
