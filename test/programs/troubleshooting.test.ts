@@ -226,6 +226,22 @@ const refusals: Case[] = [
     produce: serves(['--greet-delay', '60'], sendsAtOnce('EHLO bot.example\r\n')),
   },
   {
+    message: '421 4.7.0 Too many refused commands',
+    produce: serves(['--error-limit', '2'], sends('EHLO client.example', 'STARTTLS now', 'STARTTLS now')),
+  },
+  {
+    message: 'unable to learn how smtpd introduces itself',
+    produce: serves(['--on-demand'], sends(), ['false']),
+  },
+  {
+    message: 'unable to create the Maildir ...: EACCES',
+    skip: needsRoot,
+    produce: (t) => {
+      const smtpd = [ours('smtpd-maildir'), join(folder, 'Maildir')];
+      return serves(['-u', NOBODY, '-g', NOBODY], sends(), smtpd)(t);
+    },
+  },
+  {
     message: '530 5.7.0 Send STARTTLS first',
     produce: serves(['-r'], sends('EHLO client.example', 'MAIL FROM:<me@example.org>', 'QUIT')),
   },
@@ -367,7 +383,14 @@ const relayed: Case[] = [
 ];
 
 /** Messages and texts of other programs, and of options. */
-const NOT_OURS = ['XXXXXXXA', '451 qq trouble creating files in queue (#4.3.0)', 'start operation timed out'];
+const NOT_OURS = [
+  'XXXXXXXA',
+  '451 qq trouble creating files in queue (#4.3.0)',
+  'start operation timed out',
+  'Failed to create listening socket',
+  'status=203/EXEC',
+  'importas: fatal: unable to exec importas',
+];
 const NOT_MESSAGES = ['-h', '-p', 'no-room'];
 
 /** The messages in the first column, row by row. */
