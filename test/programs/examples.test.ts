@@ -209,7 +209,13 @@ test('xinetd: the service accepts mail', { skip: missing('xinetd') || needsRoot(
       '\n}',
       `\n type = UNLISTED\n port = ${port}\n bind = 127.0.0.1\n env = SMTPD_STARTTLS_CONF=${settings}\n}`,
     );
-  writeFileSync(conf, example);
+  // xinetd reads the files of a directory, but none with a dot in its name.
+  const page = readFileSync(join(EXAMPLES, 'inetd/README.md'), 'utf8');
+  const [, name = ''] = /\/etc\/xinetd\.d\/(\S+)/.exec(page) ?? [];
+  const services = join(folder, 'xinetd.d');
+  mkdirSync(services);
+  writeFileSync(join(services, name), example);
+  writeFileSync(conf, `includedir ${services}\n`);
   const child = start(['xinetd', '-dontfork', '-filelog', join(folder, 'xinetd.log'), '-f', conf], folder);
   await reachable(port, child);
   await deliver(port, join(folder, 'xinetd'));
