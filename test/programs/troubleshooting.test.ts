@@ -213,7 +213,8 @@ const refusals: Case[] = [
   },
   {
     message: '421 4.3.2 Mail server too busy',
-    produce: (t) => serves(['-c', '1', '-b', '1', '-t', '1'], secondOf(t, sends()))(t),
+    // Without STARTTLS, -t does not end the session of the first client, which would free the slot.
+    produce: (t) => serves(['--no-starttls', '-c', '1', '-b', '1', '-t', '1'], secondOf(t, sends()))(t),
   },
   { message: 'why=untrusted', produce: serves(['--proxy-protocol', '192.0.2.1'], sends()) },
   {
