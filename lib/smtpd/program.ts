@@ -16,8 +16,12 @@ export function reportEnd(report: Reporter, what: string, end: SmtpdEnd | undefi
 /** Describes how smtpd ended, or why it could not be started, as the last part of a message. */
 export function describeEnd(end: SmtpdEnd | undefined): string {
   if (end === undefined) return 'it closed its output';
-  if (end.failure !== undefined) return end.failure;
-  return end.signal === undefined ? `exit status ${end.status}` : `killed by ${end.signal}`;
+  return end.failure ?? describeStatus(end);
+}
+
+/** Describes its exit status, or its signal, without what is for the log alone. */
+export function describeStatus({ status, signal }: SmtpdEnd): string {
+  return signal === undefined ? `exit status ${status}` : `killed by ${signal}`;
 }
 
 /**

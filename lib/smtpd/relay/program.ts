@@ -2,7 +2,7 @@ import { upon } from '../../program/deferred.ts';
 import { EXIT } from '../../program/failure.ts';
 import { createRemoteOpening } from '../../smtp/remote-opening.ts';
 import { startProgram } from '../process.ts';
-import { describeEnd } from '../program.ts';
+import { describeStatus } from '../program.ts';
 import { endSmtpd, type SmtpdEnd } from '../smtpd.ts';
 import { type Attempt, advance, type ReachRequest } from './attempt.ts';
 import { openingFailed, programFailed } from './failure.ts';
@@ -39,7 +39,7 @@ export async function attemptByProgram(
   }
   const end = await endSmtpd(smtpd);
   if (step === 'start-tls' || (step.type === 'broken' && step.why === undefined)) {
-    return { type: 'failed', failure: programFailed(`${name} failed: ${describeEnd(end)}`, end.failure) };
+    return { type: 'failed', failure: programFailed(`${name} failed: ${describeStatus(end)}`, end.failure) };
   }
   return { type: 'failed', failure: openingFailed(step, { inTls: true, isBelieved: true }) };
 }
