@@ -116,8 +116,8 @@ dist/node: $(TOOLS)
 	@node --print process.execPath > $@
 
 # A service may have only these directories on PATH. Without a node of version 20 or newer there, the installed programs
-# name the node that they were built with; NODE is empty if that has been removed since (ls). It may be in the home of
-# whoever built them: root is warned.
+# name the node that they were built with; NODE is empty if that has been removed since (ls). It may be in the
+# home of the user who built them: root gets a warning then.
 SERVICE_PATH ?= /usr/bin:/bin
 IS_NODE_20    = process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)
 NODE          = $(shell env PATH=$(SERVICE_PATH) node --eval '$(IS_NODE_20)' 2>/dev/null && echo /usr/bin/env node || \

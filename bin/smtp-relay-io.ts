@@ -3,13 +3,13 @@ import '../lib/program/sigusr1.ts';
 import { formatHelp, optionTable, usage } from '../lib/program/options.ts';
 import { runProgram } from '../lib/program/run.ts';
 import { verbosityOptions } from '../lib/program/verbosity.ts';
-import { STRICT_NEWLINES } from '../lib/smtpd/message-options.ts';
+import { newlineOptions } from '../lib/smtpd/message-options.ts';
 import { relayOptions } from '../lib/smtpd/relay/options.ts';
 import { routeOptions } from '../lib/smtpd/relay/route-options.ts';
 
 const NAME = 'smtp-relay-io';
 
-const ROWS = [...routeOptions.rows, ...relayOptions.rows, STRICT_NEWLINES, ...verbosityOptions.rows];
+const ROWS = [...routeOptions.rows, ...relayOptions.rows, ...newlineOptions.rows, ...verbosityOptions.rows];
 
 void runProgram({
   name: NAME,
@@ -38,7 +38,7 @@ Reads CAFILE or CADIR, CERTFILE and KEYFILE.`,
       to,
       verbosity: verbosityOptions.read(values),
       ...relayOptions.read(values),
-      strictNewlines: values[STRICT_NEWLINES.name] === true,
+      ...newlineOptions.read(values),
     };
     // Here, so that --help and usage errors do not load what only a session needs.
     const { runRelayIo } = await import('../lib/relay/relay-io.ts');

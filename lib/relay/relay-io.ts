@@ -2,9 +2,7 @@ import { hostname } from 'node:os';
 import { endpointsIn, withUcspiTcp } from '../net/endpoints.ts';
 import { refuseInspector } from '../program/inspector.ts';
 import { createReporter } from '../program/reporter.ts';
-import { passSignals } from '../program/signals.ts';
-import { termsWithoutDialogue } from '../session/options.ts';
-import { startSession } from '../session/session.ts';
+import { runStandardSession } from '../session/standard-session.ts';
 import { environmentForSmtpd } from '../smtpd/environment.ts';
 import { applyEnvelope } from '../smtpd/message-options.ts';
 import { checkTarget } from '../smtpd/relay/check-target.ts';
@@ -17,7 +15,6 @@ import { parseRelayUrl } from '../smtpd/relay/url.ts';
 import { proxyHeader } from '../smtpd/remote.ts';
 import type { Smtpd } from '../smtpd/smtpd.ts';
 import type { MessageSettings } from '../smtpd/with-envelope.ts';
-import { openStandard } from '../stream/descriptor.ts';
 import { createTlsClient } from '../tls/client.ts';
 import { readClientCredentials } from '../tls/client-credentials.ts';
 
@@ -78,10 +75,8 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
       environment: environmentForSmtpd(environment),
     });
   const { strictNewlines } = options;
-  const session = startSession({
-    tls: undefined,
-    terms: termsWithoutDialogue(options),
-    client: openStandard(),
+  return runStandardSession({
+    times: options,
     report,
     startSmtpd: await applyEnvelope(
       start,
@@ -89,9 +84,6 @@ export async function runRelayIo(options: RelayIoOptions, given: NodeJS.ProcessE
       { clientAddress: undefined, report },
     ),
   });
-  passSignals(session.terminate);
-  const { status } = await session.ended;
-  return status;
 }
 
 /** Where mail goes. @throws Failure (100) when the URL cannot be used, (100, 111) when the file of routes cannot. */

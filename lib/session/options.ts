@@ -1,4 +1,10 @@
-import { numberOption, type OptionGroup, type OptionRow, refuseBoth } from '../program/options.ts';
+import {
+  numberOption,
+  type OptionGroup,
+  type OptionRow,
+  type OptionValues,
+  refuseBoth,
+} from '../program/options.ts';
 import type { DialogueOptions } from '../smtp/dialogue.ts';
 
 /** The options of a session. */
@@ -28,6 +34,25 @@ export function termsWithoutDialogue({
     relayIdleTimeout,
   };
 }
+
+/** The options of a session without a dialogue, whose smtpd has timeouts of its own. */
+export const timeOptions: OptionGroup<Pick<SessionTerms, 'idleTimeout' | 'relayIdleTimeout'>> = {
+  rows: [
+    {
+      name: 'idle-timeout',
+      short: 't',
+      value: 'SECONDS',
+      help: 'how long the client may read nothing (300)',
+    },
+    {
+      name: 'relay-idle-timeout',
+      short: 'T',
+      value: 'SECONDS',
+      help: 'how long no byte may pass in either direction (no limit)',
+    },
+  ],
+  read: readTimes,
+};
 
 /** What a client may do. */
 export const SESSION_RULES: readonly OptionRow[] = [
@@ -67,15 +92,21 @@ export const sessionOptions: OptionGroup<SessionTerms> = {
   rows: [...SESSION_RULES, ...SESSION_LIMITS],
   read: (values) => {
     refuseBoth(values, 'require-tls', 'plaintext-auth');
-    const relay = numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: undefined });
     return {
       requireTls: values['require-tls'] === true,
       plaintextAuth: values['plaintext-auth'] === true,
       errorLimit: numberOption(values, 'error-limit', { min: 1, max: 1_000_000, default: 100 }),
       fresh: values.fresh === true,
-      idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
       greetDelay: numberOption(values, 'greet-delay', { min: 0, max: MAX_GREET_DELAY, default: 0 }) * 1000,
-      relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
+      ...readTimes(values),
     };
   },
 };
+
+function readTimes(values: OptionValues): Pick<SessionTerms, 'idleTimeout' | 'relayIdleTimeout'> {
+  const relay = numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: undefined });
+  return {
+    idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,
+    relayIdleTimeout: relay === undefined ? undefined : relay * 1000,
+  };
+}

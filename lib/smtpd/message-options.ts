@@ -1,11 +1,11 @@
-import { type OptionGroup, type OptionRow, stringOption, usage } from '../program/options.ts';
+import { type OptionGroup, stringOption, usage } from '../program/options.ts';
 import type { StartSmtpd } from './program.ts';
 import type { EnvelopeConnection, MessageSettings } from './with-envelope.ts';
 
-/** For all programs with an envelope. */
-export const STRICT_NEWLINES: OptionRow = {
-  name: 'strict-newlines',
-  help: 'refuse messages with a bare CR or LF',
+/** The option for all programs with an envelope. */
+export const newlineOptions: OptionGroup<Pick<MessageSettings, 'strictNewlines'>> = {
+  rows: [{ name: 'strict-newlines', help: 'refuse messages with a bare CR or LF' }],
+  read: (values) => ({ strictNewlines: values['strict-newlines'] === true }),
 };
 
 /** What is done to messages, for the programs that add STARTTLS. */
@@ -16,14 +16,14 @@ export const messageOptions: OptionGroup<MessageSettings> = {
       value: 'NAME',
       help: 'add a Received field with this host name, which records TLS and AUTH, to each message',
     },
-    STRICT_NEWLINES,
+    ...newlineOptions.rows,
   ],
   read: (values) => {
     const received = stringOption(values, 'received');
     if (received !== undefined && !/^[A-Za-z0-9.-]{1,255}$/.test(received)) {
       throw usage(`--received takes a host name, not ${JSON.stringify(received)}`);
     }
-    return { received, strictNewlines: values[STRICT_NEWLINES.name] === true };
+    return { received, ...newlineOptions.read(values) };
   },
 };
 

@@ -1,14 +1,11 @@
 import { refuseInspector } from '../program/inspector.ts';
 import { createReporter } from '../program/reporter.ts';
-import { passSignals } from '../program/signals.ts';
-import { termsWithoutDialogue } from '../session/options.ts';
-import { startSession } from '../session/session.ts';
+import { runStandardSession } from '../session/standard-session.ts';
 import { smtpdProgram } from '../smtpd/program.ts';
 import { configureRewriting } from '../smtpd/srs/configure-rewriting.ts';
 import { readSrsKeysFile } from '../smtpd/srs/keys-file.ts';
 import type { SrsOptions } from '../smtpd/srs/options.ts';
 import { type MessageSettings, withEnvelope } from '../smtpd/with-envelope.ts';
-import { openStandard } from '../stream/descriptor.ts';
 
 /** The command line of smtpd-srs-io. */
 export interface SrsIoOptions extends SrsOptions, Pick<MessageSettings, 'strictNewlines'> {
@@ -38,10 +35,8 @@ export async function runSrsIo(options: SrsIoOptions, environment: NodeJS.Proces
   const keys = readSrsKeysFile('--keys', options.keysFile, report);
   const createRewriting = configureRewriting(options, keys);
   const { strictNewlines } = options;
-  const session = startSession({
-    tls: undefined,
-    terms: termsWithoutDialogue(options),
-    client: openStandard(),
+  return runStandardSession({
+    times: options,
     report,
     startSmtpd: withEnvelope(
       smtpdProgram(options.command, environment),
@@ -49,7 +44,4 @@ export async function runSrsIo(options: SrsIoOptions, environment: NodeJS.Proces
       { clientAddress: undefined, createDecide: () => createRewriting(report), report },
     ),
   });
-  passSignals(session.terminate);
-  const { status } = await session.ended;
-  return status;
 }

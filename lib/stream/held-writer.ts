@@ -3,7 +3,7 @@ import { createWriteBuffer } from './write-buffer.ts';
 
 /** Writes to a sink, and keeps what is to be written while the sink is full. */
 export interface HeldWriter {
-  /** Writes bytes. They may change afterwards, unless the writer is full now and was not before. */
+  /** Writes bytes. If the writer becomes full with them, they must not change until it is not full any more. */
   write(bytes: Uint8Array): void;
   /** Ends the sink, after all that was written. */
   end(): void;
@@ -11,7 +11,7 @@ export interface HeldWriter {
   isFull(): boolean;
   /** The sink has taken everything. */
   drained(): void;
-  /** Keeps nothing: nobody will read it. */
+  /** Discards what is kept: it will not be read. */
   drop(): void;
 }
 
