@@ -2,11 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { until } from '../support/processes.ts';
+import { descriptorsOf, until } from '../support/processes.ts';
 import { fixture, missing } from '../support/programs.ts';
 import { passingSmtpd, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
@@ -59,13 +59,9 @@ function badOnce(t: TestContext, ...options: readonly string[]): string[] {
   return ['sh', '-c', choice, 'sh', join(makeFolder(t), 'mark'), ...fixture('smtpd-script', ...options)];
 }
 
-function descriptorsOf(pid: number): number {
-  return readdirSync(`/proc/${pid}/fd`).length;
-}
-
 /** The lowest unused descriptor number. */
 function lowestUnused(pid: number): number {
-  const taken = new Set(readdirSync(`/proc/${pid}/fd`).map(Number));
+  const taken = descriptorsOf(pid);
   let number = 0;
   while (taken.has(number)) number += 1;
   return number;
@@ -234,7 +230,7 @@ describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
     const early = await connect(t, server);
     await early.reply();
     // Lowered while the server runs: it checked the limit when it started.
-    const used = descriptorsOf(server.pid);
+    const used = descriptorsOf(server.pid).size;
     limitDescriptors(server.pid, used + 2);
     const client = await connect(t, server);
     assert.match(await client.rest(), /^421 4\.3\.0 .*\r\n$/);
@@ -243,7 +239,7 @@ describe('an smtpd that cannot be started', { concurrency: 2 }, () => {
     await early.startTls();
     assert.match(await early.ask('NOOP'), /^250 /);
     limitDescriptors(server.pid, used + 100);
-    await until('the refused connection is closed', () => descriptorsOf(server.pid) <= used);
+    await until('the refused connection is closed', () => descriptorsOf(server.pid).size <= used);
     await assertServes(t, server, 1);
   });
 

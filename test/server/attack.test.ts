@@ -1,11 +1,11 @@
 /** Behaviour of clients, networks, backends and operators that the server must survive, found by attacking it. */
 
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { describe, it, type TestContext } from 'node:test';
 import { findServerName } from '../../lib/tls/client-hello.ts';
-import { childrenOf, isGone, targetOf, until } from '../support/processes.ts';
+import { childrenOf, descriptorsOf, isGone, targetOf, until } from '../support/processes.ts';
 import { type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 import { listenTcp } from '../support/tcp.ts';
@@ -47,10 +47,6 @@ async function connectGreeted(t: TestContext, port: number): Promise<SmtpClient>
   return client;
 }
 
-function descriptorsOf(pid: number): string[] {
-  return readdirSync(`/proc/${pid}/fd`);
-}
-
 /**
  * Relays a TLS 1.3 handshake, and resets the connection right after the client's last flight, so that the server
  * reads both at once.
@@ -90,12 +86,13 @@ describe('the server withstands attacks', { concurrency: 3, timeout: 60_000 }, (
 
     it('cannot be one that Node has opened for itself', async (t) => {
       const { pid } = await start(t, []);
-      const targets = descriptorsOf(pid).map((descriptor) => targetOf(pid, Number(descriptor)));
+      const descriptors = descriptorsOf(pid);
+      const targets = [...descriptors.values()];
       // It does not hold both ends of a pipe that it inherited.
       const isOwn = (target: string): boolean =>
         target === 'anon_inode:[eventpoll]' ||
         (target.startsWith('pipe:') && targets.filter((other) => other === target).length === 2);
-      const own = descriptorsOf(pid).filter((_, index) => isOwn(targets[index] ?? ''));
+      const own = [...descriptors].filter(([, target]) => isOwn(target)).map(([number]) => String(number));
       assert.ok(own.length > 2);
       for (const descriptor of own) {
         const server = await start(t, ['--notify-fd', descriptor]);
@@ -154,11 +151,11 @@ describe('the server withstands attacks', { concurrency: 3, timeout: 60_000 }, (
   describe('a client', { concurrency: 3 }, () => {
     it('that resets right after the handshake releases its slot', async (t) => {
       const server = await start(t, ['--implicit-tls', '-c', '1']);
-      const known = descriptorsOf(server.pid).length;
+      const known = descriptorsOf(server.pid).size;
       const port = await listenTcp(t, (socket) => resetBehindHandshake(socket, server));
       const client = await connect(t, port);
       await client.shakeHands().catch(() => {});
-      await until('the connection is closed', () => descriptorsOf(server.pid).length === known);
+      await until('the connection is closed', () => descriptorsOf(server.pid).size === known);
       const next = await connect(t, server.port);
       await next.shakeHands();
       assert.equal(await next.reply(), '220 ready');
@@ -214,7 +211,7 @@ describe('the server withstands attacks', { concurrency: 3, timeout: 60_000 }, (
         socket.write('220 ready\r\n');
       });
       const server = await start(t, ['--to', `127.0.0.1:${port}`], []);
-      const known = descriptorsOf(server.pid).length;
+      const known = descriptorsOf(server.pid).size;
       const client = await connectGreeted(t, server.port);
       client.sendLines('HELO a');
       // More than all buffers on the path hold, so that some of it is queued in the server.
@@ -229,7 +226,7 @@ describe('the server withstands attacks', { concurrency: 3, timeout: 60_000 }, (
       backends[0]?.end('421 enough\r\n');
       assert.match(await client.reply(), /^421 enough/);
       client.destroy();
-      await until('all is closed', () => descriptorsOf(server.pid).length === known);
+      await until('all is closed', () => descriptorsOf(server.pid).size === known);
       assert.equal(backends[0]?.destroyed, false, 'the backend has not closed its side');
     });
   });

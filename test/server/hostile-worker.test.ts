@@ -1,11 +1,11 @@
 /** A compromised worker, and what it cannot make the primary do. */
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { childrenOf, statusOf, targetOf, until } from '../support/processes.ts';
+import { childrenOf, descriptorsOf, statusOf, until } from '../support/processes.ts';
 import { fixture, missing } from '../support/programs.ts';
 import { certificateForAll, type RunningServer, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
@@ -55,10 +55,7 @@ async function connectGreeted(t: TestContext, port: number): Promise<SmtpClient>
 
 /** The sockets that a process has open. */
 function socketsOf(pid: number): readonly string[] {
-  return readdirSync(`/proc/${pid}/fd`)
-    .map((fd) => targetOf(pid, Number(fd)))
-    .filter((target) => target.startsWith('socket:'))
-    .toSorted();
+  return [...descriptorsOf(pid).values()].filter((target) => target.startsWith('socket:')).toSorted();
 }
 
 /** A folder that only root can read. */
@@ -169,11 +166,11 @@ describe('a hostile worker that sends', { concurrency: 2 }, () => {
 
   it('descriptors cannot make the primary receive them', { skip: missing('python3') }, async (t) => {
     const server = await start(t, ['pass', undefined]);
-    const before = readdirSync(`/proc/${server.pid}/fd`);
+    const before = descriptorsOf(server.pid);
     take(server);
     await logs(server, /hostile: passed 0\n/);
     await logs(server, /event=worker-message/);
-    assert.deepEqual(readdirSync(`/proc/${server.pid}/fd`), before);
+    assert.deepEqual(descriptorsOf(server.pid), before);
   });
 });
 

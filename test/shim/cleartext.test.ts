@@ -1,9 +1,8 @@
 /** Sessions without TLS, and how the shim and smtpd end. */
 
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { isGone, targetOf, until } from '../support/processes.ts';
+import { descriptorsOf, isGone, until } from '../support/processes.ts';
 import { assertOneLine, runShim, SERVER_NAMES } from '../support/shim.ts';
 
 for (const server of SERVER_NAMES) {
@@ -144,8 +143,7 @@ describe('smtpd', { concurrency: 4 }, () => {
 
 /** The sockets of a process, except for its standard descriptors. */
 function openSockets(pid: number): string[] {
-  return readdirSync(`/proc/${pid}/fd`)
-    .filter((fd) => Number(fd) > 2)
-    .map((fd) => targetOf(pid, Number(fd)))
-    .filter((target) => target.startsWith('socket:'));
+  return [...descriptorsOf(pid)]
+    .filter(([fd, target]) => fd > 2 && target.startsWith('socket:'))
+    .map(([, target]) => target);
 }

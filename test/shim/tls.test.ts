@@ -1,9 +1,8 @@
 /** A session in TLS, under each UCSPI-TLS server. */
 
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { targetOf } from '../support/processes.ts';
+import { descriptorsOf, targetOf } from '../support/processes.ts';
 import { runShim, SERVER_NAMES } from '../support/shim.ts';
 
 /** A shell as smtpd: it opens no descriptors of its own. */
@@ -101,20 +100,12 @@ describe('the control socket, once there is TLS', { concurrency: 4 }, () => {
 
 /** The number of sockets of a process, except for its standard descriptors. */
 function openSockets(pid: number): number {
-  const numbers = readdirSync(`/proc/${pid}/fd`).map(Number);
-  return numbers.filter((fd) => fd > 2 && targetOf(pid, fd).startsWith('socket:')).length;
+  return [...descriptorsOf(pid)].filter(([fd, target]) => fd > 2 && target.startsWith('socket:')).length;
 }
 
 /** The targets of a process's descriptors, except for those inherited from the runner of this test. */
 function targets(pid: number): Record<string, string> {
-  const all = readdirSync(`/proc/${pid}/fd`).map((fd) => [fd, targetOf(pid, Number(fd))] as const);
-  return Object.fromEntries(all.filter(([fd, target]) => Number(fd) <= 2 || target !== tryTarget(fd)));
-}
-
-function tryTarget(fd: string): string | undefined {
-  try {
-    return targetOf(process.pid, Number(fd));
-  } catch {
-    return undefined;
-  }
+  const inherited = descriptorsOf(process.pid);
+  const all = [...descriptorsOf(pid)];
+  return Object.fromEntries(all.filter(([fd, target]) => fd <= 2 || target !== inherited.get(fd)));
 }

@@ -1,4 +1,4 @@
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** Whether there is no such process any more; a zombie is still there. */
 export function isGone(pid: number): boolean {
@@ -27,6 +27,19 @@ export function statusOf(pid: number, name: string): string {
 /** What a descriptor of a process leads to, as "socket:[12345]". */
 export function targetOf(pid: number, fd: number): string {
   return readlinkSync(`/proc/${pid}/fd/${fd}`);
+}
+
+/** The open descriptors of a process, and what each leads to, as `targetOf` gives it. */
+export function descriptorsOf(pid: number): ReadonlyMap<number, string> {
+  const descriptors = new Map<number, string>();
+  for (const fd of readdirSync(`/proc/${pid}/fd`).map(Number)) {
+    try {
+      descriptors.set(fd, targetOf(pid, fd));
+    } catch {
+      // Closed since it was listed.
+    }
+  }
+  return descriptors;
 }
 
 /** Whether a descriptor of a process is in non-blocking mode. */
