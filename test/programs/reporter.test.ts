@@ -26,7 +26,7 @@ const FILES = {
     test('skipped', { skip: 'not installed: frobnicate' }, () => {});`,
 };
 
-test('make test prints a line per file, and failures in full with what their file printed', () => {
+test('make test prints a line per file and failure, and at the end failures in full with what their file printed', () => {
   for (const [name, text] of Object.entries(FILES)) writeFileSync(join(folder, name), text);
   const { NODE_TEST_CONTEXT: _, ...env } = process.env;
   const reporter = `--test-reporter=${join(ROOT, 'dist/test/reporter.mjs')}`;
@@ -38,8 +38,11 @@ test('make test prints a line per file, and failures in full with what their fil
   assert.equal(status, 1);
 
   const [files = '', ...rest] = stdout.split('\n\n');
+  const [brief] = files.match(/^ {10}inner: .*\n/m) ?? [];
+  assert.match(brief ?? '', /AssertionError.*: Expected values to be strictly equal: 1 !== 2 \n$/);
   assert.deepEqual(
     files
+      .replace(brief ?? '', '')
       .split('\n')
       .map((line) => line.replace(/ +\d+\.\d s /, ''))
       .sort(),

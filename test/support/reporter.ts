@@ -1,5 +1,6 @@
 /**
- * The output of `make test`: a line per file when it ends, and at the end each failure in full and the totals.
+ * The output of `make test`: a line per file when it ends, with one for each test in it that failed, and at the end
+ * each failure in full and the totals.
  *
  * node:test emits test:complete when a test ends, and the other events in the order in which the files were named:
  * the results of a file are held back until the files before it have ended. A file is a test too, on line 1.
@@ -11,6 +12,7 @@ import { inspect } from 'node:util';
 
 type Data<Type extends TestEvent['type']> = Extract<TestEvent, { type: Type }>['data'];
 type Failed = Data<'test:fail'>;
+type Completed = Data<'test:complete'>;
 
 /** What node:test counts, by the names in its last diagnostics, which belong to no file: tests, pass, fail ... */
 type Totals = Map<string, number>;
@@ -23,6 +25,8 @@ export default async function* report(events: AsyncIterable<TestEvent>): AsyncGe
   /** What files print, and the diagnostics of their tests, by path. They are printed only where something fails. */
   const outputs = new Map<string, string>();
   const failedFiles = new Set<string>();
+  /** What failed in files that have not ended yet, a line each, by path. */
+  const briefs = new Map<string, string>();
   const skips = new Map<string, number>();
   const totals: Totals = new Map();
   const addOutput = (file: string, text: string) => {
@@ -31,11 +35,17 @@ export default async function* report(events: AsyncIterable<TestEvent>): AsyncGe
 
   for await (const { type, data } of events) {
     switch (type) {
-      case 'test:complete':
+      case 'test:complete': {
+        const { file = '' } = data;
+        if (isFailure(data) && !isFile(data)) {
+          briefs.set(file, (briefs.get(file) ?? '') + formatBrief(data));
+        }
         if (!isFile(data)) break;
-        if (data.details.error !== undefined) failedFiles.add(data.file ?? '');
-        yield formatFile(data);
+        if (data.details.error !== undefined) failedFiles.add(file);
+        yield formatFile(data) + (briefs.get(file) ?? '');
+        briefs.delete(file);
         break;
+      }
       case 'test:start':
         names.splice(data.nesting, Number.POSITIVE_INFINITY, data.name);
         break;
@@ -69,19 +79,27 @@ export default async function* report(events: AsyncIterable<TestEvent>): AsyncGe
   yield formatTotals(totals);
 }
 
-function isFile(data: Data<'test:complete'>): boolean {
+function isFile(data: Completed): boolean {
   return data.nesting === 0 && data.line === 1 && data.file !== undefined && resolve(data.name) === data.file;
 }
 
 /** The parents of a test that fails fail too. */
-function isFailure({ details, todo }: Failed): boolean {
+function isFailure({ details, todo }: Failed | Completed): boolean {
+  if (details.error === undefined) return false;
   const { failureType } = details.error as { failureType?: string };
   return failureType !== 'subtestsFailed' && (todo === undefined || todo === false);
 }
 
-function formatFile({ file = '', details }: Data<'test:complete'>): string {
+function formatFile({ file = '', details }: Completed): string {
   const seconds = (details.duration_ms / 1000).toFixed(1).padStart(6);
   return `${details.error === undefined ? 'ok    ' : 'FAILED'} ${seconds} s  ${relative('', file)}\n`;
+}
+
+/** Its name and error in one line: those who see only an excerpt of the output may not see the end of it. */
+function formatBrief({ name, details }: Completed): string {
+  const { error } = details;
+  const why = String(error?.cause ?? error).replaceAll(/\s+/g, ' ');
+  return `          ${name.trim()}: ${why.slice(0, 300)}\n`;
 }
 
 function formatFailure(names: readonly string[], { file = '', details }: Failed): string {
