@@ -5,6 +5,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it, type TestContext } from 'node:test';
+import { runningTimer } from '../support/kernel.ts';
 import { childrenOf, isGone, until } from '../support/processes.ts';
 import { fixture } from '../support/programs.ts';
 import { certificateForAll, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
@@ -147,6 +148,17 @@ describe('the smtpd that is started', () => {
       readFileSync(record, 'latin1'),
       'EHLO tls.example\r\nXDO environment\r\nMAIL FROM:<a@b>\r\nQUIT\r\n',
     );
+  });
+
+  it('has a client that is probed: until then there is the idle timeout', async (t) => {
+    const server = await start(t);
+    const client = await connectTls(t, server);
+    const timer = (): string => runningTimer(server.port, client.tcp().localPort ?? 0);
+    await until('all is acknowledged', () => timer() !== 'retransmission');
+    assert.equal(timer(), 'none');
+    await client.ask('MAIL FROM:<a@b>');
+    await until('all is acknowledged', () => timer() !== 'retransmission');
+    assert.equal(timer(), 'keepalive');
   });
 
   it('gets everything that is pipelined behind the command, in cleartext', async (t) => {

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { addressGroup, type Endpoint, formatHostPort } from '../../net/address.ts';
-import { type Endpoints, endpointsOf } from '../../net/endpoints.ts';
+import { type Endpoints, endpointsOf, KEEPALIVE } from '../../net/endpoints.ts';
 import type { ProxyProtocolSettings } from '../../net/options.ts';
 import { deferred } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';
@@ -105,6 +105,8 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   async function serveClient(ends: Endpoints): Promise<void> {
     const startSmtpd = context.smtpds.startFor(ends, id, {
       started: (started) => {
+        // Until now there was an idle timeout. Smtpd's own may be longer than the client exists.
+        socket.setKeepAlive(KEEPALIVE.keepAlive, KEEPALIVE.keepAliveInitialDelay);
         smtpd = started;
       },
       notice: ({ about, text }) => (about === 'error-limit' ? errorLimitReached() : report().warning(text)),

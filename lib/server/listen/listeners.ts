@@ -1,6 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { formatHostPort } from '../../net/address.ts';
-import { KEEPALIVE } from '../../net/endpoints.ts';
 import { explain } from '../../program/explain.ts';
 import { EXIT, Failure } from '../../program/failure.ts';
 import { usage } from '../../program/options.ts';
@@ -93,7 +92,7 @@ export async function openListener(
   events: ListenerEvents,
 ): Promise<Listener> {
   const server = createServer(
-    { allowHalfOpen: true, noDelay: true, pauseOnConnect: true, ...KEEPALIVE },
+    { allowHalfOpen: true, noDelay: true, pauseOnConnect: true },
     events.connection,
   );
   await new Promise<void>((resolve, reject) => {
