@@ -114,7 +114,7 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
     if (kind === 'chunk' && !isChunkCommand(text.toString('latin1'))) return decide(command, text, isQuiet);
     const isMessage = verb === 'DATA' || kind === 'chunk';
     // Whether there is a field, and what it contains, is known only then.
-    if (isMessage && outstanding > 0) return { type: 'after-replies' };
+    if (isMessage && outstanding > 0 && !isQuiet) return { type: 'after-replies' };
     const decision = decide(command, text, isQuiet);
     if (decision.type !== 'pass') return decision;
     if (isMessage && (chunks === 'refused' || (chunks === 'begun' && kind !== 'chunk'))) {

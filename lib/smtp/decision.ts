@@ -13,7 +13,7 @@ export type Decision =
   | { readonly type: 'answer'; readonly reply: Buffer; readonly end?: boolean }
   /** `line` is sent to smtpd first; its reply is for `replied` only. Then `decide` is called again. */
   | { readonly type: 'precede'; readonly line: string; replied(reply: Reply): void }
-  /** `decide` is called again when no reply of smtpd is outstanding; at once if none is. */
+  /** `decide` is called again when no reply of smtpd is outstanding. Without end if it gives this when none is. */
   | { readonly type: 'after-replies' }
   /** `decide` is called again after `Envelope.resume`. */
   | { readonly type: 'hold' };

@@ -219,11 +219,12 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   function handleCommandLine({ text, fault }: Line): void {
     if (fault !== undefined) return answer(fault === 'too-long' ? REPLIES.tooLong : REPLIES.controls);
     const command = parseCommand(text);
+    // Before the decision, which may expect a reply of smtpd to what it passes.
+    if (command.kind === 'chunk' && !offersChunks) return answerTo(command, REPLIES.notAvailable);
     const decision = decide(command, text, !replies.isExpecting());
     switch (decision.type) {
       case 'pass': {
         const passed = decision.line ?? text.toString('latin1');
-        if (command.kind === 'chunk' && !offersChunks) return answerTo(command, REPLIES.notAvailable);
         if (command.kind === 'chunk' && !isChunkCommand(passed)) return answerTo(command, REPLIES.badChunk);
         pass(passed);
         line.drop();
