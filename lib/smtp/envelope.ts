@@ -219,8 +219,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   function handleCommandLine({ text, fault }: Line): void {
     if (fault !== undefined) return answer(fault === 'too-long' ? REPLIES.tooLong : REPLIES.controls);
     const command = parseCommand(text);
-    // Before the decision, which may expect a reply of smtpd to what it passes.
-    if (command.kind === 'chunk' && !offersChunks) return answerTo(command, REPLIES.notAvailable);
+    if (command.kind === 'chunk' && !offersChunks) return refuseChunk(command);
     const decision = decide(command, text, !replies.isExpecting());
     switch (decision.type) {
       case 'pass': {
@@ -250,6 +249,12 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       case 'hold':
         reading = { as: 'held', until: 'resume' };
     }
+  }
+
+  /** Without `decide`, which would wait for the reply of smtpd. A reply to EHLO may still offer CHUNKING. */
+  function refuseChunk(command: Command): void {
+    if (replies.isExpecting()) reading = { as: 'held', until: 'quiet' };
+    else answerTo(command, REPLIES.notAvailable);
   }
 
   function answerTo({ kind, argument }: Command, reply: Buffer): void {
