@@ -55,6 +55,7 @@ export function addReceived(decide: Decide, options: AddReceivedOptions): Decide
     const isLast = isLastChunk(argument);
     const prefix = chunks === 'none' ? field() : undefined;
     const line = `BDAT ${chunkSize(argument) + (prefix?.length ?? 0)}${isLast ? ' LAST' : ''}`;
+    if (!isChunkCommand(line)) return { type: 'answer', reply: REPLIES.badChunk };
     const replied = settle((isAccepted) => {
       chunks = !isAccepted ? 'refused' : isLast ? 'none' : 'begun';
     });

@@ -80,12 +80,16 @@ export function isLastChunk(argument: string): boolean {
   return /\sLAST$/i.test(argument);
 }
 
+/** Sizes of this and more are different ones for some servers: Exim 4.96 reads them modulo 2^32. */
+const CHUNK_LIMIT = 2 ** 31;
+
 /**
- * Whether a line is BDAT as RFC 3030 section 2 has it, with one space or more: all servers read its size alike. Others may
- * read a different size in another form, or take it for another command.
+ * Whether a line is BDAT as RFC 3030 section 2 has it, with one space or more and a size below 2 GiB: all servers read its
+ * size alike. Others may read a different size in another form, or take it for another command.
  *
  * @param line without its line ending.
  */
 export function isChunkCommand(line: string): boolean {
-  return /^BDAT +\d{1,15}(?: +LAST)? *$/i.test(line);
+  const size = /^BDAT +(\d{1,15})(?: +LAST)? *$/i.exec(line)?.[1];
+  return size !== undefined && Number(size) < CHUNK_LIMIT;
 }
