@@ -138,8 +138,11 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   let clientInput: 'open' | 'ended' | 'forwarded' = 'open';
   /** smtpd has a message that will not end. */
   let isCut = false;
-
-  let offersChunks = options.awaitsGreeting !== true;
+  /** Whether smtpd takes BDAT depends on its last reply to EHLO. Otherwise it always does. */
+  const learnsChunks = options.awaitsGreeting === true;
+  let offersChunks = !learnsChunks;
+  /** How many replies to EHLO, HELO or LHLO are outstanding, each of which may change that. */
+  let hellos = 0;
 
   if (options.awaitsGreeting === true) expectReply(IGNORE);
 
@@ -219,7 +222,12 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   function handleCommandLine({ text, fault }: Line): void {
     if (fault !== undefined) return answer(fault === 'too-long' ? REPLIES.tooLong : REPLIES.controls);
     const command = parseCommand(text);
-    if (command.kind === 'chunk' && !offersChunks) return refuseChunk(command);
+    if (command.kind === 'chunk' && learnsChunks && hellos > 0) {
+      reading = { as: 'held', until: 'quiet' };
+      return;
+    }
+    // Not after `decide`, which would wait for a reply of smtpd.
+    if (command.kind === 'chunk' && !offersChunks) return answerTo(command, REPLIES.notAvailable);
     const decision = decide(command, text, !replies.isExpecting());
     switch (decision.type) {
       case 'pass': {
@@ -249,12 +257,6 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       case 'hold':
         reading = { as: 'held', until: 'resume' };
     }
-  }
-
-  /** Without `decide`, which would wait for the reply of smtpd. A reply to EHLO may still offer CHUNKING. */
-  function refuseChunk(command: Command): void {
-    if (replies.isExpecting()) reading = { as: 'held', until: 'quiet' };
-    else answerTo(command, REPLIES.notAvailable);
   }
 
   function answerTo({ kind, argument }: Command, reply: Buffer): void {
@@ -299,14 +301,16 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
 
   function expectReplyToHello(verb: string, replied: (code: number) => void): void {
     let hasChunking = false;
+    hellos += 1;
     const line = (text: string): void => {
       hasChunking ||= extensionKeyword(text) === 'CHUNKING';
     };
     const ended = (code: number): void => {
+      hellos -= 1;
       if (code < 300) {
         recipients = 0;
         isLmtp = verb === 'LHLO';
-        if (options.awaitsGreeting === true) offersChunks = hasChunking;
+        if (learnsChunks) offersChunks = hasChunking;
       }
       replied(code);
     };
