@@ -8,9 +8,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { makeCertificates } from '../support/certificate.ts';
-import { childrenOf, isGone, statusOf, until } from '../support/processes.ts';
+import { childrenOf, until } from '../support/processes.ts';
 import { fixture, missing } from '../support/programs.ts';
-import { type RunningServer, startServer } from '../support/server.ts';
+import { isDead, type RunningServer, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
 import { DEADLINE, within } from '../support/within.ts';
 
@@ -78,7 +78,7 @@ async function logsTimes(server: RunningServer, what: string, times: number): Pr
 
 /** Settles when a process has exited, or is a zombie. */
 async function ends(pid: number): Promise<void> {
-  await until(`${pid} ends`, () => isGone(pid) || statusOf(pid, 'State').startsWith('Z'));
+  await until(`${pid} ends`, () => isDead(pid));
 }
 
 describe('two workers', { concurrency: 2 }, () => {
