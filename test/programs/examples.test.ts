@@ -24,6 +24,7 @@ import { until } from '../support/processes.ts';
 import { missing, ours, ROOT } from '../support/programs.ts';
 import { startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { closedPort } from '../support/tcp.ts';
 
 // The scripts in docs/examples, each run by its tool, with a mail sent to it.
 
@@ -194,7 +195,7 @@ test('runit: the service accepts mail', {
 });
 
 test('xinetd: the service accepts mail', { skip: missing('xinetd') || needsRoot() }, async () => {
-  const port = await freePort();
+  const port = await closedPort();
   const conf = join(folder, 'xinetd.conf');
   const settings = join(folder, 'smtpd-starttls.conf');
   const log = join(folder, 'smtpd.log');
@@ -229,7 +230,7 @@ test('s6-server: a new server takes over, and no connection is refused', {
   const scandir = join(folder, 's6-server');
   const example = join(EXAMPLES, 's6-server');
   const holder = join(folder, 'holder');
-  const port = await freePort();
+  const port = await closedPort();
   cpSync(join(example, 'fdholder'), join(scandir, 'fdholder'), { recursive: true });
   writeEnvdir(join(scandir, 'fdholder/env'), { HOLDER: holder });
   for (const name of ['smtp-a', 'smtp-b']) {
@@ -498,15 +499,6 @@ function common(): Record<string, string> {
 
 function needsRoot(): string | false {
   return process.getuid?.() === 0 ? false : 'it starts as root';
-}
-
-/** A port that was free a moment ago, for programs that do not print the port they were assigned. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /** Waits until the port accepts connections, while the process runs. */

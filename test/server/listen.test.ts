@@ -12,6 +12,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { missing } from '../support/programs.ts';
 import { certificateForAll, type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
 import { connectSmtp } from '../support/smtp-client.ts';
+import { closedPort } from '../support/tcp.ts';
 
 const SMTPD = ['sh', '-c', 'printf "220 ready\\r\\n"; read -r line; printf "221 bye\\r\\n"'];
 const IS_ROOT = process.getuid?.() === 0;
@@ -57,13 +58,6 @@ async function bind(
   return { port: address.port, descriptor: handle.fd, close: () => server.close() };
 }
 
-/** Finds a free port. */
-async function freePort(t: TestContext): Promise<number> {
-  const { port, close } = await bind(t);
-  close();
-  return port;
-}
-
 describe('a host', { concurrency: 2 }, () => {
   for (const [host, reached] of [
     ['127.0.0.1', ['127.0.0.1']],
@@ -101,7 +95,7 @@ describe('a host', { concurrency: 2 }, () => {
 
 describe('a port', { concurrency: 2 }, () => {
   it('may be a number', async (t) => {
-    const free = await freePort(t);
+    const free = await closedPort();
     const { port } = await start(t, [], { listen: ['127.0.0.1', String(free)] });
     assert.equal(port, free);
     await assertServes(free);
@@ -141,7 +135,7 @@ describe('a port', { concurrency: 2 }, () => {
   }
 
   it('can be reused as soon as the server has exited', async (t) => {
-    const first = await start(t, []);
+    const first = await start(t, [], { listen: ['127.0.0.1', String(await closedPort())] });
     const client = await connectSmtp(first.port);
     await client.reply();
     first.signal('SIGTERM');
@@ -156,14 +150,15 @@ describe('a port', { concurrency: 2 }, () => {
 describe('several listeners', { concurrency: 2 }, () => {
   for (const workers of ['1', '2']) {
     it(`are served and printed in order by ${workers}`, async (t) => {
-      const given = await freePort(t);
+      const given = await closedPort();
       const { ports } = await start(t, [
         ...['--workers', workers],
         ...['--listen', '127.0.0.1:0', '--listen', `127.0.0.2:${given}`, '--listen=[::1]:0'],
       ]);
       assert.equal(ports.length, 4);
       assert.equal(ports[2], given);
-      assert.equal(new Set(ports).size, 4);
+      // The system may choose the same number for two addresses.
+      assert.notEqual(ports[0], ports[1]);
       const hosts = ['127.0.0.1', '127.0.0.1', '127.0.0.2', '::1'];
       for (const [index, port] of ports.entries()) await assertServes(port, hosts[index]);
     });
@@ -319,7 +314,7 @@ describe('sockets from systemd', { concurrency: 2 }, () => {
   });
 
   it('are served under systemd-socket-activate', { skip: missing('systemd-socket-activate') }, async (t) => {
-    const port = await freePort(t);
+    const port = await closedPort();
     // It starts the server on the first connection.
     const under = ['systemd-socket-activate', '-l', `127.0.0.1:${port}`, '--fdname=smtp'];
     const starting = startServer([], SMTPD, {

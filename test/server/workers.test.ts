@@ -12,6 +12,7 @@ import { childrenOf, until } from '../support/processes.ts';
 import { fixture, missing } from '../support/programs.ts';
 import { isDead, type RunningServer, startServer } from '../support/server.ts';
 import { connectSmtp, type SmtpClient } from '../support/smtp-client.ts';
+import { closedPort } from '../support/tcp.ts';
 import { DEADLINE, within } from '../support/within.ts';
 
 /** An smtpd that names its parent and accepts every command. */
@@ -226,7 +227,7 @@ async function connectWhenServed(t: TestContext, port: number): Promise<Session>
 describe('workers that are all killed at once', { concurrency: 2 }, () => {
   for (const what of ['that was given', 'that the system has chosen']) {
     it(`are replaced, on the port ${what}`, async (t) => {
-      const given = what === 'that was given' ? await freePort() : 0;
+      const given = what === 'that was given' ? await closedPort() : 0;
       const listen = ['127.0.0.1', String(given)];
       const server = await startServer(['--workers', '2', '-v2'], SMTPD, { listen });
       t.after(() => server.close());
@@ -344,16 +345,6 @@ describe('workers that exit before they are ready', { concurrency: 2 }, () => {
     assert.equal(await (await connectGreeted(t, server.port)).client.ask('QUIT'), '221 bye');
   });
 });
-
-/** A port without a listener. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  assert.ok(typeof address === 'object' && address !== null);
-  return address.port;
-}
 
 describe('a primary that is killed', { concurrency: 2 }, () => {
   it('leaves workers that finish their sessions and exit', async (t) => {

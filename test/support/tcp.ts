@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
@@ -35,16 +37,26 @@ function serverOf(t: TestContext, serve: (socket: Socket) => void): Server {
   return server;
 }
 
-/** A port of 127.0.0.1 on which no process listens any more. */
+/**
+ * A port of 127.0.0.1 on which no process listens. The system does not give it to others meanwhile, not even to a client
+ * that connects to it, which would be connected to itself: it is below the range that the system chooses from.
+ */
 export async function closedPort(): Promise<number> {
-  const server = createServer();
-  const port = await listen(server);
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  const range = readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'latin1');
+  const end = Number.parseInt(range, 10);
+  for (;;) {
+    const server = createServer();
+    // Where the system chooses from all ports, so do we.
+    const port = await listen(server, end > 20_000 ? randomInt(10_000, end) : 0).catch(() => undefined);
+    if (port === undefined) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
 }
 
-async function listen(server: Server): Promise<number> {
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+async function listen(server: Server, wanted = 0): Promise<number> {
+  server.listen(wanted, '127.0.0.1');
+  await once(server, 'listening');
   const address = server.address();
   if (typeof address !== 'object' || address === null) throw new Error('it listens on no port');
   return address.port;
