@@ -25,6 +25,8 @@ describe('sslscan', { timeout: 120_000 }, () => {
         ...starttls,
         '--no-colour',
         '--no-groups',
+        // By default it gives a connection 3 seconds, in which a busy machine may not start the chain.
+        '--timeout=30',
         '--xml=-',
         address,
       ]);
