@@ -35,8 +35,8 @@ export interface SmtpdEvents {
 export interface Smtpds {
   /** Uses these for servers by URL, and for SRS, from the next session on. With either, it must be called before the first. */
   renew(secrets: SecretsSnapshot): void;
-  /** Whether starting one costs nothing: a server by URL is connected to when a command needs it. */
-  readonly areLazy: boolean;
+  /** Whether each is a program. A server costs next to nothing: by URL, it is connected to when a command needs it. */
+  readonly arePrograms: boolean;
   /**
    * Returns the function that starts the smtpd of a connection.
    *
@@ -153,7 +153,7 @@ export function createSmtpds(options: SmtpdsOptions, parts: SmtpdsParts): Smtpds
       configured.renew(secrets);
       envelopes.renew(secrets);
     },
-    areLazy: configured.areLazy,
+    arePrograms: configured.arePrograms,
     startFor: (ends, id, events) => {
       const start = realFor(ends, id, events);
       if (!options.onDemand) return start;
@@ -190,10 +190,10 @@ function createConfigured(
   { smtpd, localHost: localName, terms, handshake }: SmtpdsOptions,
   environment: NodeJS.ProcessEnv,
   metrics: Metrics,
-): Pick<Smtpds, 'renew' | 'areLazy'> & { startFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd } {
+): Pick<Smtpds, 'renew' | 'arePrograms'> & { startFor(ends: Endpoints, events: SmtpdEvents): StartSmtpd } {
   if (!('reach' in smtpd)) {
     const startFor = (ends: Endpoints): StartSmtpd => smtpdFor(smtpd, ends, environment, localName);
-    return { renew() {}, areLazy: false, startFor };
+    return { renew() {}, arePrograms: !('address' in smtpd), startFor };
   }
   const { idleTimeout, errorLimit } = terms;
   const handshakeTimeout = handshake.timeout;
@@ -209,7 +209,7 @@ function createConfigured(
     renew: (secrets) => {
       if (secrets.relay !== undefined) relays.renew(secrets.relay);
     },
-    areLazy: true,
+    arePrograms: false,
     startFor: (ends, { notice, relay }) =>
       relays.startFor(ends, { notice, report: relay, concluded: metrics.relayAttempted }),
   };

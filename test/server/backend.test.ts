@@ -222,6 +222,16 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     );
   });
 
+  it('refuses connections: ten lines a second at most', async (t) => {
+    const server = await startFront(t, await closedPort());
+    while (!server.stderr().includes('suppressed=')) {
+      const client = await connectTo(t, server);
+      assert.match(await client.reply(), /^421 4\.3\.0 /);
+      client.destroy();
+    }
+    assert.match(server.stderr(), / text="cannot reach [^"]*" suppressed=\d+\n/);
+  });
+
   it('refuses connections under TLS: 421 in TLS', async (t) => {
     const server = await startFront(t, await closedPort(), ['--implicit-tls']);
     const client = await connectTo(t, server);

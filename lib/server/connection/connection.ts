@@ -176,8 +176,8 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   /** For lines about the session: they name the smtpd of the moment. */
   function report(): Reporter {
     const named = log.with(smtpdFields(smtpd));
-    if (smtpd !== undefined && !context.smtpds.areLazy) return named.reporter();
-    // A client that costs no smtpd could cause thousands of lines a second.
+    if (smtpd !== undefined && context.smtpds.arePrograms) return named.reporter();
+    // A client that costs no process could cause thousands of lines a second.
     const warning = (text: string): void =>
       rateLimited((suppressed) => named.warning('session', { text, suppressed }));
     return { ...named.reporter(), fatal: warning, warning };
