@@ -6,7 +6,7 @@ export type Decision =
   /**
    * It is passed on, or `line` in its place, without line ending. `prefix` goes before the message of DATA, if smtpd
    * replies 354, and before the octets of BDAT, whose `line` must count them too. `replied` is called with the code of the
-   * reply, for AUTH of the last one.
+   * reply, for AUTH of the last one; never for malformed BDAT, which the envelope refuses.
    */
   | { readonly type: 'pass'; readonly line?: string; readonly prefix?: Buffer; replied?(code: number): void }
   /** The client gets this reply in place of one of smtpd. With `end`, nothing more is read from the client. */

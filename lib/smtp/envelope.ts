@@ -19,7 +19,8 @@
  * reply for each recipient that was accepted (RFC 2033 section 4.2). A session is LMTP from an accepted LHLO on.
  *
  * With `awaitsGreeting` the first reply is the greeting, also for a client that sends commands before it. BDAT passes only
- * to an smtpd that has offered CHUNKING then (RFC 3030 section 2): for others the octets of a chunk are commands.
+ * to an smtpd that has offered CHUNKING then (RFC 3030 section 2): for others the octets of a chunk are commands. It waits
+ * for the reply to a hello before it, which may change that.
  *
  * The client must take each reply for that to the same command as this machine, or it would send a message where this
  * machine reads commands. So a reply that nothing asked for is invalid (a refusal passes, and is the end), and a reply to
