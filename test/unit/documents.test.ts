@@ -50,3 +50,17 @@ test('each page is linked from the README, or from a page that is', () => {
     [],
   );
 });
+
+test('each name in capitals in architecture.md is in the code', () => {
+  const code = readdirSync(join(ROOT, 'lib'), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.name.endsWith('.ts'))
+    .map((entry) => readFileSync(join(entry.parentPath, entry.name), 'utf8'))
+    .join('\n');
+  const page = readFileSync(join(ROOT, 'docs/architecture.md'), 'utf8');
+  const named = Array.from(page.matchAll(/`([A-Z]{2,}(?:_[A-Z]+)*)`/g), ([, name = '']) => name);
+  assert.ok(named.length > 20);
+  assert.deepEqual(
+    [...new Set(named)].filter((name) => !new RegExp(`\\b${name}\\b`).test(code)),
+    [],
+  );
+});
