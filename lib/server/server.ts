@@ -60,7 +60,7 @@ export async function runServer(options: ServerOptions, environment: NodeJS.Proc
   const privileges = privilegesOf(options.identity);
   if (isWorker()) return runWorker(options, { environment, privileges, log });
 
-  // Without it no session could be served. For an smtpd that disappears later, see startChild.
+  // Without it no session could be served. For an smtpd that disappears later, see `startProgram`.
   const program = programOf(options);
   if (program !== undefined) checkProgram(program, environment.PATH);
   const points = options.listen === 'inherited' ? inheritedListeners(environment) : options.listen;
