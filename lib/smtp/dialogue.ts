@@ -246,7 +246,7 @@ export function createDialogue(options: DialogueOptions): Dialogue {
     auth: () => (authAllowed ? startRelay() : answer(REPLIES.tlsBeforeAuth)),
     early: () => answer(REPLIES.mailFirst),
     chunk: ({ argument }) => {
-      // The client sends the octets of the chunk whatever the reply (RFC 3030 section 4.2). They are not commands.
+      // The client sends the octets of the chunk whatever the reply (RFC 3030 section 2). They are not commands.
       client.skip(chunkSize(argument));
       refuse(REPLIES.mailFirst);
     },

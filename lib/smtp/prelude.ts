@@ -112,7 +112,7 @@ export function createPrelude(options: PreludeOptions): Prelude {
     auth: needSmtpd,
     early: () => answer(REPLIES.mailFirst),
     chunk: ({ argument }) => {
-      // The client sends the octets of the chunk whatever the reply (RFC 3030 section 4.2). They are not commands.
+      // The client sends the octets of the chunk whatever the reply (RFC 3030 section 2). They are not commands.
       client.skip(chunkSize(argument));
       countRefusal(REPLIES.mailFirst);
     },
