@@ -9,14 +9,20 @@ export type Decision =
    * reply, for AUTH of the last one; never for malformed BDAT, which the envelope refuses.
    */
   | { readonly type: 'pass'; readonly line?: string; readonly prefix?: Buffer; replied?(code: number): void }
-  /** The client gets this reply in place of one of smtpd. With `end`, nothing more is read from the client. */
-  | { readonly type: 'answer'; readonly reply: Buffer; readonly end?: boolean }
+  | Answer
   /** `line` is sent to smtpd first; its reply is for `replied` only. Then `decide` is called again. */
   | { readonly type: 'precede'; readonly line: string; replied(reply: Reply): void }
   /** `decide` is called again when no reply of smtpd is outstanding. Without end if it gives this when none is. */
   | { readonly type: 'after-replies' }
   /** `decide` is called again after `Envelope.resume`. */
   | { readonly type: 'hold' };
+
+/** The client gets this reply in place of one of smtpd. With `end`, nothing more is read from the client. */
+export interface Answer {
+  readonly type: 'answer';
+  readonly reply: Buffer;
+  readonly end?: boolean;
+}
 
 /**
  * Decides on a command of a client.

@@ -36,7 +36,7 @@
 
 import { createBorrowedInput } from './borrowed-input.ts';
 import { type Command, chunkSize, isChunkCommand, isLastChunk, parseCommand } from './command.ts';
-import type { Decide } from './decision.ts';
+import type { Answer, Decide } from './decision.ts';
 import {
   createMessageEnd,
   createNewlineFilter,
@@ -65,6 +65,8 @@ export interface EnvelopeOptions {
   /** Refuse messages of DATA with a bare CR or LF. Those of BDAT need no line endings to end. */
   readonly strictNewlines?: boolean;
   readonly decide: Decide;
+  /** What an invalid line is answered in place of `reply`; by default, with `reply`. */
+  answerInvalid?(reply: Buffer): Answer;
   /** A message has got its reply, or in LMTP its last one: the transaction has ended. */
   messageReplied?(): void;
   /** A message was refused because of `strictNewlines`. */
@@ -221,7 +223,12 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   // ---- commands -------------------------------------------------------------------------------------
 
   function handleCommandLine({ text, fault }: Line): void {
-    if (fault !== undefined) return answer(fault === 'too-long' ? REPLIES.tooLong : REPLIES.controls);
+    if (fault !== undefined) {
+      const reply = fault === 'too-long' ? REPLIES.tooLong : REPLIES.controls;
+      const decision = options.answerInvalid?.(reply);
+      answer(decision?.reply ?? reply);
+      return endAfter(decision);
+    }
     const command = parseCommand(text);
     if (command.kind === 'chunk' && learnsChunks && hellos > 0) {
       reading = { as: 'held', until: 'quiet' };
@@ -240,8 +247,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       }
       case 'answer':
         answerTo(command, decision.reply);
-        if (decision.end === true) reading = { as: 'nothing', isEndDue: true };
-        return;
+        return endAfter(decision);
       case 'precede':
         pass(decision.line);
         reading = { as: 'held', until: 'reply' };
@@ -258,6 +264,10 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       case 'hold':
         reading = { as: 'held', until: 'resume' };
     }
+  }
+
+  function endAfter(decision: Answer | undefined): void {
+    if (decision?.end === true) reading = { as: 'nothing', isEndDue: true };
   }
 
   function answerTo({ kind, argument }: Command, reply: Buffer): void {

@@ -25,6 +25,9 @@
  *   STARTTLS, AUTH     503 5.5.1, 502 5.5.1
  *   XCLIENT, XFORWARD  502 5.5.1
  *   an HTTP method     421 4.7.0, the end
+ *   an empty line      500 5.5.2
+ *   an invalid line    500 5.5.2 (too long, bare CR, NUL)
+ *   the last refused   its reply, notice, 421 4.7.0, the end
  *
  *   RCPT by recipient  what happens
  *   -----------------  ----------------------------------------------------------------------------------
@@ -46,7 +49,7 @@
  */
 
 import type { Command, CommandKind } from './command.ts';
-import type { Decision } from './decision.ts';
+import type { Answer, Decision } from './decision.ts';
 import type { Destination, OneDestination, Routes, RouteTable } from './destination.ts';
 import { createEnvelope } from './envelope.ts';
 import { parsePath } from './path.ts';
@@ -162,6 +165,7 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
       if (current !== undefined && !canPipeline && !isQuiet) return AFTER_REPLIES;
       return decisions[command.kind](command, text.toString('latin1'), isQuiet);
     },
+    answerInvalid: refuse,
     messageReplied: () => {
       // After a refused BDAT it goes on at the destination.
       if (transaction?.hasFailed !== true) transaction = undefined;
@@ -322,11 +326,11 @@ export function createRouting<D extends Destination>(options: RoutingOptions<D>)
     return HOLD;
   }
 
-  function answer(bytes: Buffer): Decision {
+  function answer(bytes: Buffer): Answer {
     return { type: 'answer', reply: bytes };
   }
 
-  function refuse(bytes: Buffer): Decision {
+  function refuse(bytes: Buffer): Answer {
     refused += 1;
     if (refused < options.errorLimit) return answer(bytes);
     steps.push({ type: 'notice', text: 'too many commands were refused, closing', about: 'error-limit' });
