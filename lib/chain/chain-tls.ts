@@ -20,7 +20,7 @@ export interface ChainTls {
   readonly client: ByteStream;
   /** The environment of this process, which shows what kind of server is above. */
   readonly environment: NodeJS.ProcessEnv;
-  /** How long the handshake may take, in milliseconds. */
+  /** How long the handshake and the answer may take together, in milliseconds. */
   readonly answerTimeout: number;
   readonly report: Reporter;
 }
@@ -66,7 +66,7 @@ export function createChainTlsOffer(chain: ChainTls): TlsOffer {
 /**
  * Reads the answer to `Y`, and nothing after the read that completes it.
  *
- * @param answerTimeout how long the server may send nothing, in milliseconds.
+ * @param answerTimeout how long it may take until the answer is complete, in milliseconds.
  * @throws Error with the reason when there is no complete answer; the source is closed then.
  */
 function readAnswer(source: Source, answerTimeout: number, abort: Promise<void>): Promise<Answer> {

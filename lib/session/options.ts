@@ -11,7 +11,10 @@ import type { DialogueOptions } from '../smtp/dialogue.ts';
 export interface SessionTerms extends DialogueOptions {
   /** Start a new smtpd, with TLS described in its environment, when TLS has been started. */
   readonly fresh: boolean;
-  /** Idle timeout of the dialogue before TLS, in milliseconds. */
+  /**
+   * Idle timeout of the dialogue, in milliseconds. In the relay, how long the client may read nothing; of a second smtpd,
+   * how long it may send nothing before its greeting.
+   */
   readonly idleTimeout: number;
   /** How long the greeting is held back, in milliseconds; 0 for not at all. */
   readonly greetDelay: number;
