@@ -111,9 +111,9 @@ export interface Routing<D extends Destination> {
 }
 
 /** What is known between MAIL and the end of its transaction. */
-interface Transaction<D> {
+interface Transaction<D extends Destination> {
   /** Undefined for one destination. */
-  readonly table: RouteTable<D & Destination> | undefined;
+  readonly table: RouteTable<D> | undefined;
   readonly sender: string;
   /** The MAIL command, without line ending. */
   readonly mail: string;
