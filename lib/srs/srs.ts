@@ -81,7 +81,7 @@ export function createSrs({ keys, hashLength, hashMin, maxAge, separator }: SrsS
     return hash(keys[0], parts).slice(0, hashLength);
   }
 
-  /** As long as it is, all of the signature must be right. Its case may have been changed on the way. */
+  /** All of the signature must match, however long it is. Its case may have been changed on the way. */
   function verify(signature: string, ...parts: readonly string[]): boolean {
     if (signature.length < hashMin || signature.length > HASH_LIMIT) return false;
     return keys.some((key) => equalIgnoringCase(signature, hash(key, parts).slice(0, signature.length)));

@@ -29,7 +29,7 @@ const DAY = 86_400_000;
 /** How many days a stamp may be in the future: the clock of another host that has the same key may be ahead of ours. */
 const FUTURE = 1;
 
-/** The greatest maximum age, in days: with it, one of all stamps has expired. */
+/** The greatest maximum age, in days. With it, one of the 1024 stamps is not valid. */
 export const MAX_AGE_LIMIT = WRAP - FUTURE - 2;
 
 /**

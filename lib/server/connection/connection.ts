@@ -105,7 +105,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
   async function serveClient(ends: Endpoints): Promise<void> {
     const startSmtpd = context.smtpds.startFor(ends, id, {
       started: (started) => {
-        // Until now there was an idle timeout. Smtpd's own may be longer than the client exists.
+        // Up to here an idle timeout ends the session of a client that has disappeared. That of smtpd may be long, or absent.
         socket.setKeepAlive(KEEPALIVE.keepAlive, KEEPALIVE.keepAliveInitialDelay);
         smtpd = started;
       },
@@ -173,7 +173,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     }));
   }
 
-  /** For lines about the session: they name the smtpd of the moment. */
+  /** For lines about the session: they name the current smtpd. */
   function report(): Reporter {
     const named = log.with(smtpdFields(smtpd));
     if (smtpd !== undefined && context.smtpds.arePrograms) return named.reporter();
@@ -183,7 +183,7 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     return { ...named.reporter(), fatal: warning, warning };
   }
 
-  /** For lines that a client can cause at no cost of its own. They name the smtpd of the moment, if there is one. */
+  /** For lines that a client can cause at no cost of its own. They name the current smtpd, if there is one. */
   function reporterOf(event: 'relay' | 'envelope'): Reporter {
     const warning = (text: string): void =>
       rateLimited((suppressed) => log.warning(event, { smtpd: smtpd?.label, text, suppressed }));

@@ -19,7 +19,7 @@ export function createRemoteLimiters(send: (message: FromWorker) => void): Remot
   const open = new Map<number, PendingRequests>();
   let last = 0;
 
-  /** @param request makes the message that asks for the slot of this number. */
+  /** @param request makes the message that requests the slot with this number. */
   function requestSlot(request: (slot: number) => FromWorker): Slot {
     last += 1;
     const slot = last;

@@ -24,7 +24,7 @@ export interface SshOptions {
 const REQUIRED = [
   'BatchMode=yes',
   'StrictHostKeyChecking=yes',
-  // Without these, a key that is not known would do for this host, or if the resolver vouches for it.
+  // Without these, an unknown key would be accepted for localhost, or if DNS has its fingerprint (SSHFP).
   'NoHostAuthenticationForLocalhost=no',
   'VerifyHostKeyDNS=no',
   'UpdateHostKeys=no',

@@ -7,7 +7,7 @@ export interface SshTarget {
   /** A host name, an address, or an alias of ssh_config(5). */
   readonly host: string;
   readonly user: string | undefined;
-  /** Undefined for what the configuration of ssh says, or 22. */
+  /** Undefined for what the configuration of ssh has, or 22. */
   readonly port: number | undefined;
   /** What to do on that host. */
   readonly action:
