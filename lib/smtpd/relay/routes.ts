@@ -1,4 +1,5 @@
 import { EXIT, Failure } from '../../program/failure.ts';
+import { unquoteLocal } from '../../smtp/path.ts';
 
 /** Whose address a route is for. */
 export type RouteOf = 'from' | 'to';
@@ -106,7 +107,7 @@ function parseTarget(text: string, place: string): RouteTarget {
 function keyOf(of: RouteOf, address: string): string {
   const at = address.lastIndexOf('@');
   if (at < 0) return `${of} ${address}`;
-  return `${of} ${unquote(address.slice(0, at))}@${address.slice(at + 1).toLowerCase()}`;
+  return `${of} ${unquoteLocal(address.slice(0, at))}@${address.slice(at + 1).toLowerCase()}`;
 }
 
 /** The keys of the routes that an address may have, from the most specific to the least. */
@@ -125,11 +126,6 @@ function keysFor(of: RouteOf, mailbox: string): string[] {
     }
   }
   return [...keys, `${of} *`];
-}
-
-/** "a.b" and a.b are the same local part (RFC 5321 section 4.1.2). */
-function unquote(local: string): string {
-  return /^".*"$/s.test(local) ? local.slice(1, -1).replace(/\\(.)/gs, '$1') : local;
 }
 
 function malformed(what: string): Failure {
