@@ -4,7 +4,8 @@ import type { Decision } from '../../lib/smtp/decision.ts';
 import { createEnvelope } from '../../lib/smtp/envelope.ts';
 import { LINE_LIMIT } from '../../lib/smtp/line.ts';
 import { formatReply } from '../../lib/smtp/reply-reader.ts';
-import { firstPiece, SIZES } from './pieces.ts';
+import { driveEnvelope } from './envelope-driver.ts';
+import { SIZES } from './pieces.ts';
 import { createRandom, type Random } from './random.ts';
 import type { Play } from './run.ts';
 import { check, checkSame } from './violation.ts';
@@ -198,9 +199,9 @@ export const playEnvelope: Play = (seed, number, record) => {
   const prefixes = parts.flatMap(({ prefix }) => (prefix === undefined ? [] : [Buffer.from(prefix)]));
   const exchanges = parts.flatMap(({ smtpd }) => smtpd);
   const wanted = exchanges.map(([gets]) => gets).join('');
-  let fromClient = parts.map(({ client }) => client).join('');
+  const text = parts.map(({ client }) => client).join('');
   let preceding: Buffer | undefined;
-  let [toClient, toSmtpd, fromSmtpd] = ['', '', ''];
+  let [toClient, toSmtpd] = ['', ''];
   /** How many exchanges smtpd has replied to, and the octets of these. */
   let [replied, due] = [0, 0];
   let hasEnded = false;
@@ -236,42 +237,29 @@ export const playEnvelope: Play = (seed, number, record) => {
     return (line === 'DATA' ? prefixes.shift() : undefined) ?? Buffer.from('not sent');
   }
 
-  function settle(): void {
+  function settle(): string {
+    let sent = '';
     for (let step = envelope.next(); step !== undefined; step = envelope.next()) {
       if (step.type === 'end') hasEnded = true;
       if (step.type === 'end') continue;
       check('bytes' in step, `there is no ${step.type}`);
       if (!('bytes' in step)) continue;
       record?.({ type: step.type, bytes: Buffer.from(step.bytes) });
-      const text = Buffer.from(step.bytes).toString('latin1');
-      if (step.type === 'to-client') toClient += text;
-      else toSmtpd += text;
+      const bytes = Buffer.from(step.bytes).toString('latin1');
+      if (step.type === 'to-client') toClient += bytes;
+      else toSmtpd += bytes;
     }
     checkSame(toSmtpd, wanted.slice(0, toSmtpd.length), 'smtpd: ');
     for (let next = exchanges[replied]; next !== undefined; next = exchanges[replied]) {
       if (toSmtpd.length < due + next[0].length) break;
       due += next[0].length;
       replied += 1;
-      fromSmtpd += next[1];
+      sent += next[1];
     }
+    return sent;
   }
 
-  while (fromClient !== '' || fromSmtpd !== '') {
-    const isClient = envelope.wantsClient() && fromClient !== '' && (fromSmtpd === '' || random.chance(60));
-    check(isClient || fromSmtpd !== '', 'each side waits for the other');
-    const piece = firstPiece(isClient ? fromClient : fromSmtpd, size, random);
-    const bytes = Buffer.from(piece, 'latin1');
-    record?.({ type: isClient ? 'client-sends' : 'smtpd-sends', bytes });
-    if (isClient) {
-      fromClient = fromClient.slice(piece.length);
-      envelope.fromClient(bytes);
-    } else {
-      fromSmtpd = fromSmtpd.slice(piece.length);
-      envelope.fromSmtpd(bytes);
-    }
-    settle();
-    bytes.fill(0x58);
-  }
+  driveEnvelope({ envelope, text, random, size, record, settle });
   checkSame(toSmtpd, wanted, 'smtpd, in the end: ');
   checkSame(toClient, parts.map(({ replies }) => replies).join(''), 'the client, in the end: ');
   check(hasEnded === isRefused, 'a refused message, and nothing else, ends the session');

@@ -6,7 +6,8 @@
 
 import { addReceived } from '../../lib/smtp/add-received.ts';
 import { createEnvelope } from '../../lib/smtp/envelope.ts';
-import { firstPiece, SIZES } from './pieces.ts';
+import { driveEnvelope } from './envelope-driver.ts';
+import { SIZES } from './pieces.ts';
 import { createRandom, type Random } from './random.ts';
 import type { Play } from './run.ts';
 import { check, checkSame } from './violation.ts';
@@ -192,8 +193,6 @@ export const playReceived: Play = (seed, number, record) => {
   const client = clientOf(random);
   const hasGreeting = random.chance(50);
   const smtpd = createSmtpd(random, client.chunks, hasGreeting);
-  let fromClient = client.text;
-  let fromSmtpd = hasGreeting ? '220 ready\r\n' : '';
   const envelope = createEnvelope({
     awaitsGreeting: hasGreeting,
     decide: addReceived(() => ({ type: 'pass' }), {
@@ -203,30 +202,18 @@ export const playReceived: Play = (seed, number, record) => {
     }),
   });
 
-  function settle(): void {
+  function settle(): string {
+    let sent = '';
     for (let step = envelope.next(); step !== undefined; step = envelope.next()) {
       check('bytes' in step, `there is no ${step.type}`);
       if (!('bytes' in step)) continue;
       record?.({ type: step.type, bytes: Buffer.from(step.bytes) });
-      if (step.type === 'to-smtpd') fromSmtpd += smtpd(Buffer.from(step.bytes).toString('latin1'));
+      if (step.type === 'to-smtpd') sent += smtpd(Buffer.from(step.bytes).toString('latin1'));
     }
+    return sent;
   }
 
-  while (fromClient !== '' || fromSmtpd !== '') {
-    const isClient = envelope.wantsClient() && fromClient !== '' && (fromSmtpd === '' || random.chance(60));
-    check(isClient || fromSmtpd !== '', 'each side waits for the other');
-    const piece = firstPiece(isClient ? fromClient : fromSmtpd, size, random);
-    const bytes = Buffer.from(piece, 'latin1');
-    record?.({ type: isClient ? 'client-sends' : 'smtpd-sends', bytes });
-    if (isClient) {
-      fromClient = fromClient.slice(piece.length);
-      envelope.fromClient(bytes);
-    } else {
-      fromSmtpd = fromSmtpd.slice(piece.length);
-      envelope.fromSmtpd(bytes);
-    }
-    settle();
-    bytes.fill(0x58);
-  }
+  const greeting = hasGreeting ? '220 ready\r\n' : '';
+  driveEnvelope({ envelope, text: client.text, greeting, random, size, record, settle });
   check(envelope.wantsClient() && !envelope.isBusy(), 'the session can go on');
 };
