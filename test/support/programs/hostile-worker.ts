@@ -25,11 +25,18 @@ const ACTIONS: Readonly<Record<string, (argument: string) => void>> = {
     for (const message of messages) write(`${JSON.stringify(message)}\n`);
     report('sent');
   },
-  /** Sends a text, a number of times: JSON with `text` and `times`. Reads nothing meanwhile. */
+  /** Sends a text, a number of times: JSON with `text` and `times`, and `seconds` as in `write`. Reads nothing meanwhile. */
   flood: (argument) => {
-    const { text, times }: { text: string; times: number } = JSON.parse(argument);
+    const { text, times, seconds }: { text: string; times: number; seconds?: number } = JSON.parse(argument);
     let sent = 0;
-    while (sent < times && write(text.replaceAll('%', () => String(sent)))) sent += 1;
+    while (
+      sent < times &&
+      write(
+        text.replaceAll('%', () => String(sent)),
+        seconds,
+      )
+    )
+      sent += 1;
     report(sent === times ? 'flooded' : 'stalled');
   },
   /** Closes the channel and lives on, without noticing. */
@@ -63,8 +70,8 @@ function report(outcome: string): void {
   writeSync(2, `hostile: ${outcome}\n`);
 }
 
-/** Writes to the channel, and waits while it is full. @returns false when it has been so for a second. */
-function write(text: string): boolean {
+/** Writes to the channel, and waits while it is full. @returns false when it has been so for some seconds. */
+function write(text: string, seconds = 1): boolean {
   // A worker of node:cluster has another channel.
   if (process.send !== undefined) return process.send(JSON.parse(text)) || true;
   let rest = Buffer.from(text);
@@ -74,7 +81,7 @@ function write(text: string): boolean {
       waited = 0;
     } catch (error) {
       if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) return false;
-      if (waited >= 100) return false;
+      if (waited >= 100 * seconds) return false;
       waited += 1;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
     }
