@@ -206,6 +206,7 @@ describe('in the dialogue, -t', { concurrency: 4 }, () => {
     await client.ask('HELO client');
     // Only -T ends this session: its 421 comes in the relay, although smtpd is the idle side.
     assert.match(await client.ask('NOOP'), /^421 4\.4\.2 /);
+    await run.served.logs(/\n/);
     assertOneLine(run.served.stderr(), /warning: relay idle timeout, closing$/m);
   });
 });
@@ -244,6 +245,7 @@ describe('on stderr', { concurrency: 4 }, () => {
     await client.reply();
     await client.startTls({ servername: 'mail.example.org' });
     await client.ask('NOOP');
+    await run.served.logs(/\n/);
     assertOneLine(
       run.served.stderr(),
       /^smtpd-starttls-proxy-io: info: TLS with 127\.0\.0\.1: TLSv1\.3, TLS_\w+, SNI "mail\.example\.org", no client certificate$/m,
@@ -255,6 +257,7 @@ describe('on stderr', { concurrency: 4 }, () => {
     await client.reply();
     await client.startTls();
     await client.ask('NOOP');
+    await run.served.logs(/\n/);
     assertOneLine(run.served.stderr(), /CN=eve\\x0asmtpd-starttls-proxy-io: .*\\x1b\[2J\\x7f\\x9b\\u2028"$/m);
     assert.match(run.served.stderr(), /^[ -~]*\n$/);
   });
