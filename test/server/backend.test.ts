@@ -17,6 +17,7 @@ import {
   refuseMessage,
 } from '../support/backend.ts';
 import { makeCertificates, type Pair } from '../support/certificate.ts';
+import { until } from '../support/processes.ts';
 import { fixture, missing, ours } from '../support/programs.ts';
 import { tcpserver } from '../support/real.ts';
 import { type RunningServer, type ServerSetup, startServer } from '../support/server.ts';
@@ -265,6 +266,7 @@ describe('a backend that fails', { concurrency: 3, timeout: 60_000 }, () => {
     assert.equal(await client.rest(), '');
     client.end();
     await server.logs(/event=end .*verdict=close/);
+    await until('the backend sees the end', () => ended.length > 0);
     assert.deepEqual(ended, [true]);
   });
 
