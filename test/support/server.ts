@@ -3,6 +3,7 @@ import { chmodSync, copyFileSync, mkdtempSync, rmSync, symlinkSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { type Served, watch } from './chain.ts';
 import { childrenOf, isGone, statusOf, until } from './processes.ts';
 import { ours } from './programs.ts';
@@ -72,6 +73,8 @@ export async function startServer(
   };
   try {
     const ports = await readPorts(child, watched.stderr);
+    // What it has written to stderr before is readable too, and is read in the same turn of the event loop.
+    await setImmediate();
     return {
       port: ports[0] ?? 0,
       ports,
