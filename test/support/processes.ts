@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { DEADLINE } from './within.ts';
 
 /** Whether there is no such process any more; a zombie is still there. */
 export function isGone(pid: number): boolean {
@@ -54,7 +55,7 @@ export function isNonBlocking(pid: number, fd: number): boolean {
  *
  * @param limit for how long at most, in milliseconds.
  */
-export async function until(what: string, condition: () => boolean, limit = 10_000): Promise<void> {
+export async function until(what: string, condition: () => boolean, limit = DEADLINE): Promise<void> {
   for (const end = Date.now() + limit; Date.now() < end; ) {
     if (condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
