@@ -145,8 +145,8 @@ describe('AUTH', () => {
       'localhost a b\n',
     );
     assert.equal(refusal, '451 4.7.8 localhost: it refused our credentials');
-    assert.match(relay.stderr(), /: it refused our credentials: 535 5\.7\.8 bad password\n/);
     assert.equal(await relay.status, 111);
+    assert.match(relay.stderr(), /: it refused our credentials: 535 5\.7\.8 bad password\n/);
   });
 
   it('that is refused by repeating it is not logged', async (t) => {
@@ -156,6 +156,7 @@ describe('AUTH', () => {
       { replies: { AUTH: `500 unknown command: AUTH PLAIN ${response} (wonderland)` } },
       'localhost alice wonderland\n',
     );
+    await relay.status;
     assert.match(relay.stderr(), /: 500 unknown command: AUTH PLAIN \*\*\* \(\*\*\*\)\n/);
   });
 
