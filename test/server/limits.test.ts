@@ -634,7 +634,8 @@ describe('-C', { concurrency: 2 }, () => {
 
 describe('a timeout', { concurrency: 2 }, () => {
   it('ends the wait for a slot', async (t) => {
-    const server = await start(t, '-c', '1', '-t', '1');
+    // A busy machine may take a second to start smtpd.
+    const server = await start(t, '-c', '1', '-t', '3');
     const first = await connect(t, server.port);
     await assertGreeted(first);
     assert.equal(await first.ask('MAIL FROM:<>'), '250 yes');
@@ -644,7 +645,7 @@ describe('a timeout', { concurrency: 2 }, () => {
   });
 
   it('ends an idle dialogue (-t)', async (t) => {
-    const server = await start(t, '-t', '1');
+    const server = await start(t, '-t', '3');
     const client = await connect(t, server.port);
     await assertGreeted(client);
     await assertDismissed(client, SLOW);
@@ -671,7 +672,7 @@ describe('a timeout', { concurrency: 2 }, () => {
   });
 
   it('ends an idle relay (-T)', async (t) => {
-    const server = await start(t, '-T', '1');
+    const server = await start(t, '-T', '3');
     const client = await connect(t, server.port);
     await assertGreeted(client);
     await client.startTls();
