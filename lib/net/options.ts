@@ -36,7 +36,7 @@ export async function addressOption(
 ): Promise<{ readonly host: string; readonly port: number } | undefined> {
   const text = stringOption(values, name);
   if (text === undefined) return undefined;
-  const { listenHost, parseHostPort } = await import('./address.ts');
+  const { listenHost, parseHostPort } = await import('./host-port.ts');
   const { host, port } = parseHostPort(text);
   return { host: listenHost(host), port };
 }

@@ -183,7 +183,7 @@ async function readListen(
   values: OptionValues,
   words: readonly string[],
 ): Promise<{ listen: ServerOptions['listen']; command: readonly string[] }> {
-  const { listenHost, parseHostPort, parsePort } = await import('../net/address.ts');
+  const { listenHost, parseHostPort, parsePort } = await import('../net/host-port.ts');
   const listenPoint = ({ host, port }: { host: string; port: number }): ListenPoint => ({
     host: listenHost(host),
     port,

@@ -43,6 +43,6 @@ async function readSmtpd(
   }
   if (command.length > 0) throw usage(`unexpected argument with --to: ${command.join(' ')}`);
   // Here, so that --help does not load node:net.
-  const { parseServerAddress } = await import('../net/address.ts');
+  const { parseServerAddress } = await import('../net/host-port.ts');
   return { address: parseServerAddress(to), sendProxy };
 }

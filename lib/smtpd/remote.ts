@@ -1,6 +1,6 @@
 import { connect } from 'node:net';
-import { formatServerAddress, type ServerAddress } from '../net/address.ts';
 import { type Endpoints, KEEPALIVE } from '../net/endpoints.ts';
+import { formatServerAddress, type ServerAddress } from '../net/host-port.ts';
 import { formatProxyV1, formatProxyV2 } from '../net/proxy-protocol/send.ts';
 import { byteStreamOf } from '../stream/byte-stream.ts';
 import { after } from '../stream/time.ts';

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
-import { addressGroup, type Endpoint, formatHostPort } from '../../net/address.ts';
+import { addressGroup, type Endpoint } from '../../net/address.ts';
 import { type Endpoints, endpointsOf, KEEPALIVE } from '../../net/endpoints.ts';
+import { formatHostPort } from '../../net/host-port.ts';
 import type { ProxyProtocolSettings } from '../../net/options.ts';
 import { deferred } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';

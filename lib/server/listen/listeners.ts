@@ -1,5 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net';
-import { formatHostPort } from '../../net/address.ts';
+import { formatHostPort } from '../../net/host-port.ts';
 import { explain } from '../../program/explain.ts';
 import { EXIT, Failure } from '../../program/failure.ts';
 import { usage } from '../../program/options.ts';

@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import { formatHostPort } from '../../net/address.ts';
+import { formatHostPort } from '../../net/host-port.ts';
 import { explain } from '../../program/explain.ts';
 import { EXIT, errorCode, Failure } from '../../program/failure.ts';
 import type { Reporter } from '../../program/reporter.ts';

@@ -1,8 +1,8 @@
 import { createHmac } from 'node:crypto';
 import type { LookupAddress } from 'node:dns';
 import { connect, type LookupFunction, type Socket } from 'node:net';
-import { formatServerAddress, type ServerAddress } from '../../net/address.ts';
 import { KEEPALIVE } from '../../net/endpoints.ts';
+import { formatServerAddress, type ServerAddress } from '../../net/host-port.ts';
 import { upon } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';
 import type { Reporter } from '../../program/reporter.ts';

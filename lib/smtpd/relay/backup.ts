@@ -7,7 +7,7 @@
  */
 
 import type { LookupAddress, MxRecord } from 'node:dns';
-import { formatHostPort, isHostName } from '../../net/address.ts';
+import { formatHostPort, isHostName } from '../../net/host-port.ts';
 import { createResolver, isOwnAddress, type Resolver } from '../../net/resolver.ts';
 import { upon } from '../../program/deferred.ts';
 import { errorCode } from '../../program/failure.ts';

@@ -1,4 +1,4 @@
-import { formatHostPort, parseEndpoint } from '../../net/address.ts';
+import { formatHostPort, parseEndpoint } from '../../net/host-port.ts';
 import { listOption, numberOption, type OptionGroup, stringOption, usage } from '../../program/options.ts';
 import { HANDSHAKE_LIMITS, readHandshakeTimeout } from '../../tls/options.ts';
 import type { Backend } from '../remote.ts';

@@ -1,4 +1,4 @@
-import { formatServerAddress } from '../../net/address.ts';
+import { formatServerAddress } from '../../net/host-port.ts';
 import { after } from '../../stream/time.ts';
 import { type Attempt, attempt, type ReachRequest } from './attempt.ts';
 import { reachBackup } from './backup.ts';

@@ -1,4 +1,4 @@
-import { formatHostPort, parseHostPort } from '../../net/address.ts';
+import { formatHostPort, parseHostPort } from '../../net/host-port.ts';
 import { usage } from '../../program/options.ts';
 import { quotedUrl } from './quoted-url.ts';
 

@@ -1,4 +1,4 @@
-import { isHostName, parseHostPort, parseServerAddress, type ServerAddress } from '../../net/address.ts';
+import { isHostName, parseHostPort, parseServerAddress, type ServerAddress } from '../../net/host-port.ts';
 import { Failure } from '../../program/failure.ts';
 import { usage } from '../../program/options.ts';
 import { quotedUrl } from './quoted-url.ts';

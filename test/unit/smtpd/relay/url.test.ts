@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { formatServerAddress } from '../../../../lib/net/address.ts';
+import { formatServerAddress } from '../../../../lib/net/host-port.ts';
 import { Failure } from '../../../../lib/program/failure.ts';
 import { parseRelayUrl } from '../../../../lib/smtpd/relay/url.ts';
 
