@@ -212,7 +212,7 @@ describe('routes by recipient', () => {
 
   it('end a session with 421 when the server does not reply to MAIL', async (t) => {
     const server = await startServer(t, 'to *', { replies: { MAIL: '250-and' } });
-    const relay = await startRoutes(t, [server.route], ['-t', '1']);
+    const relay = await startRoutes(t, [server.route], ['-t', '3']);
     relay.send('MAIL FROM:<me@a.example>', 'RCPT TO:<x@b.example>');
     relay.end();
     assert.match(await relay.rest(), /^250 .*\r\n421 4\.4\.2 .*\r\n$/);
@@ -272,10 +272,10 @@ describe('a session by routes', () => {
 
   it('goes on for longer than the idle timeout while the client sends a message', async (t) => {
     const server = await startServer(t, '*');
-    const relay = await startRoutes(t, [server.route], ['-t', '1']);
+    const relay = await startRoutes(t, [server.route], ['-t', '3']);
     for (const command of ['MAIL FROM:<>', 'RCPT TO:<x@y>', 'DATA']) await relay.ask(command);
     relay.send('Hi.');
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await new Promise((resolve) => setTimeout(resolve, 4000));
     assert.equal(await relay.ask('.'), '250 2.0.0 stored');
     await quit(relay);
   });

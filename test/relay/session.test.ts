@@ -86,7 +86,7 @@ describe('a session', () => {
   });
 
   it('ends with 421 when the server reads nothing, although the client sends', async (t) => {
-    const { server, relay } = await startBoth(t, {}, '-T', '1');
+    const { server, relay } = await startBoth(t, {}, '-T', '3');
     for (const command of ['EHLO client.example', 'MAIL FROM:<a@b>', 'DATA']) await relay.ask(command);
     server.connections[0]?.socket.pause();
     relay.send('x'.repeat(50_000_000));

@@ -27,7 +27,7 @@ describe('the idle timeout of a relay', { concurrency: true, timeout: 30_000 }, 
     const server = await startFarServer(t, { replies: { DATA: '354-first' } });
     const path = join(folder, 'server');
     writeFileSync(path, `* smtp://127.0.0.1:${server.port}\n`);
-    const relay = startRelay(t, ['-t', '1', '--routes', path]);
+    const relay = startRelay(t, ['-t', '3', '--routes', path]);
     await relay.reply();
     for (const command of ['MAIL FROM:<a@b.example>', 'RCPT TO:<c@d.example>']) await relay.ask(command);
     const trickle = setInterval(() => server.connections[0]?.socket.write('354-more\r\n'), 100);

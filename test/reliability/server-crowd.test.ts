@@ -101,7 +101,7 @@ describe('many sessions', () => {
 
   for (const options of [[], ['--fresh'], ['--workers', '2']]) {
     it(`of clients that disconnect at any time leave nothing behind ${options.join(' ')}`, async (t) => {
-      const server = await start(t, '-q', '-t', '1', '-T', '1', '-K', '1000', ...options);
+      const server = await start(t, '-q', '-t', '3', '-T', '3', '-K', '1000', ...options);
       const all = Object.values(PHASES).flatMap((steps) => WAYS.map((way) => ({ steps, way })));
       await inTurns(20, 4, () => deliver(server.port));
       const before = await measureIdle(server);

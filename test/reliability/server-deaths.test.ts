@@ -162,7 +162,7 @@ describe('an smtpd that never answers', { concurrency: 4 }, () => {
     ['breaks off in a line', ['--on=EHLO:write 250-half a li; await-nothing'], 'EHLO client.example\r\n'],
   ] as const) {
     it(`${what}: the client receives 421, and smtpd is terminated`, async (t) => {
-      const server = await start(t, badOnce(t, ...options), ['-t', '1']);
+      const server = await start(t, badOnce(t, ...options), ['-t', '3']);
       const client = await connect(t, server);
       if (command !== '') await client.reply();
       client.send(command);

@@ -426,7 +426,7 @@ describe('a session', () => {
 
   it('does not read the client while smtpd reads nothing', async (t) => {
     const smtpd = ['--on=DATA:line 354 go;await-nothing'];
-    const session = startSrs(t, { smtpd, options: ['-T', '1'] });
+    const session = startSrs(t, { smtpd, options: ['-T', '3'] });
     await session.reply();
     assert.equal(await session.ask('DATA'), '354 go');
     session.child.stdin?.write('x'.repeat(50_000_000));
@@ -437,7 +437,7 @@ describe('a session', () => {
   });
 
   it('does not read smtpd while the client reads nothing, and ends it in the end', async (t) => {
-    const session = startSrs(t, { smtpd: ['--on=HELP:flood 50000000'], options: ['-t', '1'] });
+    const session = startSrs(t, { smtpd: ['--on=HELP:flood 50000000'], options: ['-t', '3'] });
     await session.reply();
     session.child.stdout?.pause();
     session.send('HELP', ...Array(50).fill('RCPT TO:<SRS0=x@ours.example>'));
