@@ -32,7 +32,7 @@ export function smtpdOnConnection({ socket, stream, name, isUnix, failed }: Conn
   const settle = (failure?: string): void => {
     if (signalled !== undefined) resolve({ status: EXIT.systemCallFailed, signal: signalled });
     else if (failure !== undefined) resolve({ status: EXIT.systemCallFailed, failure });
-    else resolve({ status: EXIT.success });
+    else resolve({ status: EXIT.success, description: 'it closed the connection' });
   };
   /** @param error the failure of the socket, if any. */
   const finish = (error: Error | undefined): void => {

@@ -19,9 +19,10 @@ export function describeEnd(end: SmtpdEnd | undefined): string {
   return end.failure ?? describeStatus(end);
 }
 
-/** Describes its exit status, or its signal, without what is for the log alone. */
-export function describeStatus({ status, signal }: SmtpdEnd): string {
-  return signal === undefined ? `exit status ${status}` : `killed by ${signal}`;
+/** Describes its exit status, its signal, or what is in place of them, without what is for the log alone. */
+export function describeStatus({ status, signal, description }: SmtpdEnd): string {
+  if (signal !== undefined) return `killed by ${signal}`;
+  return description ?? `exit status ${status}`;
 }
 
 /**

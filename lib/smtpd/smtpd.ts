@@ -34,6 +34,8 @@ export interface SmtpdEnd {
   readonly status: number;
   /** The signal that killed it. */
   readonly signal?: NodeJS.Signals;
+  /** How it ended, for messages, in place of its status: that of a connection is always 0. */
+  readonly description?: string;
   /** Why it could not be started, as a message for stderr. */
   readonly failure?: string;
 }
