@@ -22,11 +22,11 @@ export interface SessionTerms extends DialogueOptions {
   readonly relayIdleTimeout: number | undefined;
 }
 
+/** The timeouts of a session without a dialogue. */
+export type SessionTimes = Pick<SessionTerms, 'idleTimeout' | 'relayIdleTimeout'>;
+
 /** The terms of a session whose `tls` is undefined: it has no dialogue, so only the times have an effect. */
-export function termsWithoutDialogue({
-  idleTimeout,
-  relayIdleTimeout,
-}: Pick<SessionTerms, 'idleTimeout' | 'relayIdleTimeout'>): SessionTerms {
+export function termsWithoutDialogue({ idleTimeout, relayIdleTimeout }: SessionTimes): SessionTerms {
   return {
     requireTls: false,
     plaintextAuth: true,
@@ -39,7 +39,7 @@ export function termsWithoutDialogue({
 }
 
 /** The options of a session without a dialogue, whose smtpd has timeouts of its own. */
-export const timeOptions: OptionGroup<Pick<SessionTerms, 'idleTimeout' | 'relayIdleTimeout'>> = {
+export const timeOptions: OptionGroup<SessionTimes> = {
   rows: [
     {
       name: 'idle-timeout',
@@ -106,7 +106,7 @@ export const sessionOptions: OptionGroup<SessionTerms> = {
   },
 };
 
-function readTimes(values: OptionValues): Pick<SessionTerms, 'idleTimeout' | 'relayIdleTimeout'> {
+function readTimes(values: OptionValues): SessionTimes {
   const relay = numberOption(values, 'relay-idle-timeout', { ...SECONDS, default: undefined });
   return {
     idleTimeout: numberOption(values, 'idle-timeout', { ...SECONDS, default: 300 }) * 1000,

@@ -1,11 +1,11 @@
 import { passSignals } from '../program/signals.ts';
 import { openStandard } from '../stream/descriptor.ts';
-import { type SessionTerms, termsWithoutDialogue } from './options.ts';
+import { type SessionTimes, termsWithoutDialogue } from './options.ts';
 import { type SessionOptions, startSession } from './session.ts';
 
 /** A session without a dialogue, for the client on descriptors 0 and 1. */
 export interface StandardSession extends Pick<SessionOptions, 'startSmtpd' | 'report'> {
-  readonly times: Pick<SessionTerms, 'idleTimeout' | 'relayIdleTimeout'>;
+  readonly times: SessionTimes;
 }
 
 /**

@@ -12,7 +12,7 @@ export type Decision =
   | Answer
   /** `line` is sent to smtpd first; its reply is for `replied` only. Then `decide` is called again. */
   | { readonly type: 'precede'; readonly line: string; replied(reply: Reply): void }
-  /** `decide` is called again when no reply of smtpd is outstanding. Without end if it gives this when none is. */
+  /** `decide` is called again when no reply of smtpd is outstanding. Not allowed with `isQuiet`: it would never end. */
   | { readonly type: 'after-replies' }
   /** `decide` is called again after `Envelope.resume`. */
   | { readonly type: 'hold' };

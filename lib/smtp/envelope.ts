@@ -128,7 +128,7 @@ const CONTINUES_AUTH = 334;
  * Memory: one line of each side, the replies that the client awaits, and what the client sends in one piece.
  */
 export function createEnvelope(options: EnvelopeOptions): Envelope {
-  const { decide, messageReplied, strictNewlines } = options;
+  const { decide, messageReplied, strictNewlines, awaitsGreeting = false } = options;
   const line = createLineReader();
   const replies = createReplyQueue();
   const steps: EnvelopeStep[] = [];
@@ -141,13 +141,12 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   let clientInput: 'open' | 'ended' | 'forwarded' = 'open';
   /** smtpd has a message that will not end. */
   let isCut = false;
-  /** Whether smtpd takes BDAT depends on its last reply to EHLO. Otherwise it always does. */
-  const learnsChunks = options.awaitsGreeting === true;
-  let offersChunks = !learnsChunks;
+  /** Whether smtpd takes BDAT. With `awaitsGreeting`, its last reply to EHLO decides. */
+  let offersChunks = !awaitsGreeting;
   /** How many replies to EHLO, HELO or LHLO are outstanding, each of which may change that. */
   let hellos = 0;
 
-  if (options.awaitsGreeting === true) expectReply(IGNORE);
+  if (awaitsGreeting) expectReply(IGNORE);
 
   /** Consumes input; returns whether it has done anything. */
   function read(): boolean {
@@ -225,12 +224,12 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
   function handleCommandLine({ text, fault }: Line): void {
     if (fault !== undefined) {
       const reply = fault === 'too-long' ? REPLIES.tooLong : REPLIES.controls;
-      const decision = options.answerInvalid?.(reply);
-      answer(decision?.reply ?? reply);
+      const decision = options.answerInvalid?.(reply) ?? { type: 'answer', reply };
+      answer(decision.reply);
       return endAfter(decision);
     }
     const command = parseCommand(text);
-    if (command.kind === 'chunk' && learnsChunks && hellos > 0) {
+    if (command.kind === 'chunk' && awaitsGreeting && hellos > 0) {
       reading = { as: 'held', until: 'quiet' };
       return;
     }
@@ -266,8 +265,8 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
     }
   }
 
-  function endAfter(decision: Answer | undefined): void {
-    if (decision?.end === true) reading = { as: 'nothing', isEndDue: true };
+  function endAfter({ end }: Answer): void {
+    if (end === true) reading = { as: 'nothing', isEndDue: true };
   }
 
   function answerTo({ kind, argument }: Command, reply: Buffer): void {
@@ -321,7 +320,7 @@ export function createEnvelope(options: EnvelopeOptions): Envelope {
       if (code < 300) {
         recipients = 0;
         isLmtp = verb === 'LHLO';
-        if (learnsChunks) offersChunks = hasChunking;
+        if (awaitsGreeting) offersChunks = hasChunking;
       }
       replied(code);
     };

@@ -1,5 +1,6 @@
 import { refuseInspector } from '../program/inspector.ts';
 import { createReporter } from '../program/reporter.ts';
+import type { SessionTimes } from '../session/options.ts';
 import { runStandardSession } from '../session/standard-session.ts';
 import { smtpdProgram } from '../smtpd/program.ts';
 import { configureRewriting } from '../smtpd/srs/configure-rewriting.ts';
@@ -8,13 +9,9 @@ import type { SrsOptions } from '../smtpd/srs/options.ts';
 import { type MessageSettings, withEnvelope } from '../smtpd/with-envelope.ts';
 
 /** The command line of smtpd-srs-io. */
-export interface SrsIoOptions extends SrsOptions, Pick<MessageSettings, 'strictNewlines'> {
+export interface SrsIoOptions extends SrsOptions, Pick<MessageSettings, 'strictNewlines'>, SessionTimes {
   /** The smtpd, looked for along PATH, and its arguments. */
   readonly command: readonly string[];
-  /** How long the client may read nothing, in milliseconds. */
-  readonly idleTimeout: number;
-  /** How long no byte may pass in either direction, in milliseconds; undefined for no limit but smtpd's own. */
-  readonly relayIdleTimeout: number | undefined;
   /** The name at the start of each message. */
   readonly program: string;
   /** 0 to 2, see `createReporter`. */

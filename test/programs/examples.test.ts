@@ -177,7 +177,9 @@ test('s6: the service accepts mail', {
   copyFileSync(join(EXAMPLES, 's6/run'), join(service, 'run'));
   writeEnvdir(join(service, 'env'), {
     ...common(),
-    ...{ USER_ID: NOBODY, GROUP_ID: NOBODY, PATH: pathOf('s6') },
+    USER_ID: NOBODY,
+    GROUP_ID: NOBODY,
+    PATH: pathOf('s6'),
   });
   const port = await portOf(start(['./run'], service), /^(\d+)$/m);
   await deliver(port, join(folder, 'Maildir'));
@@ -338,7 +340,9 @@ test('unix-socket: smtpds under s6-ipcserver accept mail, and only the group of 
   const service = join(folder, 'unix-socket');
   cpSync(join(EXAMPLES, 'unix-socket'), service, { recursive: true });
   writeEnvdir(join(service, 'env'), {
-    ...{ UID: NOBODY, GID: NOBODY, PATH: pathOf('unix-socket') },
+    UID: NOBODY,
+    GID: NOBODY,
+    PATH: pathOf('unix-socket'),
     ...{ FOLDER: join(folder, 'run'), SERVER_GID: String(MAIL) },
   });
   await isReady(start(['./run'], service));

@@ -207,7 +207,9 @@ describe('a listening socket on descriptor 0', { concurrency: 2 }, () => {
       stdin: socket.descriptor,
       under: ['s6-applyuidgid', '-Uz'],
       environment: {
-        ...{ UID: '65534', GID: '65534', GIDLIST: '65534' },
+        UID: '65534',
+        GID: '65534',
+        GIDLIST: '65534',
         // That of the other tests is readable only by root.
         ...certificateForAll(t),
       },

@@ -3,6 +3,7 @@ import { addressGroup, type Networks } from '../../net/address.ts';
 import type { Endpoints } from '../../net/endpoints.ts';
 import { readProxyHeader } from '../../net/proxy-protocol/header.ts';
 import { errorCode } from '../../program/failure.ts';
+import { REPLIES } from '../../smtp/reply.ts';
 import { within } from '../../stream/time.ts';
 import { watchDeparture } from './departure.ts';
 import type { Admission, Slot } from './limiter.ts';
@@ -23,6 +24,14 @@ export const REFUSALS = [
   'stopping',
 ] as const;
 export type Refusal = (typeof REFUSALS)[number];
+
+/** The reply to a refused connection; none where the peer may not be speaking SMTP. */
+export const REFUSAL_REPLIES: Partial<Readonly<Record<Refusal, () => Buffer>>> = {
+  'per-address': () => REPLIES.tooManyFromAddress,
+  'no-room': () => REPLIES.tooBusy,
+  'wait-timeout': () => REPLIES.tooBusy,
+  stopping: () => REPLIES.shuttingDown,
+};
 
 /** A connection that requests admission. */
 export interface AdmissionRequest {

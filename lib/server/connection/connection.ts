@@ -10,7 +10,6 @@ import type { SessionTerms } from '../../session/options.ts';
 import { createTlsOffer, type HandshakeListener, startTls } from '../../session/own-tls.ts';
 import { type Session, startSession, type TlsOffer } from '../../session/session.ts';
 import type { Verdict } from '../../smtp/dialogue.ts';
-import { REPLIES } from '../../smtp/reply.ts';
 import type { StartSmtpd } from '../../smtpd/program.ts';
 import type { Smtpd } from '../../smtpd/smtpd.ts';
 import { type ByteStream, byteStreamOf, type Sink } from '../../stream/byte-stream.ts';
@@ -22,7 +21,7 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import type { createRateLimit } from '../rate-limit.ts';
 import { type Smtpds, smtpdFields } from '../smtpds.ts';
-import { type Refusal, requestAdmission } from './admission.ts';
+import { REFUSAL_REPLIES, type Refusal, requestAdmission } from './admission.ts';
 import type { Limiter } from './limiter.ts';
 
 /** What all connections of a server share. */
@@ -275,14 +274,6 @@ export function serveConnection(socket: Socket, id: string, context: ConnectionC
     },
   };
 }
-
-/** The reply to a refused connection; none where the peer may not be speaking SMTP. */
-const REFUSAL_REPLIES: Partial<Readonly<Record<Refusal, () => Buffer>>> = {
-  'per-address': () => REPLIES.tooManyFromAddress,
-  'no-room': () => REPLIES.tooBusy,
-  'wait-timeout': () => REPLIES.tooBusy,
-  stopping: () => REPLIES.shuttingDown,
-};
 
 function formatEndpoint({ ip, port }: Endpoint): string {
   return formatHostPort(ip, port);
